@@ -1,0 +1,1 @@
+"""Adapters: all that knows a vendor."""

@@ -1,0 +1,1 @@
+"""Ready configs, one YAML file each."""
