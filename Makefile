@@ -1,0 +1,37 @@
+# One verb each. All run in .venv at the root; the first call makes it (.ci/venv), a second is quick.
+# ARGS go to the tool: make test ARGS='-k ledger -x'
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+
+.PHONY: help demo test lint types mutants bench live base payload
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: payload ## fine-tune a real model on this computer, from plan to checked artifact
+	@$(python) -m orchestrator.cli launch demo --provider local -y $(ARGS)
+
+test: payload ## every test, in a random order (the seed is printed), two at a time
+	@OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: base ## ruff: rules and formatting
+	@$(python) -m ruff check . $(ARGS)
+	@$(python) -m ruff format --check .
+
+types: base ## mypy --strict on all that decides about money and processes
+	@$(python) -m mypy $(ARGS)
+
+mutants: payload ## seed known bugs; each must be caught by an assertion
+	@$(python) tests/mutants/run.py $(ARGS)
+
+bench: base ## start-up time and installed size, as tables and JSON
+	@$(python) bench/startup.py
+	@$(python) bench/footprint.py
+
+base:
+	@.ci/venv base
+
+payload:
+	@.ci/venv payload
