@@ -1,0 +1,421 @@
+"""The one road of every run: what is remembered + what is seen + the time -> what to do next. Pure.
+
+    PENDING -> PROVISIONING -> STARTING -> RUNNING -> COLLECTING -> TERMINATING -> DONE
+       ^_______________ re-roll: next attempt, only after the last one is proven gone ______|
+
+`decide` never touches a clock, a disk or a network. The controller saves the new memory, then acts.
+Facts that deeds bring back (a launch accepted, files home) enter through the small functions at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from providers.base import Allocation, Observation, Phase, RemoteStatus, seconds_between
+
+
+class State(StrEnum):
+    """What we remember of a run."""
+
+    PENDING = "pending"
+    PROVISIONING = "provisioning"
+    STARTING = "starting"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    TERMINATING = "terminating"
+    DONE = "done"
+
+
+class Reason(StrEnum):
+    """Why a run ended, or is ending."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    HUNG = "hung"
+    DIVERGED = "diverged"
+    LOST = "lost"
+    NO_CAPACITY = "no_capacity"
+    CREDENTIALS = "credentials"
+    PROVIDER = "provider"
+    DEADLINE = "deadline"
+    BUDGET = "budget"
+    STOPPED = "stopped"
+
+
+class Outcome(StrEnum):
+    """How a run ended, in one word."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+EXIT_MAY_BILL = 5  # whatever else happened
+_EXITS = {
+    Reason.COMPLETED: 0,
+    Reason.FAILED: 1,
+    Reason.HUNG: 1,
+    Reason.DIVERGED: 1,
+    Reason.LOST: 1,
+    Reason.NO_CAPACITY: 3,
+    Reason.CREDENTIALS: 3,
+    Reason.PROVIDER: 3,
+    Reason.DEADLINE: 4,
+    Reason.BUDGET: 4,
+    Reason.STOPPED: 6,
+}
+
+
+def outcome_of(reason: Reason) -> Outcome:
+    """Tell success, the user's own stop and everything else apart."""
+    if reason is Reason.COMPLETED:
+        return Outcome.SUCCEEDED
+    return Outcome.STOPPED if reason is Reason.STOPPED else Outcome.FAILED
+
+
+def exit_code(state: State, reason: Reason | None) -> int:
+    """Give the command's exit code; a run that is not DONE may still bill."""
+    if state is not State.DONE or reason is None:
+        return EXIT_MAY_BILL
+    return _EXITS[reason]
+
+
+class Launch(StrEnum):
+    """How far this attempt's launch got."""
+
+    NOT_YET = "not_yet"
+    INTENDED = "intended"  # the intent is on disk; whether it was sent nobody knows until it is settled
+    ACCEPTED = "accepted"
+
+
+class Act(StrEnum):
+    """The deed that a decision asks for; one a tick."""
+
+    WAIT = "wait"
+    LAUNCH = "launch"
+    START = "start"
+    FOLLOW = "follow"
+    TELL_STOP = "tell_stop"
+    COLLECT = "collect"
+    TERMINATE = "terminate"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of a run and the vendor's pace; seconds and absolute UTC times."""
+
+    deadline: datetime
+    ceiling: datetime
+    grace_seconds: float
+    max_attempts: int
+    list_lag_seconds: float
+    boot_limit_seconds: float
+    start_limit_seconds: float
+    max_cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that the life cycle remembers of a run: saved before each deed."""
+
+    state: State = State.PENDING
+    attempt: int = 1
+    entered: datetime | None = None  # into this state
+    reason: Reason | None = None
+    detail: str = ""  # one line for a person
+    launch: Launch = Launch.NOT_YET
+    intended: datetime | None = None  # when this attempt's launch was committed to disk
+    allocation_id: str = ""
+    extra_ids: tuple[str, ...] = ()  # a launch that made more than one: all are ended
+    stop_requested: bool = False
+    told_to_stop: datetime | None = None
+    collected: bool = False
+    terminate_sent: bool = False
+    absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
+    step: int = 0  # newest step seen, for telling progress from repetition
+    reroll: bool = False
+    signatures: tuple[str, ...] = ()  # one a failed attempt
+    evidence: str = ""  # on whose word nothing bills
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing bills, and that was read back."""
+        return self.state is State.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the world. None = could not look, which proves nothing."""
+
+    observation: Observation | None = None
+    remote: RemoteStatus | None = None
+    found: tuple[Allocation, ...] | None = None
+    accrued_high: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to remember, and the one thing to do once it is saved."""
+
+    memory: Memory
+    act: Act
+
+
+PROOF_READS = 3
+_SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
+_STOP_MARGIN_SECONDS = 5.0
+_LOST_PATIENCE_SECONDS = 60.0
+
+
+def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    """Say what comes next for a run. Pure: the same arguments give the same decision."""
+    memory = _remember(memory, seen, now)
+    return _ROADS[memory.state](memory, seen, now, rules)
+
+
+def _remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
+    """Count absences that follow one another, and keep the newest step."""
+    if seen.remote is not None and seen.remote.step > memory.step:
+        memory = replace(memory, step=seen.remote.step)
+    absent = seen.observation is not None and seen.observation.phase is Phase.ABSENT
+    unlisted = memory.launch is Launch.INTENDED and seen.found == ()
+    if absent or unlisted:
+        return replace(memory, absences=(*memory.absences, now)[-9:])
+    if seen.observation is not None or seen.found:
+        return replace(memory, absences=())
+    return memory
+
+
+def _done(memory: Memory, _seen: Seen, _now: datetime, _rules: Rules) -> Decision:
+    return Decision(memory, Act.FINISH)
+
+
+def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    ending = _ending(memory, seen, now, rules)
+    if ending is not None:
+        evidence = memory.evidence or "nothing was launched"
+        return Decision(_to(State.DONE, replace(memory, reason=ending, evidence=evidence), now), Act.FINISH)
+    fresh = replace(memory, launch=Launch.INTENDED, intended=now)
+    return Decision(_to(State.PROVISIONING, fresh, now), Act.LAUNCH)
+
+
+def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    if memory.launch is Launch.INTENDED:
+        return _settle(memory, seen, now, rules)
+    return _on_the_way(memory, seen, now, rules, rules.boot_limit_seconds, "never came up")
+
+
+def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    """Find out what an unclear launch made, before anything else is launched."""
+    if seen.found:
+        ids = [allocation.id for allocation in seen.found]
+        memory = launch_accepted(memory, ids[0], tuple(ids[1:]))
+        if len(ids) > 1:
+            return _end(memory, Reason.PROVIDER, f"one launch made {len(ids)} allocations", now, rules, again=True)
+        return Decision(memory, Act.WAIT)
+    if not _proven_absent(memory, rules):
+        return Decision(memory, Act.WAIT)
+    memory = replace(memory, evidence=f"not found by its mark in {len(memory.absences)} looks")
+    return _next(_failed(memory, Reason.PROVIDER, "the launch left no trace", rules, now), now)
+
+
+def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: float, late: str) -> Decision:
+    """Follow an accepted allocation until it runs, whatever it is: a machine or a job."""
+    ending = _ending(memory, seen, now, rules)
+    if ending is not None:
+        return _end(memory, ending, memory.detail, now, rules)
+    look = seen.observation
+    if look is not None:
+        if look.failure:
+            return _end(memory, Reason.PROVIDER, look.failure, now, rules, again=True)
+        match look.phase:
+            case Phase.RUNNING:
+                return Decision(_to(State.RUNNING, memory, now), Act.FOLLOW)
+            case Phase.EXITED if seen.remote is not None:
+                return _finished(memory, seen.remote, now)
+            case Phase.ABSENT if _proven_absent(memory, rules):
+                return _end(memory, Reason.LOST, "gone before it ran", now, rules, again=True)
+            case Phase.READY:
+                if memory.state is State.PROVISIONING:
+                    return Decision(_to(State.STARTING, memory, now), Act.START)
+            case _:
+                pass
+    if memory.entered is not None and seconds_between(memory.entered, now) > limit:
+        return _end(memory, Reason.PROVIDER, late, now, rules, again=True)
+    ready = memory.state is State.STARTING and look is not None and look.phase is Phase.READY
+    return Decision(memory, Act.START if ready else Act.WAIT)
+
+
+def _starting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    return _on_the_way(memory, seen, now, rules, rules.start_limit_seconds, "the job would not start")
+
+
+def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    look, remote = seen.observation, seen.remote
+    exited = look is not None and look.phase is Phase.EXITED
+    if remote is not None and (exited or (remote.phase is Phase.EXITED and remote.reason)):
+        return _finished(memory, remote, now)
+    if look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules):
+        return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
+    ending = _ending(memory, seen, now, rules)
+    if ending is None:
+        return Decision(memory, Act.FOLLOW)
+    if now >= rules.deadline:
+        return Decision(_to(State.COLLECTING, replace(memory, reason=ending), now), Act.COLLECT)
+    if memory.told_to_stop is None:
+        return Decision(replace(memory, reason=ending, told_to_stop=now), Act.TELL_STOP)
+    if seconds_between(memory.told_to_stop, now) > rules.grace_seconds + _STOP_MARGIN_SECONDS:
+        return Decision(_to(State.COLLECTING, memory, now), Act.COLLECT)
+    return Decision(memory, Act.FOLLOW)
+
+
+def _finished(memory: Memory, remote: RemoteStatus, now: datetime) -> Decision:
+    """The payload ended: believe its own word, call it lost where it left none."""
+    reason, detail = _word_of(memory, remote)
+    return Decision(_to(State.COLLECTING, replace(memory, reason=reason, detail=detail), now), Act.COLLECT)
+
+
+def _word_of(memory: Memory, remote: RemoteStatus) -> tuple[Reason, str]:
+    if remote.reason not in set(Reason):
+        return Reason.LOST, remote.detail or "ended without a result"
+    reason = Reason(remote.reason)
+    if memory.reason is Reason.BUDGET and reason is Reason.STOPPED:
+        reason = Reason.BUDGET  # we told it to stop because of the money
+    return reason, remote.detail
+
+
+def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    look = seen.observation
+    may_bill = look is None or look.billing
+    gone = look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules)
+    impatient = (
+        memory.reason is Reason.LOST
+        and memory.entered is not None
+        and seconds_between(memory.entered, now) > _LOST_PATIENCE_SECONDS
+    )
+    if memory.collected or gone or impatient or (may_bill and now >= rules.deadline):
+        again = memory.reason is Reason.LOST
+        return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=again)
+    return Decision(memory, Act.COLLECT)
+
+
+def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    look = seen.observation
+    if not memory.terminate_sent or look is None or not _proven_free(memory, look, rules):
+        reading = memory.terminate_sent and look is not None and look.phase is Phase.ABSENT and not look.billing
+        return Decision(replace(memory, terminate_sent=True), Act.WAIT if reading else Act.TERMINATE)
+    memory = replace(memory, evidence=look.evidence)
+    if not memory.collected and look.phase is Phase.EXITED:
+        # The files outlived the process (a local run's do): bring home what there is, once.
+        return Decision(replace(memory, collected=True), Act.COLLECT)
+    return _next(memory, now)
+
+
+def _next(memory: Memory, now: datetime) -> Decision:
+    """The attempt is proven gone: the next one, or the end."""
+    if not memory.reroll or memory.stop_requested:
+        broke = memory.reason in {Reason.LOST, Reason.PROVIDER}
+        reason = Reason.STOPPED if memory.stop_requested and broke else memory.reason
+        return Decision(_to(State.DONE, replace(memory, reason=reason), now), Act.FINISH)
+    fresh = Memory(
+        attempt=memory.attempt + 1,
+        detail=memory.detail,
+        step=memory.step,
+        signatures=memory.signatures,
+        evidence=memory.evidence,
+    )
+    return Decision(_to(State.PENDING, fresh, now), Act.WAIT)
+
+
+def _ending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Reason | None:
+    """Say whether a limit or the user wants this run to end."""
+    if memory.stop_requested:
+        return Reason.STOPPED
+    if now >= rules.deadline:
+        return Reason.DEADLINE
+    if rules.max_cost is not None and seen.accrued_high >= rules.max_cost:
+        return Reason.BUDGET
+    return None
+
+
+def _end(memory: Memory, reason: Reason, detail: str, now: datetime, rules: Rules, *, again: bool = False) -> Decision:
+    """Enter TERMINATING; `again` = a next attempt may help."""
+    memory = replace(memory, detail=detail)
+    memory = _failed(memory, reason, detail, rules, now) if again else replace(memory, reason=reason, reroll=False)
+    return Decision(replace(_to(State.TERMINATING, memory, now), terminate_sent=True, absences=()), Act.TERMINATE)
+
+
+def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: datetime) -> Memory:
+    """Keep the failure's signature; a second one like it would only be bought again."""
+    signature = f"{reason}: {detail} (step {memory.step})"
+    again = (
+        signature not in memory.signatures
+        and memory.attempt < rules.max_attempts
+        and not memory.stop_requested
+        and now + timedelta(seconds=rules.grace_seconds) < rules.deadline
+    )
+    return replace(memory, reason=reason, detail=detail, reroll=again, signatures=(*memory.signatures, signature))
+
+
+def _proven_absent(memory: Memory, rules: Rules) -> bool:
+    """Judge whether enough reads, spread over the vendor's list lag, said "no such thing"."""
+    if len(memory.absences) < PROOF_READS:
+        return False
+    spread = max(rules.list_lag_seconds, _SETTLE_SECONDS)
+    settled = memory.intended is None or seconds_between(memory.intended, memory.absences[-1]) >= spread
+    return settled and seconds_between(memory.absences[0], memory.absences[-1]) >= spread
+
+
+def _proven_free(memory: Memory, look: Observation, rules: Rules) -> bool:
+    """Judge whether nothing bills: the vendor's own word of an end, or absence proven."""
+    if look.billing:
+        return False
+    if look.phase is Phase.ABSENT:
+        return look.billed_until is not None or _proven_absent(memory, rules)
+    return look.phase is Phase.EXITED or look.billed_until is not None
+
+
+def _to(state: State, memory: Memory, now: datetime) -> Memory:
+    return replace(memory, state=state, entered=now, absences=())
+
+
+# ── facts that deeds bring back ─────────────────────────────────────────────────────────────────
+
+
+def launch_accepted(memory: Memory, allocation_id: str, extra_ids: tuple[str, ...] = ()) -> Memory:
+    """The vendor took the launch: from here on it may bill."""
+    return replace(memory, launch=Launch.ACCEPTED, allocation_id=allocation_id, extra_ids=extra_ids, absences=())
+
+
+def launch_refused(memory: Memory, reason: Reason, detail: str, now: datetime) -> Memory:
+    """The vendor rented nothing, in its own words."""
+    done = replace(memory, launch=Launch.NOT_YET, reason=reason, detail=detail, evidence=f"refused: {detail}")
+    return _to(State.DONE, done, now)
+
+
+def start_failed(memory: Memory, signature: str) -> Memory:
+    """The job could not be started this time; the limit of the state decides when that is final."""
+    return replace(memory, detail=signature)
+
+
+def files_home(memory: Memory, remote: RemoteStatus | None) -> Memory:
+    """Everything whole there is whole here; a result that turned up late overrules "lost"."""
+    if memory.reason is Reason.LOST and remote is not None:
+        reason, detail = _word_of(memory, remote)
+        memory = replace(memory, reason=reason, detail=detail)
+    return replace(memory, collected=True)
+
+
+_ROADS = {
+    State.PENDING: _pending,
+    State.PROVISIONING: _provisioning,
+    State.STARTING: _starting,
+    State.RUNNING: _running,
+    State.COLLECTING: _collecting,
+    State.TERMINATING: _terminating,
+    State.DONE: _done,
+}
