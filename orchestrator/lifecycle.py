@@ -12,96 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 
+from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Allocation, Observation, Phase, RemoteStatus, seconds_between
-
-
-class State(StrEnum):
-    """What we remember of a run."""
-
-    PENDING = "pending"
-    PROVISIONING = "provisioning"
-    STARTING = "starting"
-    RUNNING = "running"
-    COLLECTING = "collecting"
-    TERMINATING = "terminating"
-    DONE = "done"
-
-
-class Reason(StrEnum):
-    """Why a run ended, or is ending."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    HUNG = "hung"
-    DIVERGED = "diverged"
-    LOST = "lost"
-    NO_CAPACITY = "no_capacity"
-    CREDENTIALS = "credentials"
-    PROVIDER = "provider"
-    DEADLINE = "deadline"
-    BUDGET = "budget"
-    STOPPED = "stopped"
-
-
-class Outcome(StrEnum):
-    """How a run ended, in one word."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-EXIT_MAY_BILL = 5  # whatever else happened
-_EXITS = {
-    Reason.COMPLETED: 0,
-    Reason.FAILED: 1,
-    Reason.HUNG: 1,
-    Reason.DIVERGED: 1,
-    Reason.LOST: 1,
-    Reason.NO_CAPACITY: 3,
-    Reason.CREDENTIALS: 3,
-    Reason.PROVIDER: 3,
-    Reason.DEADLINE: 4,
-    Reason.BUDGET: 4,
-    Reason.STOPPED: 6,
-}
-
-
-def outcome_of(reason: Reason) -> Outcome:
-    """Tell success, the user's own stop and everything else apart."""
-    if reason is Reason.COMPLETED:
-        return Outcome.SUCCEEDED
-    return Outcome.STOPPED if reason is Reason.STOPPED else Outcome.FAILED
-
-
-def exit_code(state: State, reason: Reason | None) -> int:
-    """Give the command's exit code; a run that is not DONE may still bill."""
-    if state is not State.DONE or reason is None:
-        return EXIT_MAY_BILL
-    return _EXITS[reason]
-
-
-class Launch(StrEnum):
-    """How far this attempt's launch got."""
-
-    NOT_YET = "not_yet"
-    INTENDED = "intended"  # the intent is on disk; whether it was sent nobody knows until it is settled
-    ACCEPTED = "accepted"
-
-
-class Act(StrEnum):
-    """The deed that a decision asks for; one a tick."""
-
-    WAIT = "wait"
-    LAUNCH = "launch"
-    START = "start"
-    FOLLOW = "follow"
-    TELL_STOP = "tell_stop"
-    COLLECT = "collect"
-    TERMINATE = "terminate"
-    FINISH = "finish"
 
 
 @dataclass(frozen=True, slots=True)

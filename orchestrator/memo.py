@@ -1,0 +1,36 @@
+"""`lifecycle.Memory` as JSON and back: the form in which the ledger keeps it. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from orchestrator.lifecycle import Memory
+from orchestrator.words import Launch, Reason, State
+
+
+def dump(memory: Memory) -> str:
+    """Write all but the user's stop, which has a column of its own that anyone may write."""
+    values = asdict(memory)
+    del values["stop_requested"]
+    return json.dumps(values, default=lambda value: value.isoformat())
+
+
+def load(text: str, *, stop_requested: bool) -> Memory:
+    """Read what `dump` wrote."""
+    values: dict[str, Any] = json.loads(text)
+    for name in ("entered", "intended", "told_to_stop"):
+        values[name] = _time(values[name])
+    values["absences"] = tuple(datetime.fromisoformat(time) for time in values["absences"])
+    values["extra_ids"] = tuple(values["extra_ids"])
+    values["signatures"] = tuple(values["signatures"])
+    values["state"] = State(values["state"])
+    values["launch"] = Launch(values["launch"])
+    values["reason"] = None if values["reason"] is None else Reason(values["reason"])
+    return Memory(**values, stop_requested=stop_requested)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
