@@ -1,0 +1,118 @@
+"""The house rules that a machine can hold: who imports whom, sizes, broad handlers, a row for every provider."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("orchestrator", "providers", "payload", "simulators", "templates")
+MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
+SOURCES = sorted([*MODULES, *(path for name in ("tests", "bench") for path in (ROOT / name).rglob("*.py"))])
+
+# Which of our folders may import which of our folders. `payload` is flat scripts: they know their neighbours only.
+MAY_IMPORT = {
+    "orchestrator": {"orchestrator", "providers", "templates"},
+    "providers": {"providers"},
+    "payload": {"payload"},
+    "simulators": {"simulators"},
+    "templates": {"templates"},
+}
+
+# The two places where everything is caught: the command line's main, and one tick of the controller.
+MAY_CATCH_ALL = {"orchestrator/cli/__init__.py", "orchestrator/cli/main.py", "orchestrator/controller.py"}
+
+# Standing alone on a bare machine: nothing but Python 3.9.
+STDLIB_ONLY = ("payload/agent.py", "payload/watchdog.py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of all that a module imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = path.relative_to(ROOT).parts[0]
+            found.add((node.module or "").partition(".")[0] if node.level == 0 else home)
+    return found
+
+
+def functions(path: Path) -> list[tuple[str, int]]:
+    """Each function of a module with its length in lines, from its first decorator."""
+    found = []
+    for node in ast.walk(parse(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found.append((f"{name_of(path)}:{node.name}", (node.end_lineno or first) - first + 1))
+    return found
+
+
+def broad_handlers(path: Path) -> list[int]:
+    """Lines that catch everything: a bare `except`, `Exception` or `BaseException`."""
+    lines = []
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            names = {each.id for each in caught if isinstance(each, ast.Name)}
+            if node.type is None or names & {"Exception", "BaseException"}:
+                lines.append(node.lineno)
+    return lines
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_downwards(path: Path) -> None:
+    home = path.relative_to(ROOT).parts[0]
+    assert imports(path) & set(OURS) <= MAY_IMPORT[home]
+
+
+@pytest.mark.parametrize("name", STDLIB_ONLY)
+def test_what_guards_the_machine_needs_only_python(name: str) -> None:
+    assert imports(ROOT / name) <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_file_stays_under_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_function_stays_under_60_lines(path: Path) -> None:
+    assert [(name, lines) for name, lines in functions(path) if lines > 60] == []
+
+
+def test_half_of_the_functions_stay_under_ten_lines() -> None:
+    lengths = [lines for path in MODULES for _, lines in functions(path)]
+    assert median(lengths) < 10
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_main_and_the_tick_catch_everything(path: Path) -> None:
+    if name_of(path) in MAY_CATCH_ALL:
+        assert len(broad_handlers(path)) <= 1
+    else:
+        assert broad_handlers(path) == []
+
+
+def test_the_payload_is_shipped_without_the_controller(tmp_path: Path) -> None:
+    """Copied elsewhere, with none of our folders on the path, every script compiles and the guards answer."""
+    for script in (ROOT / "payload").glob("*.py"):
+        (tmp_path / script.name).write_bytes(script.read_bytes())
+    for name in STDLIB_ONLY:
+        command = [sys.executable, "-I", "-S", str(tmp_path / Path(name).name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
+        assert "ImportError" not in done.stderr
+        assert "ModuleNotFoundError" not in done.stderr
