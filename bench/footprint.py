@@ -1,4 +1,4 @@
-"""How much a user installs: packages and MB of the base install, from a wheel in a fresh environment, and that it works.
+"""How much a user installs: packages and MB of the base install, in a fresh environment from a wheel; and that it works.
 
     python bench/footprint.py     # prints tables, writes bench/results/local/footprint.json; exit 1 past the goal
 
