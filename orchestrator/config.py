@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -39,7 +39,7 @@ class Limits(_Strict):
 
     max_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 4.0
     extendable_to_hours: Annotated[float, Field(gt=0, le=24 * 30)] | None = None
-    max_cost: Annotated[Decimal, Field(gt=0)] | None = None  # USD, the whole run
+    max_cost: Annotated[Decimal | None, Field(gt=0, strict=False)] = None  # USD, the whole run
     max_idle_minutes: PositiveFloat = 30.0
     max_attempts: Annotated[int, Field(ge=1, le=9)] = 3
     accept_risk: bool = False  # "this computer is the only holder" is fine with me

@@ -1,0 +1,272 @@
+"""The only place that formats: money, durations, sizes, times, tables, the live line, JSON.
+
+Pure functions of their arguments; no clock, no terminal, nothing heavy to import. Text that came from a machine
+or a vendor passes through `clean` before it is shown. Tables fit 80 columns.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+WIDTH = 80
+_CENT = Decimal("0.01")
+
+# CSI, OSC/DCS/PM/APC with their payload, and two-byte escapes: removed whole, so that no half of one is left to read.
+_ESCAPE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]",
+)
+# What is left of C0, DEL, C1, line and paragraph separators, and the marks that reorder what a person reads.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Neutralise one line of untrusted text: no escape sequence, no control or reordering character is left."""
+    return _LONE_SURROGATE.sub("\ufffd", _CONTROL.sub("\ufffd", _ESCAPE.sub("", text.rstrip("\r\n"))))
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def money(usd: Decimal) -> str:
+    """`$1.20`; more than nothing but less than a cent is `<$0.01`, never `$0.00`."""
+    if 0 < usd < _CENT:
+        return "<$0.01"
+    return f"${usd.quantize(_CENT, ROUND_HALF_UP):,}"
+
+
+def money_range(low: Decimal, high: Decimal) -> str:
+    """`$1.20-1.35` with an en dash; one amount when both ends are the same cent. The ends are rounded outwards."""
+    if low == high:
+        return money(high)
+    floor, ceiling = low.quantize(_CENT, ROUND_FLOOR), high.quantize(_CENT, ROUND_CEILING)
+    return f"${floor:,}\u2013{ceiling:,}" if floor != ceiling else money(high)
+
+
+def price(usd_per_hour: Decimal) -> str:
+    """`$1.29/h`; what costs nothing is `free`."""
+    return f"{money(usd_per_hour)}/h" if usd_per_hour else "free"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 05 s`, `2 h 14 min`, `3 d 4 h`: the two units that matter."""
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for limit, unit, big, small, digits in (
+        (60, 1, "", "s", 0),
+        (3600, 60, "min", "s", 2),
+        (86400, 3600, "h", "min", 2),
+    ):
+        if whole < limit:
+            if unit == 1:
+                return f"{whole} {small}"
+            left = (whole % unit) // (unit // 60)
+            return f"{whole // unit} {big}" + (f" {left:0{digits}} {small}" if left else "")
+    days, hours = whole // 86400, whole % 86400 // 3600
+    return f"{days} d" + (f" {hours} h" if hours else "")
+
+
+def clock(seconds: float) -> str:
+    """`00:42`, `1:02:03`: a running clock, of even width while it ticks."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1000: `512 B`, `1.2 kB`, `91 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.1f} {unit}" if unit != "B" and count < 9.95 else f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB" if count < 9.95 else f"{count:,.0f} TB"
+
+
+def number(value: float) -> str:
+    """Four significant digits at most, thousands short: `0.4123`, `12.3k`, `2e-05`; `nan` and `inf` as such."""
+    if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 (only nan differs from itself)
+        return str(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """`0.124 %`, `25 %`: three digits below one per cent, none from ten."""
+    value = 100 * share
+    return f"{value:.{3 if value < 1 else 1 if value < 10 else 0}f} %"
+
+
+def when(time: datetime, now: datetime) -> str:
+    """`14:32 UTC` on the same UTC day, else with the date."""
+    return f"{time:%H:%M} UTC" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def ago(seconds: float) -> str:
+    """`just now`, `42 s ago`, `6 h ago`: one unit is enough for the past."""
+    if seconds < 2:
+        return "just now"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{int(seconds) // unit} {name} ago"
+    return f"{int(seconds) // 86400} d ago"
+
+
+# ── tables and blocks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def display_width(text: str) -> int:
+    """Terminal columns: wide characters count two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def fit(text: str, width: int) -> str:
+    """Cut to `width` columns, with an ellipsis where something is lost."""
+    if display_width(text) <= width:
+        return text
+    kept = text[: max(0, width - 1)]
+    while kept and display_width(kept) > width - 1:
+        kept = kept[:-1]
+    return kept.rstrip() + "…" if width > 0 else ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = WIDTH) -> str:
+    """Columns two blanks apart, `right` ones flush right; the widest column gives way until all fit `width`."""
+    lines = [[clean(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(display_width(line[column]) for line in lines) for column in range(len(head))]
+    room = width - 2 * (len(head) - 1)
+    while sum(widths) > room and max(widths) > 4:
+        widths[widths.index(max(widths))] -= 1
+    return "\n".join(_row(line, widths, right) for line in lines)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    padded = []
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        text = fit(cell, width)
+        blank = " " * (width - display_width(text))
+        padded.append(blank + text if column in right else text + blank)
+    return "  ".join(padded).rstrip()
+
+
+def facts(pairs: Sequence[tuple[str, str]], *, width: int = WIDTH) -> str:
+    """`name   value` lines; a long value goes on under itself. Pairs without a value are left out."""
+    shown = [(name, clean(line)) for name, value in pairs if value for line in _named(value)]
+    column = max((len(name) for name, _ in pairs), default=0) + 2
+    lines, before = [], ""
+    for name, value in shown:
+        head = name if name != before else ""
+        body = _wrap(value, width - column)
+        lines += [f"{head if not index else '':<{column}}{line}" for index, line in enumerate(body)]
+        before = name
+    return "\n".join(lines)
+
+
+def _named(value: str) -> list[str]:
+    return [line for line in value.split("\n") if line]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    # A path or a command is copied by people: it is never broken in the middle.
+    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def wrap(text: str, *, width: int = WIDTH, indent: str = "") -> str:
+    """Fold a sentence at blanks; words longer than the line stay whole."""
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+# ── colour ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_STYLES = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
+
+
+def wants_colour(*, terminal: bool, environ: Mapping[str, str]) -> bool:
+    """Only on a terminal that can, and never against NO_COLOR (https://no-color.org: set and not empty)."""
+    return terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: str, *, colour: bool) -> str:
+    """Wrap text in one of the styles `good bad warn dim bold`, or leave it."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if colour and text else text
+
+
+# ── progress ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Progress(NamedTuple):
+    """What the live line shows; unknown is None or empty, and then left out."""
+
+    stage: str
+    stage_seconds: float
+    step: int = 0
+    total_steps: int = 0
+    loss: float | str | None = None
+    accuracy: float | None = None
+    tokens_per_second: float | None = None
+    samples_per_second: float | None = None
+    seconds_left: float | None = None
+    spent_low: Decimal = Decimal(0)
+    spent_high: Decimal = Decimal(0)
+
+
+def live_line(now: Progress, width: int = WIDTH) -> str:
+    """One line of where a run is; what does not fit is left out from the least important on. Dollars always stay."""
+    parts = [(0, f"{clean(now.stage)} {clock(now.stage_seconds)}"), (0, money_range(now.spent_low, now.spent_high))]
+    parts[1:1] = [part for part in _progress_parts(now) if part[1]]
+    while sum(display_width(text) + 2 for _, text in parts) - 2 > width and any(rank for rank, _ in parts):
+        parts.remove(max(parts, key=lambda part: part[0]))
+    return fit("  ".join(text for _, text in parts), width)
+
+
+def _progress_parts(now: Progress) -> list[tuple[int, str]]:
+    steps = f"step {now.step:,}" + (f"/{now.total_steps:,}" if now.total_steps else "") if now.step else ""
+    share = f"{100 * min(1.0, now.step / now.total_steps):.0f} %" if now.step and now.total_steps else ""
+    loss = "" if now.loss is None else f"loss {now.loss if isinstance(now.loss, str) else number(now.loss)}"
+    accuracy = "" if now.accuracy is None else f"accuracy {now.accuracy:.3f}"
+    rate = f"{number(now.tokens_per_second)} tok/s" if now.tokens_per_second else ""
+    if not rate and now.samples_per_second:
+        rate = f"{number(now.samples_per_second)} rows/s"
+    left = "" if now.seconds_left is None else f"{duration(now.seconds_left)} left"
+    return [(1, steps), (5, share), (2, clean(loss)), (6, accuracy), (4, rate), (3, left)]
+
+
+# ── for programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_json(value: object, *, indent: int | None = 2) -> str:
+    """JSON as every `--json` prints it: money as numbers in USD, times as RFC 3339 in UTC, paths as text."""
+    import json
+
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()).replace("+00:00", "Z")
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
