@@ -7,16 +7,23 @@ Not here: the limits' arithmetic (plan.py) and where templates lie (templates.py
 
 from __future__ import annotations
 
-from decimal import Decimal  # noqa: TC003 (pydantic reads it at run time)
+from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _exact(value: object) -> object:
+    """Read 3.5 as it was written; everything else in a template must have its very type."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Decimal(str(value)) if number else value
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_exact)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -39,7 +46,7 @@ class Limits(_Strict):
 
     max_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 4.0
     extendable_to_hours: Annotated[float, Field(gt=0, le=24 * 30)] | None = None
-    max_cost: Annotated[Decimal | None, Field(gt=0, strict=False)] = None  # USD, the whole run
+    max_cost: Annotated[Dollars, Field(gt=0)] | None = None  # USD, the whole run
     max_idle_minutes: PositiveFloat = 30.0
     max_attempts: Annotated[int, Field(ge=1, le=9)] = 3
     accept_risk: bool = False  # "this computer is the only holder" is fine with me

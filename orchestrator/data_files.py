@@ -75,11 +75,7 @@ def code_of(training: Training, base: Base, origin: Origin) -> Path | None:
 
 def _mentions(training: Training) -> Iterator[tuple[Key, str, Data | None, Any]]:
     """Every value that may name a file: its key, itself, and for data the settings it belongs to."""
-    at: Key = ("training",)
-    steps = (
-        [((*at, "steps", name), step) for name, step in training.steps.items()] if isinstance(training, Chain) else []
-    )
-    for here, step in steps or [(at, training)]:
+    for here, step in _parts(training):
         data = getattr(step, "data", None)
         if data is not None:
             yield (*here, "data", "train"), data.train, data, step
@@ -89,6 +85,12 @@ def _mentions(training: Training) -> Iterator[tuple[Key, str, Data | None, Any]]
             value = getattr(step, key, None)
             if value is not None and not value.startswith("step:"):
                 yield (*here, key), value, None, step
+
+
+def _parts(training: Training) -> list[tuple[Key, object]]:
+    if isinstance(training, Chain):
+        return [(("training", "steps", name), part) for name, part in training.steps.items()]
+    return [(("training",), training)]
 
 
 def _parts(training: Training) -> list[tuple[Key, object]]:

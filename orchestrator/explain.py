@@ -169,10 +169,8 @@ def _sentence(detail: ErrorDetails, path: Key, raw: Mapping[str, Any]) -> tuple[
         return f"{name}.method is missing: one of {_methods(path)} is needed", "missing"
     if kind == "union_tag_invalid":
         given = str(context.get("tag", ""))
-        return (
-            f"{name}.method is {show(given)}{_guess(given, _methods(path).split())}: one of {_methods(path)} is needed",
-            "",
-        )
+        guess = _guess(given, _methods(path).split())
+        return f"{name}.method is {show(given)}: one of {_methods(path)} is needed{guess}", ""
     if kind == "string_pattern_mismatch":
         return f"{name} is {show(detail['input'])}: lower-case letters, digits and inner hyphens are needed", ""
     return f"{name} is {show(detail['input'])}: {_bounds(kind, context) or _wanted(path, raw)} is needed", ""
