@@ -151,7 +151,7 @@ def _processes(*, home: Path | None = None, below: Path | None = None) -> list[t
     return found
 
 
-def _settle(look, seconds: float = 3.0) -> list[str]:  # noqa: ANN001
+def _settle(look, seconds: float = 3.0) -> list[str]:
     """Give processes a moment to end; kill and name those that do not."""
     until = time.monotonic() + seconds
     while (left := look()) and time.monotonic() < until:
