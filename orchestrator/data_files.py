@@ -93,12 +93,6 @@ def _parts(training: Training) -> list[tuple[Key, object]]:
     return [(("training",), training)]
 
 
-def _parts(training: Training) -> list[tuple[Key, object]]:
-    if isinstance(training, Chain):
-        return [(("training", "steps", name), part) for name, part in training.steps.items()]
-    return [(("training",), training)]
-
-
 def _absolute(value: str, base: Path) -> Path:
     return (base / Path(value).expanduser()).absolute()
 

@@ -189,10 +189,8 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def wrap(text: str, *, width: int = WIDTH, indent: str = "") -> str:
-    """Fold a sentence at blanks; words longer than the line stay whole."""
-    return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    """Fold a sentence at blanks, later lines under `indent`; words longer than the line stay whole."""
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 # ── colour ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,143 @@
+"""The command line: parse, call one function, render.
+
+`gpurun --help` and `gpurun ps` must stay quick, so every command lives in a module of its own group that is imported
+when the command is called, and their one-line helps stand here. Errors are formatted once, in `main`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from providers.errors import GpurunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# name -> (module, first line of its docstring); in the order of a run's life. A test holds the lines to the docstrings.
+COMMANDS = {
+    "launch": ("launch", "Show the plan and the price, ask, then run a training and bring it home."),
+    "ps": ("look", "List runs: what may still bill first."),
+    "show": ("look", "Show one run: the plan beside the truth, its history and its files."),
+    "logs": ("watch", "Print a run's log."),
+    "wait": ("watch", "Wait for a run to end and leave with its exit code."),
+    "resume": ("watch", "Carry on with an unfinished run and watch it."),
+    "pull": ("results", "Copy a run's artifacts to a folder, checked by their sha256."),
+    "stop": ("results", "Stop a run: it saves, its files come home, nothing bills any more."),
+    "templates": ("about", "List the ready templates, or show one."),
+    "doctor": ("doctor", "Check this computer: what works, and the next command where it does not."),
+    "config": ("settings", "Read and change your defaults."),
+    "completion": ("about", "Print the completion script for your shell."),
+}
+INTERRUPTED = 130  # as shells count SIGINT
+BROKEN_PIPE = 141  # as shells count SIGPIPE
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Name the commands in the order of a run's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the one module that holds the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"orchestrator.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the command that was meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0].lower(), COMMANDS, n=1)
+            guess = f"; did you mean {close[0]}?" if close else "."
+            raise click.UsageError(f"no command is called {args[0]!r}{guess} Commands: {' '.join(COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's signature)
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"gpurun {version('gpurun')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
+def cli() -> None:
+    """Run one fine-tune and never leave a bill: the price first, the log as it runs, the proof that nothing bills.
+
+    \b
+    Examples:
+      gpurun launch demo --provider local
+      gpurun ps
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line: every error is told once, here, and becomes an exit code."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command; give its exit code."""
+    try:
+        code = cli.main(args=args, prog_name="gpurun", standalone_mode=False)
+        sys.stdout.flush()
+    except GpurunError as error:
+        may_bill = f"may still bill: allocation {error.allocation_id}" if error.allocation_id else ""
+        _tell(str(error), hint=error.hint, more=may_bill)
+        return error.exit_code
+    except click.Abort:
+        _tell("interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        _tell(error.format_message(), hint=_help_hint(error))
+        return error.exit_code
+    except (BrokenPipeError, click.exceptions.Exit):
+        return _pipe_closed()
+    return code if isinstance(code, int) else 0
+
+
+def _help_hint(error: click.ClickException) -> str:
+    ctx = getattr(error, "ctx", None)
+    return f"{ctx.command_path} -h" if ctx is not None else ""
+
+
+def _pipe_closed() -> int:
+    # Python flushes once more at exit; without this that flush would fail aloud.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+def _tell(message: str, *, hint: str = "", more: str = "") -> None:
+    """Print one error: what happened, what may bill, the next thing to type."""
+    from orchestrator.render import clean, paint, wants_colour, wrap
+
+    terminal = sys.stderr.isatty()
+    colour = wants_colour(terminal=terminal, environ=os.environ)
+    lines = [clean(line) for line in message.split("\n")]
+    lines[0] = f"gpurun: {lines[0]}"
+    lines += [f"  {clean(line)}" for line in (more, f"next: {hint}" if hint else "") if line]
+    for number, line in enumerate(lines):
+        folded = wrap(line, indent="  ") if terminal else line
+        print(paint(folded, "bad", colour=colour) if number == 0 else folded, file=sys.stderr)  # noqa: T201 (stderr)
