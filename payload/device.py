@@ -191,6 +191,6 @@ def seed_everything(seed):
 
 def is_out_of_memory(error):
     """Tell whether an error means that the device, or the host, has no memory left."""
-    # Besides CUDA's own type: cuBLAS, bitsandbytes and the CPU's allocator raise a RuntimeError with one of these words.
+    # torch.OutOfMemoryError is a RuntimeError too; cuBLAS, bitsandbytes and the CPU's allocator raise the plain one.
     words = ("out of memory", "can't allocate memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

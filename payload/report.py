@@ -114,6 +114,7 @@ class Report:
             "train_seconds": self.train_seconds,
             "stage_seconds": dict(self.stage_seconds),
             "peak_memory_gib": self.peak_memory_gib(),
+            "metrics": {key: _plain(value) for key, value in self.metrics.items()},
         }
 
     def restore(self, state):
@@ -123,6 +124,7 @@ class Report:
         for name, seconds in state["stage_seconds"].items():
             self.stage_seconds[name] = round(self.stage_seconds.get(name, 0.0) + seconds, 3)
         self._peak_gib = max(self._peak_gib, state["peak_memory_gib"])
+        self.metrics = {**state["metrics"], **self.metrics}
         self._line_at = (time.monotonic(), self.tokens, self.samples)
 
     # --- metrics lines
