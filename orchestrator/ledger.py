@@ -69,8 +69,9 @@ class Ledger:
                 self._check_cap(row, now, monthly_cap)
             self._db.execute(
                 "INSERT INTO runs"
-                " (run_id, template, provider, created, deadline, ceiling, max_cost, worst, plan, memory, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts, max_cost,"
+                " worst, plan, memory, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     row.run_id,
                     row.template,
@@ -78,6 +79,8 @@ class Ledger:
                     row.created,
                     row.deadline,
                     row.ceiling,
+                    row.grace_seconds,
+                    row.max_attempts,
                     None if row.max_cost is None else str(row.max_cost),
                     str(row.worst),
                     json.dumps(row.plan),
@@ -265,6 +268,8 @@ class Ledger:
             created=row["created"],
             deadline=row["deadline"],
             ceiling=row["ceiling"],
+            grace_seconds=row["grace_seconds"],
+            max_attempts=row["max_attempts"],
             max_cost=None if row["max_cost"] is None else Decimal(row["max_cost"]),
             worst=Decimal(row["worst"]),
             plan=json.loads(row["plan"]),

@@ -23,6 +23,8 @@ class RunRow:
     created: float
     deadline: float
     ceiling: float
+    grace_seconds: int
+    max_attempts: int
     max_cost: Decimal | None
     worst: Decimal
     plan: dict[str, Any]

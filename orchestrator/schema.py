@@ -17,6 +17,8 @@ MIGRATIONS = (
         created REAL NOT NULL,
         deadline REAL NOT NULL,
         ceiling REAL NOT NULL,
+        grace_seconds INTEGER NOT NULL,
+        max_attempts INTEGER NOT NULL,
         max_cost TEXT,                 -- USD, NULL = the deadline alone limits it
         worst TEXT NOT NULL,           -- USD reserved against the monthly cap while the run is open
         plan TEXT NOT NULL,            -- JSON: what the user was shown

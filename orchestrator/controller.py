@@ -1,0 +1,354 @@
+"""The loop that carries one run to its end: observe, decide, save, act. Owns the clock.
+
+    ledger -> look (provider, machine) -> decide (pure) -> save, fenced -> act -> wait -> again, until nothing bills
+
+Any process may be killed at any line: the next controller takes the lease and carries on from the ledger.
+Terminating never gives up; where the disk is the fault, terminating comes first and recording after.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from orchestrator import lifecycle
+from orchestrator.collect import fetch
+from orchestrator.cost import Spell
+from orchestrator.credentials import Redactor, resolve
+from orchestrator.follow import Follower
+from orchestrator.home import write_json
+from orchestrator.jobs import JobFile, mark_of, offer_of
+from orchestrator.lifecycle import Decision, Memory, Rules, Seen
+from orchestrator.words import Act, Launch, Reason, State
+from providers.base import Access, Order, OrderKind, Phase, utc
+from providers.errors import (
+    CredentialsError,
+    GpurunError,
+    LeaseLostError,
+    LedgerError,
+    NoCapacityError,
+    ProviderError,
+    QuotaError,
+    RemoteError,
+    UnclearError,
+    UnreachableError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.home import Home
+    from orchestrator.ledger import Ledger
+    from orchestrator.records import Lease
+    from providers.base import Job, Observation, Provider, Remote, RemoteStatus
+
+log = logging.getLogger("gpurun.controller")
+SYNC_SECONDS = 2.0
+_SLOWEST_SECONDS = 30.0
+
+
+def clock() -> datetime:
+    """The time, UTC."""
+    return datetime.now(UTC)
+
+
+class Controller:
+    """Holds one run's lease and acts on it."""
+
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        provider: Provider,
+        lease: Lease,
+        *,
+        clock: Callable[[], datetime] = clock,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._provider = provider
+        self._lease = lease
+        self._clock = clock
+        self._redactor = redactor or Redactor()
+        self._folder = home.run(lease.run_id)
+        self._row = ledger.run(lease.run_id)
+        self._remote: tuple[str, Remote] | None = None
+        self._troubles = 0
+        self._synced = 0.0
+
+    def run(self, pause: Callable[[float], None] = time.sleep) -> Memory:
+        """Tick until nothing bills."""
+        while True:
+            try:
+                wait = self.tick()
+            except LeaseLostError:
+                raise
+            except Exception as error:
+                # Whatever is wrong here (a full disk, a bug of ours), the meter must still stop.
+                log.exception("tick")
+                self._trouble(f"tick: {error}")
+                self._last_resort()
+                wait = self._pace()
+            if self._row.memory.is_done:
+                return self._row.memory
+            pause(wait)
+
+    def tick(self) -> float:
+        """Look, decide, save, act; gives the seconds to wait before the next.
+
+        Raises:
+            LeaseLostError: another controller holds the run; nothing more was done.
+        """
+        now = self._clock()
+        self._reload()
+        seen = self._look()
+        decision = lifecycle.decide(self._row.memory, seen, now, self._rules())
+        self._settle_money(decision, seen, now)
+        try:
+            self._save(decision.memory, looked=seen.observation is not None)
+        except LedgerError:
+            if decision.act is Act.TERMINATE:  # where the disk is the fault, terminating comes first
+                self._provider.terminate(_ids(decision.memory))
+            raise
+        try:
+            self._act(decision, seen)
+        except (ProviderError, OSError) as error:
+            self._trouble(f"{decision.act}: {error}")
+        else:
+            if seen.observation is not None or decision.act is not Act.WAIT:
+                self._troubles = 0
+        return self._pace()
+
+    def _pace(self) -> float:
+        return min(self._provider.traits.poll_seconds * 2.0**self._troubles, _SLOWEST_SECONDS)
+
+    def _last_resort(self) -> None:
+        """Nothing can be decided or recorded: past its deadline the run is ended all the same."""
+        if self._clock() < utc(self._row.deadline) or not self._row.memory.allocation_id:
+            return
+        try:
+            self._provider.terminate(_ids(self._row.memory))
+        except ProviderError as error:
+            log.warning("terminate: %s", error)
+
+    # ── look ────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self) -> Seen:
+        memory = self._row.memory
+        accrued = self._row.accrued(self._clock().timestamp()).high
+        if memory.state in {State.PENDING, State.DONE}:
+            return Seen(accrued_high=accrued)
+        try:
+            if memory.launch is Launch.INTENDED:
+                found = tuple(self._provider.find(mark_of(self._row, self._ledger.home_id)))
+                for allocation in found:
+                    self._open(allocation.id, memory.intended or self._clock())
+                return Seen(found=found, accrued_high=accrued)
+            observation = self._inspect(memory)
+        except ProviderError as error:
+            self._trouble(f"look: {error}")
+            return Seen(accrued_high=accrued)
+        return Seen(observation, self._ask(observation), accrued_high=accrued)
+
+    def _inspect(self, memory: Memory) -> Observation:
+        """Look at all that this attempt made: what bills counts first."""
+        looks = {one: self._provider.inspect(one) for one in _ids(memory)}
+        for one, look in looks.items():
+            if look.billing:
+                self._ledger.saw_billing(self._provider.name, one, self._clock(), look.price)
+        return max(looks.values(), key=lambda look: (look.billing, look.phase is not Phase.ABSENT))
+
+    def _ask(self, observation: Observation) -> RemoteStatus | None:
+        if observation.phase in {Phase.QUEUED, Phase.ABSENT}:
+            return None
+        try:
+            status = self._open_remote().status()
+        except (RemoteError, UnreachableError) as error:
+            self._close_remote()
+            self._trouble(f"ask: {error}")
+            return None
+        values = asdict(status) | {"seen": self._clock(), "state": self._row.memory.state}
+        write_json(self._folder.status, _jsonable(values))
+        return status
+
+    # ── act ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _act(self, decision: Decision, seen: Seen) -> None:
+        match decision.act:
+            case Act.LAUNCH:
+                self._launch()
+            case Act.START:
+                self._start()
+            case Act.FOLLOW:
+                self._follow()
+            case Act.TELL_STOP:
+                self._open_remote().tell(Order(1, OrderKind.STOP))
+            case Act.COLLECT:
+                self._collect(seen)
+            case Act.TERMINATE:
+                self._terminate(decision.memory)
+            case Act.FINISH:
+                self._finish()
+            case Act.WAIT:
+                pass
+
+    def _launch(self) -> None:
+        offer = offer_of(self._row.plan)
+        job = self._job()
+        intended = self._clock()
+        text = f"{offer.name} at ${offer.price}/h as {job.mark}"
+        try:
+            with self._ledger.deed(self._lease, job.mark.attempt, "launch", text, self._clock) as deed:
+                allocation_id = self._provider.launch(job, offer)
+                deed.text = allocation_id
+        except (NoCapacityError, QuotaError) as error:
+            self._refused(Reason.NO_CAPACITY, error)
+        except CredentialsError as error:
+            self._refused(Reason.CREDENTIALS, error)
+        except UsageError as error:
+            self._refused(Reason.PROVIDER, error)
+        except (UnclearError, ProviderError) as error:
+            # It may have been rented all the same: `find` settles it before anything else is launched.
+            self._trouble(f"launch: {error}")
+        else:
+            self._open(allocation_id, intended)
+            self._save(lifecycle.launch_accepted(self._row.memory, allocation_id))
+
+    def _refused(self, reason: Reason, error: GpurunError) -> None:
+        words = f"{error} {error.hint}".strip()
+        self._save(lifecycle.launch_refused(self._row.memory, reason, words, self._clock()))
+
+    def _open(self, allocation_id: str, intended: datetime) -> None:
+        offer = offer_of(self._row.plan)
+        spell = Spell(
+            offer.price,
+            self._provider.traits.billing_step_seconds,
+            intended.timestamp(),
+            self._clock().timestamp(),
+            None,
+            None,
+        )
+        self._ledger.open_allocation(
+            allocation_id,
+            mark_of(self._row, self._ledger.home_id),
+            spell,
+            provider=self._provider.name,
+            account=self._provider.account(),
+        )
+
+    def _start(self) -> None:
+        job = self._job()
+        try:
+            with self._ledger.deed(self._lease, job.mark.attempt, "start", str(job.mark), self._clock):
+                self._open_remote().start(job)
+        except RemoteError as error:
+            self._close_remote()
+            self._save(lifecycle.start_failed(self._row.memory, str(error)))
+            raise
+
+    def _follow(self) -> None:
+        remote = self._open_remote()
+        Follower(self._folder, self._row.memory.attempt).pull(remote)
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
+            fetch(remote, remote.manifest(), self._folder.path)
+            self._synced = time.monotonic()
+
+    def _collect(self, seen: Seen) -> None:
+        remote = self._open_remote()
+        Follower(self._folder, self._row.memory.attempt).pull(remote)
+        manifest = remote.manifest()
+        fetch(remote, manifest, self._folder.path)
+        over = seen.observation is not None and seen.observation.phase is Phase.EXITED
+        if manifest.final or over:
+            self._save(lifecycle.files_home(self._row.memory, remote.status()))
+
+    def _terminate(self, memory: Memory) -> None:
+        ids = _ids(memory)
+        with self._ledger.deed(self._lease, memory.attempt, "terminate", " ".join(ids), self._clock):
+            self._provider.terminate(ids)
+
+    def _finish(self) -> None:
+        self._close_remote()
+        shutil.rmtree(self._folder.ssh, ignore_errors=True)
+        live = [mark_of(row, self._ledger.home_id) for row in self._ledger.runs(unfinished=True)]
+        self._provider.tidy(live)
+
+    # ── remember ────────────────────────────────────────────────────────────────────────────────
+
+    def _reload(self) -> None:
+        """Read the run again (a stop may have been asked for); a ledger that can't be read leaves what we knew."""
+        try:
+            self._row = self._ledger.run(self._lease.run_id)
+        except LedgerError as error:
+            self._trouble(f"ledger: {error}")
+
+    def _save(self, memory: Memory, *, looked: bool = False) -> None:
+        self._ledger.save(self._lease, memory, self._clock(), looked=looked)
+        self._row = replace(self._row, memory=memory)
+
+    def _settle_money(self, decision: Decision, seen: Seen, now: datetime) -> None:
+        """Record the end of billing at the moment it is proven: when an attempt leaves TERMINATING."""
+        before = self._row.memory
+        if (
+            before.state is not State.TERMINATING
+            or decision.memory.state is State.TERMINATING
+            or seen.observation is None
+        ):
+            return
+        if decision.act is Act.COLLECT:
+            return
+        ended = before.absences[0] if before.absences else now
+        for one in _ids(before):
+            self._ledger.saw_free(self._provider.name, one, ended, seen.observation.evidence)
+
+    def _rules(self) -> Rules:
+        traits = self._provider.traits
+        return Rules(
+            deadline=utc(self._row.deadline),
+            ceiling=utc(self._row.ceiling),
+            grace_seconds=self._row.grace_seconds,
+            max_attempts=self._row.max_attempts,
+            list_lag_seconds=traits.list_lag_seconds,
+            boot_limit_seconds=traits.boot_limit_seconds,
+            start_limit_seconds=traits.start_limit_seconds,
+            max_cost=self._row.max_cost,
+        )
+
+    def _job(self) -> Job:
+        job_file = JobFile.read(self._folder)
+        secrets = resolve(job_file.secrets)
+        self._redactor.learn(secrets.values())
+        return job_file.job(self._row, self._folder, self._ledger.home_id, secrets)
+
+    def _open_remote(self) -> Remote:
+        allocation_id = self._row.memory.allocation_id
+        if self._remote is None or self._remote[0] != allocation_id:
+            self._close_remote()
+            self._remote = (allocation_id, self._provider.remote(allocation_id, Access(self._folder.ssh)))
+        return self._remote[1]
+
+    def _close_remote(self) -> None:
+        if self._remote is not None:
+            self._remote[1].close()
+            self._remote = None
+
+    def _trouble(self, text: str) -> None:
+        """Say what went wrong and slow down; nothing is given up."""
+        self._troubles = min(self._troubles + 1, 6)
+        log.warning("%s", text)
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _jsonable(inner) for key, inner in value.items()}
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _ids(memory: Memory) -> list[str]:
+    return [one for one in (memory.allocation_id, *memory.extra_ids) if one]

@@ -1,0 +1,99 @@
+"""A run's job on disk, and the `Job` of one attempt made from it.
+
+`runs/<id>/job.json` holds what does not change from attempt to attempt: command, blobs, limits in seconds and the
+*names* of secrets. Values of secrets are read from the environment each time and are never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.home import read_json, write_json
+from providers.base import Blob, Job, Mark, Offer, utc
+from providers.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.home import RunFolder
+    from orchestrator.records import RunRow
+    from providers.base import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """What `job.json` holds."""
+
+    command: tuple[str, ...]
+    blobs: tuple[Blob, ...]
+    max_idle_seconds: int
+    secrets: tuple[str, ...]
+
+    def write(self, folder: RunFolder) -> None:
+        """Keep it in the run's folder."""
+        blobs = [[blob.sha256, blob.size, str(blob.path), blob.name] for blob in self.blobs]
+        values = {name: getattr(self, name) for name in self.__slots__} | {"blobs": blobs}
+        write_json(folder.job, values)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> JobFile:
+        """Read it back.
+
+        Raises:
+            StateError: it is gone or damaged.
+        """
+        values = read_json(folder.job)
+        if values is None:
+            raise StateError(f"{folder.job} is gone: the run can be ended and collected, not started again")
+        return cls(
+            command=tuple(values["command"]),
+            blobs=tuple(Blob(sha, size, Path(path), name) for sha, size, path, name in values["blobs"]),
+            max_idle_seconds=values["max_idle_seconds"],
+            secrets=tuple(values["secrets"]),
+        )
+
+    def job(self, row: RunRow, folder: RunFolder, home_id: str, secrets: Mapping[str, Secret]) -> Job:
+        """Make the job of the run's present attempt."""
+        return Job(
+            mark=mark_of(row, home_id),
+            bundle=folder.bundle,
+            blobs=self.blobs,
+            command=self.command,
+            deadline=utc(row.deadline),
+            ceiling=utc(row.ceiling),
+            max_seconds=int(row.ceiling - row.created),
+            grace_seconds=row.grace_seconds,
+            max_idle_seconds=self.max_idle_seconds,
+            checkpoint=newest_checkpoint(folder.checkpoints),
+            secrets=secrets,
+        )
+
+
+def mark_of(row: RunRow, home_id: str) -> Mark:
+    """Give the mark of the run's present attempt."""
+    return Mark(home_id, row.run_id, row.memory.attempt, utc(row.ceiling))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that came home whole (its CHECKPOINT.json is fetched last)."""
+    whole = [path for path in folder.glob("step-*") if (path / "CHECKPOINT.json").is_file()]
+    return max(whole, key=checkpoint_step, default=None)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Read the step out of a checkpoint folder's name; -1 = it is none."""
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def offer_of(plan: Mapping[str, Any]) -> Offer:
+    """Rebuild the offer from the plan that the ledger keeps."""
+    values = dict(plan["offer"])
+    values["price"] = Decimal(values["price"])
+    seen = values["seen_at"]
+    values["seen_at"] = None if seen is None else datetime.fromisoformat(seen)
+    return Offer(**values)

@@ -1,0 +1,169 @@
+"""From the user's wish to a run in the ledger: pack, plan, admit. Nothing is rented here.
+
+Wish -> prepare() -> Prepared(plan) -> shown and asked -> commit() -> a background controller rents and runs it
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator import plan as planning
+from orchestrator.bundle import blobs, pack
+from orchestrator.cost import worst
+from orchestrator.home import write_json
+from orchestrator.jobs import JobFile
+from orchestrator.lifecycle import Memory
+from orchestrator.records import RunRow
+from providers.base import Holder, Place, Proof
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+    from orchestrator.home import Home
+    from orchestrator.ledger import Ledger
+    from orchestrator.plan import Plan
+    from orchestrator.templates import Template
+    from providers.base import Offer, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is packed and planned; the ledger does not know it yet."""
+
+    plan: Plan
+    row: RunRow
+    home: Home
+
+    def discard(self) -> None:
+        """Throw the packed run away: a dry run, a "no", a refusal."""
+        shutil.rmtree(self.home.run(self.row.run_id).path, ignore_errors=True)
+
+
+def prepare(
+    home: Home, ledger: Ledger, provider: Provider, template: Template, gpu: str | None, now: datetime
+) -> Prepared:
+    """Pack the job and plan it.
+
+    Raises:
+        RefusedError: no offer fits, or the limits leave no time.
+        BundleError: code or data can't be shipped.
+        ProviderError: the offers can't be read.
+    """
+    settings = template.settings
+    offer = planning.choose(provider.offers(), gpu)
+    times = planning.times(settings.limits, offer.price, now)
+    run_id = new_run_id(settings.name, now)
+    folder = home.run(run_id)
+    folder.path.mkdir(parents=True, mode=0o700)
+    prepared = None
+    try:
+        data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
+        bundle = pack(folder.bundle, template.config, template.code)
+        write_json(folder.config, template.config)
+        limits = settings.limits
+        job_file = JobFile(
+            command=template.command,
+            blobs=data,
+            max_idle_seconds=max(int(limits.max_idle_minutes * 60), 1),
+            secrets=tuple(settings.secrets),
+        )
+        job_file.write(folder)
+        row = _row(run_id, template, offer, times, provider, now)
+        holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _here())
+        planning.refuse_sole_holder(holders, offer.price, accept_risk=limits.accept_risk)
+        plan = planning.Plan(
+            run_id=run_id,
+            template=settings.name,
+            offer=offer,
+            times=times,
+            quote=planning.quote(
+                offer,
+                (times.ceiling - now).total_seconds(),
+                provider.traits.billing_step_seconds,
+                seconds_of_like_runs(ledger, settings.name, offer),
+                settings.name,
+            ),
+            holders=holders,
+            data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
+            bundle_bytes=bundle.size,
+            left_out=bundle.left_out,
+            folder=str(folder.path),
+            launched=now,
+        )
+        prepared = Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home)
+    finally:
+        if prepared is None:
+            shutil.rmtree(folder.path, ignore_errors=True)
+    return prepared
+
+
+def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decimal | None = None) -> str:
+    """Enter the run into the ledger: from here on every next command carries it to its end.
+
+    The limits were planned from the moment of planning; thinking about the question shortens nothing.
+
+    Raises:
+        RefusedError: the monthly cap; nothing was entered.
+    """
+    waited = max((now - prepared.plan.launched), timedelta(0)).total_seconds()
+    row = replace(
+        prepared.row,
+        created=now.timestamp(),
+        deadline=prepared.row.deadline + waited,
+        ceiling=prepared.row.ceiling + waited,
+    )
+    ledger.admit(row, now, monthly_cap=monthly_cap)
+    return row.run_id
+
+
+def new_run_id(name: str, now: datetime) -> str:
+    """`<template slug>-<yymmdd>-<6 hex>`."""
+    return f"{name[:24].strip('-')}-{now:%y%m%d}-{secrets.token_hex(3)}"
+
+
+def seconds_of_like_runs(ledger: Ledger, template: str, offer: Offer) -> list[float]:
+    """Durations of this home's finished runs of the same template on the same offer, seconds."""
+    return [
+        row.ended - row.created
+        for row in ledger.runs()
+        if row.ended is not None
+        and row.memory.reason == "completed"
+        and row.template == template
+        and (row.provider, row.plan["offer"]["name"]) == (offer.provider, offer.name)
+    ]
+
+
+def _here() -> Holder:
+    return Holder(
+        "the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake"
+    )
+
+
+def _row(
+    run_id: str, template: Template, offer: Offer, times: planning.Times, provider: Provider, now: datetime
+) -> RunRow:
+    return RunRow(
+        run_id=run_id,
+        template=template.settings.name,
+        provider=provider.name,
+        created=now.timestamp(),
+        deadline=times.deadline.timestamp(),
+        ceiling=times.ceiling.timestamp(),
+        grace_seconds=times.grace_seconds,
+        max_attempts=template.settings.limits.max_attempts,
+        max_cost=template.settings.limits.max_cost,
+        worst=worst(offer.price, (times.ceiling - now).total_seconds(), provider.traits.billing_step_seconds),
+        plan={},
+        memory=Memory(),
+        seen=None,
+        ended=None,
+        lease_holder=None,
+        lease_epoch=0,
+        lease_until=None,
+        spells=(),
+    )

@@ -1,0 +1,182 @@
+"""The plan: what a launch will do, what it may cost, and who stops it. Pure: everything is handed in.
+
+settings + offer + sizes + holders + the time -> Plan -> shown, asked, kept in the ledger
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cost import charge, seconds_affordable, worst
+from providers.base import Holder, Offer, Place, Proof
+from providers.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.config import Limits
+
+MAX_GRACE_SECONDS = 600
+_GRACE_SHARE = 0.2
+_LEAST_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Absolute UTC limits of a run, and the grace in which training saves."""
+
+    deadline: datetime
+    ceiling: datetime
+    grace_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """USD for the whole job. `low` and `likely` are None while nothing like it was measured; `worst` never is."""
+
+    low: Decimal | None
+    likely: Decimal | None
+    worst: Decimal
+    seconds_likely: float | None
+    basis: str  # where the figures come from, in words
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the user is shown before anything is rented."""
+
+    run_id: str
+    template: str
+    offer: Offer
+    times: Times
+    quote: Quote
+    holders: tuple[Holder, ...]
+    data: tuple[tuple[str, int, str], ...]  # name, bytes, sha256
+    bundle_bytes: int
+    left_out: tuple[str, ...]
+    folder: str  # where results come home to
+    launched: datetime
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of the user's data."""
+        return sum(size for _name, size, _sha in self.data)
+
+    def sentence(self) -> str:
+        """Say who ends it and when, on whose word."""
+        latest = f"{self.times.ceiling:%H:%M} UTC on {self.times.ceiling:%d %b}"
+        machine = [
+            holder for holder in self.holders if holder.place is not Place.HERE and holder.proof is not Proof.ABSENT
+        ]
+        if not machine:
+            return (
+                f"Ends by {latest} (${self.quote.worst}) only if this computer is awake then;"
+                " otherwise when it wakes. Nobody else can stop it."
+            )
+        names = " or ".join(holder.name for holder in machine)
+        proof = _proofs(machine)
+        if not self.offer.price:
+            return f"Ends by {latest} at the latest ($0.00) if {names}, {proof}, lives; otherwise with this computer."
+        return (
+            f"Ends by {latest} at the latest (${self.quote.worst}) if {names}, {proof}, lives and your key works;"
+            " otherwise when this computer wakes."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the plan as plain JSON values."""
+        values: dict[str, Any] = _plain(asdict(self))
+        values["sentence"] = self.sentence()
+        return values
+
+
+def _proofs(holders: Sequence[Holder]) -> str:
+    proven = [holder.proven_at for holder in holders if holder.proof is Proof.PROVEN and holder.proven_at is not None]
+    return f"last proven {max(proven):%H:%M} UTC" if proven else "unproven until start"
+
+
+def times(limits: Limits, price: Decimal, launched: datetime) -> Times:
+    """Turn hours and dollars into absolute limits: what the budget can't pay for is past the deadline.
+
+    Raises:
+        RefusedError: the budget does not last long enough to do anything.
+    """
+    seconds = limits.max_hours * 3600
+    ceiling = max((limits.extendable_to_hours or 0) * 3600, seconds)
+    if limits.max_cost is not None:
+        affordable = seconds_affordable(price, limits.max_cost)
+        seconds, ceiling = min(seconds, affordable), min(ceiling, affordable)
+    if seconds < _LEAST_SECONDS:
+        raise RefusedError(
+            f"the limits leave {seconds:.0f} s at ${price}/h: no job can be done in that",
+            hint="raise --max-cost or --max-hours",
+        )
+    grace = min(MAX_GRACE_SECONDS, int(seconds * _GRACE_SHARE))
+    return Times(launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling), max(grace, 1))
+
+
+def quote(offer: Offer, limits_seconds: float, step_seconds: int, measured: Sequence[float], what: str) -> Quote:
+    """Quote the job from like runs of this home (seconds each); without any, only the worst case is known."""
+    most = worst(offer.price, limits_seconds, step_seconds)
+    if not measured:
+        return Quote(None, None, most, None, "nothing like it was run from this home yet: the limits are the estimate")
+    ordered = sorted(measured)
+    middle = ordered[len(ordered) // 2]
+    plural = "your run" if len(ordered) == 1 else f"{len(ordered)} runs of yours"
+    return Quote(
+        charge(offer.price, ordered[0], step_seconds),
+        charge(offer.price, middle, step_seconds),
+        most,
+        middle,
+        f"measured on {plural} of {what}",
+    )
+
+
+def choose(offers: Sequence[Offer], gpu: str | None) -> Offer:
+    """Take the cheapest available offer for the wanted GPU ("cpu" = none).
+
+    Raises:
+        RefusedError: nothing on offer is what was asked for.
+    """
+    wanted = [offer for offer in offers if offer.available and _matches(offer, gpu)]
+    if not wanted:
+        names = sorted({offer.gpu or "cpu" for offer in offers if offer.available})
+        raise RefusedError(
+            f"no offer has the GPU {gpu}" if gpu else "nothing is on offer",
+            hint=f"on offer now: {', '.join(names) or 'nothing'}",
+        )
+    return min(wanted, key=lambda offer: (offer.price, not offer.gpu_count, offer.name))
+
+
+def _matches(offer: Offer, gpu: str | None) -> bool:
+    if gpu is None or gpu == "auto":
+        return True
+    if gpu == "cpu":
+        return not offer.gpu_count
+    return offer.gpu == gpu or offer.gpu.startswith(f"{gpu}-")
+
+
+def refuse_sole_holder(holders: Sequence[Holder], price: Decimal, *, accept_risk: bool) -> None:
+    """Refuse a launch that bills and that this computer alone can stop, unless the risk was accepted.
+
+    Raises:
+        RefusedError: names the flag that lifts it.
+    """
+    others = {holder.place for holder in holders if holder.proof is not Proof.ABSENT} - {Place.HERE}
+    if price and not others and not accept_risk:
+        raise RefusedError(
+            "only this computer could stop the meter: if it sleeps or dies, the bill goes on",
+            hint="add --accept-risk, or set limits.accept_risk in the template",
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value
