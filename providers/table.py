@@ -1,0 +1,33 @@
+"""The table of providers: a line each. Modules load only when their provider is asked for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from providers.base import Provider
+
+PROVIDERS = {
+    "local": ("providers.local", "LocalProvider"),
+}
+
+
+def open_provider(name: str, home: Path) -> Provider:
+    """Open a provider by the name people type; `home` is GPURUN_HOME.
+
+    Raises:
+        UsageError: no such provider.
+        CredentialsError: its key is missing.
+    """
+    if name not in PROVIDERS:
+        close = get_close_matches(name, PROVIDERS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(PROVIDERS)}"
+        raise UsageError(f"no provider is called {name!r}", hint=hint)
+    module, attribute = PROVIDERS[name]
+    return cast("Provider", getattr(import_module(module), attribute).from_home(home))
