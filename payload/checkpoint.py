@@ -52,15 +52,15 @@ def load(path, map_location="cpu"):
     return torch.load(Path(path) / "state.pt", map_location=map_location, weights_only=True)
 
 
-def seal(made, step, *, folder=FOLDER, keep=KEEP, protect=()):
+def seal(made, step, *, folder=FOLDER, keep=KEEP, protect=(), known=None):
     """Turn a folder that somebody filled (`made`, on the same disk) into the checkpoint `step-<step>`; gives its path.
 
     Every file is fsynced and hashed, CHECKPOINT.json is written last, the folder is moved; then all but the newest
-    `keep` and the steps in `protect` are deleted.
+    `keep` and the steps in `protect` are deleted. `known` spares the hashing of files that were sealed before.
     """
     started, made, folder = time.monotonic(), Path(made), Path(folder)
     with _disk_full_is_4(made):
-        files = {name: _fingerprint(made / name, sync=True) for name in _files(made)}
+        files = {name: (known or {}).get(name) or fingerprint(made / name, sync=True) for name in files_in(made)}
         write_json(made / SEAL, {"step": step, "files": files})
         for inner in {made, *(path.parent for path in made.rglob("*"))}:
             _sync_folder(inner)
@@ -91,6 +91,17 @@ def prune(folder, *, newest, keep=KEEP, protect=()):
             path.replace(doomed)
     for path in [*folder.glob(".stale-*"), *folder.glob(".partial-*")]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def written_aside(final):
+    """Give an empty folder to fill; it takes the place of `final` when the block ends well, and never half-filled."""
+    final = Path(final)
+    aside = _fresh(final.with_name(final.name + ".partial"))
+    with _disk_full_is_4(aside):
+        yield aside
+    shutil.rmtree(final, ignore_errors=True)
+    aside.replace(final)
 
 
 # --- reading
@@ -127,7 +138,7 @@ def fault_of(path):
             if (Path(path) / name).stat().st_size != fact["size"]:  # cheap, so before the hashing
                 return f"{name} has not the size it was written with"
         for name, fact in files:
-            if _fingerprint(Path(path) / name)["sha256"] != fact["sha256"]:
+            if fingerprint(Path(path) / name)["sha256"] != fact["sha256"]:
                 return f"{name} has not the bytes it was written with"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -212,12 +223,14 @@ def _fresh(path):
     return path
 
 
-def _files(folder):
+def files_in(folder):
+    """List the files below a folder by their relative names, its own CHECKPOINT.json left out."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != SEAL)
 
 
-def _fingerprint(path, *, sync=False):
+def fingerprint(path, *, sync=False):
+    """Give a file's size and sha256; `sync` makes sure that the disk has it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if sync:

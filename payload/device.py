@@ -165,19 +165,19 @@ def _optimizer(wish, prefer):
     return prefer, why[prefer]
 
 
-def make_optimizer(gpu, parameters, *, learning_rate, weight_decay):
-    """Build the chosen AdamW: weight decay for matrices only, fused on a GPU; betas and eps are PyTorch's own."""
+def make_optimizer(gpu, parameters, *, learning_rate, weight_decay, betas=(0.9, 0.999)):
+    """Build the chosen AdamW: weight decay for matrices only, fused on a GPU; betas as PyTorch's own."""
     trained = [weight for weight in parameters if weight.requires_grad]
     groups = [
         {"params": [weight for weight in trained if weight.dim() >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in trained if weight.dim() < 2], "weight_decay": 0.0},  # biases and norms
     ]
     if gpu.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=gpu.is_cuda)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=gpu.is_cuda)
     import bitsandbytes
 
     kind = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    return kind[gpu.optimizer](groups, lr=learning_rate)
+    return kind[gpu.optimizer](groups, lr=learning_rate, betas=betas)
 
 
 def seed_everything(seed):

@@ -3,7 +3,9 @@
 Everything is a function of (config, step), so that a resumed run needs no state for it. Steps count from 1.
 """
 
+import functools
 import math
+from pathlib import Path
 
 import torch
 from device import is_out_of_memory
@@ -25,8 +27,13 @@ def rows_of(step, row_count, config):
     """Give the row numbers of one step: a fresh shuffle each epoch, from (seed, epoch) alone."""
     per_epoch, _total = steps_of(row_count, config)
     epoch, position = divmod(step - 1, per_epoch)
-    order = torch.randperm(row_count, generator=torch.Generator().manual_seed(config["seed"] * 100_003 + epoch))
+    order = _order(row_count, config["seed"] * 100_003 + epoch)
     return order[position * rows_a_step(config) :][: rows_a_step(config)]
+
+
+@functools.lru_cache(maxsize=1)  # one shuffle an epoch, not one a step
+def _order(row_count, seed):
+    return torch.randperm(row_count, generator=torch.Generator().manual_seed(seed))
 
 
 def learning_rate(step, total_steps, config):
@@ -73,3 +80,9 @@ def optimizer_step(weights, optimizer, scaler, rate, max_grad_norm):
     scaler.step(optimizer)
     scaler.update()
     return norm.item()
+
+
+def write_card(folder, title, about, facts):
+    """Write the README.md of an artifact: what it is and the run's facts; nothing of the user's machine."""
+    lines = [f"# {title}", "", about, "", *(f"- {name}: {value}" for name, value in facts.items() if value is not None)]
+    (Path(folder) / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ Rows are numbers: CSV or JSONL with one field for the class (`data.label_field`)
 import csv
 import itertools
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -168,25 +167,18 @@ def main():
         print(f"held-out accuracy {result['accuracy']:.4f}, majority class {majority:.4f}")
         report.line(total, **result)
 
-    # --- artifacts: written aside, then moved into place
+    # --- artifacts
     report.stage("export")
-    aside, final = Path("artifacts.partial"), Path("artifacts")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    save_file({**tensors, "input_mean": mean.cpu(), "input_spread": spread.cpu()}, aside / "model.safetensors")
-    (aside / "config.json").write_text(json.dumps({"layers": layers, "classes": classes}, indent=1) + "\n")
     facts = {"steps": total, "rows": len(y), "loss": report.metrics.get("loss"), **result, "seed": config["seed"]}
-    card = ["# A small network", "", "Linear layers with ReLU between: " + "-".join(map(str, layers)) + ".", ""]
-    card += [f"- {name}: {value}" for name, value in facts.items()]
-    card += [
-        "",
-        "Inputs are `(x - input_mean) / input_spread`; layer n's weights are `{2n}.weight` and `{2n}.bias`.",
-        "",
-    ]
-    (aside / "README.md").write_text("\n".join(card))
-    shutil.rmtree(final, ignore_errors=True)
-    aside.rename(final)
+    about = (
+        f"Linear layers with ReLU between: {'-'.join(map(str, layers))}. Inputs are `(x - input_mean) / input_spread`; "
+        "the n-th layer from 0 is `{2n}.weight` and `{2n}.bias`."
+    )
+    with checkpoint.written_aside("artifacts") as folder:
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+        save_file({**tensors, "input_mean": mean.cpu(), "input_spread": spread.cpu()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"layers": layers, "classes": classes}, indent=1) + "\n")
+        plain.write_card(folder, "A small network", about, facts)
     report.finish(result)
     print(f"done: {total} steps, the model lies in artifacts/")
 

@@ -84,8 +84,13 @@ class Job:
         return Ended(process.returncode, "".join(output))
 
     @property
+    def lines(self) -> list[dict]:
+        """Every metrics line of all runs so far, in order."""
+        return parse(self.output)
+
+    @property
     def metrics(self) -> dict[int, dict]:
-        """The metrics of all runs so far, by step."""
+        """The same merged by step."""
         return by_step(parse(self.output))
 
     @property
