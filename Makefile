@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help demo test lint types mutants bench live base payload
+.PHONY: help demo test lint types mutants bench base payload
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10

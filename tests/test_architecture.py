@@ -10,6 +10,9 @@ from statistics import median
 
 import pytest
 
+from providers.base import Provider
+from providers.table import PROVIDERS, open_provider
+
 ROOT = Path(__file__).parent.parent
 OURS = ("orchestrator", "providers", "payload", "simulators", "templates")
 MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
@@ -67,13 +70,14 @@ def functions(path: Path) -> list[tuple[str, int]]:
 
 
 def broad_handlers(path: Path) -> list[int]:
-    """Lines that catch everything: a bare `except`, `Exception` or `BaseException`."""
+    """Lines that catch everything and carry on; one that ends in a bare `raise` only tidies up."""
     lines = []
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.ExceptHandler):
             caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             names = {each.id for each in caught if isinstance(each, ast.Name)}
-            if node.type is None or names & {"Exception", "BaseException"}:
+            passes_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            if (node.type is None or names & {"Exception", "BaseException"}) and not passes_on:
                 lines.append(node.lineno)
     return lines
 
@@ -96,7 +100,9 @@ def test_a_file_stays_under_400_lines(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_function_stays_under_60_lines(path: Path) -> None:
-    assert [(name, lines) for name, lines in functions(path) if lines > 60] == []
+    # The story of a training script is its main: it reads from top to bottom, in labelled parts.
+    story = f"{name_of(path)}:main" if path.match("payload/train_*.py") or path.match("payload/export.py") else ""
+    assert [(name, lines) for name, lines in functions(path) if lines > 60 and name != story] == []
 
 
 def test_half_of_the_functions_stay_under_ten_lines() -> None:
@@ -105,11 +111,8 @@ def test_half_of_the_functions_stay_under_ten_lines() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_main_and_the_tick_catch_everything(path: Path) -> None:
-    if name_of(path) in MAY_CATCH_ALL:
-        assert len(broad_handlers(path)) <= 1
-    else:
-        assert broad_handlers(path) == []
+def test_only_main_and_the_ticks_catch_everything(path: Path) -> None:
+    assert len(broad_handlers(path)) <= (name_of(path) in MAY_CATCH_ALL)
 
 
 def test_the_payload_is_shipped_without_the_controller(tmp_path: Path) -> None:
@@ -121,3 +124,17 @@ def test_the_payload_is_shipped_without_the_controller(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
         assert "ImportError" not in done.stderr
         assert "ModuleNotFoundError" not in done.stderr
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(name: str, tmp_path: Path) -> None:
+    assert isinstance(open_provider(name, tmp_path), Provider)
+    assert f"\n| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+    if name != "local":  # this computer is its own simulator
+        assert list((ROOT / "simulators").glob(f"{name}*"))
+
+
+def test_every_adapter_stands_in_the_table() -> None:
+    shared = {"__init__", "base", "errors", "table", "http", "ssh"}
+    adapters = {f"providers.{path.stem}" for path in (ROOT / "providers").iterdir() if path.name[0] not in "_."}
+    assert adapters - {f"providers.{name}" for name in shared} == {module for module, _ in PROVIDERS.values()}
