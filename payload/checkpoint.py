@@ -181,13 +181,22 @@ def _disk_full_is_4(aside):
     """Take the half-written folder away and leave with 4 when the disk fills up all the same."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer turns ENOSPC into a RuntimeError with its own words.
-        full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "file write failed" in str(error)
-        if not full:
+    except Exception as error:
+        if not is_disk_full(error):
             raise
         shutil.rmtree(aside, ignore_errors=True)
         leave(EXIT_DISK, f"the disk filled up while saving {aside.name}: older checkpoints are untouched")
+
+
+def is_disk_full(error):
+    """Tell whether an error of any library means that the disk is full."""
+    # Seen 2026-11: torch.save to a path hides the OSError in its own words, safetensors tells the number as text.
+    words = ("iostream error", "inline_container.cc", "No space left on device")
+    while error:
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 # --- random numbers

@@ -104,7 +104,7 @@ def choose(config, *, prefer_optimizer="adamw", prefer_attention="sdpa"):
     where, name, capability = _find(config.get("device", "auto"))
     dtype, dtype_why = _dtype(config.get("dtype", "auto"), where.type, capability)
     attention, attention_why = _attention(config.get("attention", "auto"), prefer_attention, capability)
-    optimizer, optimizer_why = _optimizer(config.get("optimizer", "auto"), prefer_optimizer)
+    optimizer, optimizer_why = _optimizer(config.get("optimizer", "auto"), prefer_optimizer, where.type)
     tf32 = capability >= (8, 0)
     if tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -157,7 +157,9 @@ def _attention(wish, prefer, capability):
     return wish, "as the config says"
 
 
-def _optimizer(wish, prefer):
+def _optimizer(wish, prefer, kind):
+    if kind == "cpu" and "paged_adamw_8bit" in {wish, prefer if wish == "auto" else ""}:
+        return "adamw_8bit", "as paged_adamw_8bit, but a CPU has nothing to page to"
     if wish != "auto":
         return wish, "as the config says"
     small = "its state is a quarter of AdamW's"
