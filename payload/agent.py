@@ -13,31 +13,25 @@ Standard library only, Python 3.9. The wire contract is README.md beside this fi
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import math
 import os
-import re
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import outcome
 import processes as ps
-from output import Output, finite, plain
+from output import Output, plain
 
 POLL = 0.05  # seconds between two looks at the training
-FINISH = 60.0  # at most so many seconds before the deadline the training is killed, to hash and write
+LATE = 60.0  # at most so many seconds before the deadline the training is killed, to hash and write
 DIVERGED_WAIT = 5.0  # seconds a diverged training gets to leave by itself; it must not save what it has
-RESERVE = 1 << 20  # bytes set aside for result.json on a full disk
-REASONS = {0: "completed", 3: "diverged"}
-SUMMARY = ("versions", "device", "stage_seconds", "peak_memory_gib", "tokens_per_second", "samples_per_second")
 
 
 class Agent:
@@ -49,10 +43,9 @@ class Agent:
         self.clock = clock
         self.mark = str(job["mark"])
         self.command = [sys.executable if part == "{python}" else str(part) for part in job["command"]]
-        armed = ps.number(ps.read_json(folder / "watchdog.json").get("armed_steady"))
-        self.limits = ps.limits_of(job, clock.steady() if armed is None else min(armed, clock.steady()))
+        self.limits = ps.limits_of(job, ps.armed(folder, clock)[1])
         self.grace = max(0.0, ps.number(job.get("grace_seconds")) or 0.0)
-        self.finish = min(FINISH, self.grace / 4)
+        self.late = min(LATE, self.grace / 4)
         self.max_idle = ps.number(job.get("max_idle_seconds")) or 1800.0
         self.max_restarts = int(3 if job.get("max_restarts") is None else job["max_restarts"])
         self.tick = ps.number(job.get("tick_seconds")) or 1.0
@@ -80,25 +73,25 @@ class Agent:
 
     def run(self) -> None:
         """Train until it is over, then write the result."""
-        self.set_aside()
+        outcome.set_aside(self.folder)
         self.clear()
         while True:
             ended = self.train_once()
             self.clear()
             if not self.again(ended):
                 break
-        self.write_result(self.artifacts())
+        self.finish()
 
-    def train_once(self) -> int:
-        """Start the training, follow it to its end; give its return code as `Popen` does."""
+    def train_once(self) -> Optional[int]:
+        """Start the training, follow it to its end; give its return code as `Popen` does, None = never started."""
         if self.time_left(self.grace) <= 0:
             self.reason, self.detail = "deadline", "no time was left to train"
-            return 0
+            return None
         try:
             self.start()
         except (OSError, ValueError) as error:
-            self.reason, self.detail = "failed", f"can't start {self.command[0]}: {error}"
-            return 127
+            self.reason, self.detail, self.exit_code = "failed", f"can't start {self.command[0]!r}: {error}", 127
+            return None
         training, before = self.training, self.clock.steady()
         assert training is not None  # noqa: S101 (for mypy: start() has just made it)
         self.phase = "running"
@@ -124,7 +117,7 @@ class Agent:
                 env=env,
                 start_new_session=True,
             )
-        except BaseException:
+        except (OSError, ValueError):
             os.close(reader)
             raise
         finally:
@@ -159,7 +152,7 @@ class Agent:
         self.moves = self.output.moves
         if self.idle > self.max_idle:
             self.stop("hung", min(self.grace, 60.0))
-        if now >= self.kill_at or self.time_left(self.finish) <= 0:
+        if now >= self.kill_at or self.time_left(self.late) <= 0:
             self.reason = self.reason or "deadline"
             self.kill()
         if now - self.beaten >= self.tick:
@@ -204,11 +197,12 @@ class Agent:
 
     def clear(self) -> None:
         """Leave no process of the job but ourselves and the watchdog: asked first, then made to."""
-        for process in self.tree.find().values():
-            if process.pid != os.getpid() and process.pid not in self.spared():
+        spared = self.spared() | {os.getpid()}
+        for pid, process in self.tree.find().items():
+            if pid not in spared:
                 ps.send(process, signal.SIGTERM)
         until = time.monotonic() + 1.0
-        while time.monotonic() < until and set(self.tree.find()) - self.spared() - {os.getpid()}:
+        while time.monotonic() < until and set(self.tree.find()) - spared:
             self.reap()
             time.sleep(POLL)
         self.kill()
@@ -237,7 +231,7 @@ class Agent:
             self.stopped_looks = self.stopped_looks + 1 if watchdog and watchdog.state in "Tt" else 0
             if watchdog and self.stopped_looks:
                 ps.send(watchdog, signal.SIGCONT if self.stopped_looks < 5 else signal.SIGKILL)
-        elif now - self.guarded > 2 * self.tick and not (self.folder / "end.json").exists():
+        elif now - self.guarded > 2 * self.tick:
             self.guarded = now
             argv = [sys.executable, "-B", str(self.folder / "payload" / "watchdog.py"), str(self.folder)]
             env = dict(os.environ, GPURUN_MARK=self.mark)
@@ -271,129 +265,83 @@ class Agent:
 
     # -- how it ended --
 
-    def again(self, ended: int) -> bool:
-        """Judge an end; True = start the training again."""
+    def again(self, ended: Optional[int]) -> bool:
+        """Judge an end (a return code as `Popen` gives it; None = never started); True = start the training again."""
+        if ended is None:
+            return False
         killed = -ended if ended < 0 else 0
         self.exit_code = 128 + killed if killed else ended
-        at = f" at step {self.output.step}"
-        if self.reason in ("hung", "diverged"):
-            self.detail = self.detail or self.words()
+        at = f"at step {self.output.step}"
+        if self.reason in {"hung", "diverged"} or ended == 3:
+            self.reason = self.reason if self.reason == "hung" else "diverged"
+            self.detail = self.words()
         elif killed and not self.reason:
-            self.detail = f"killed by signal {killed}{' (out of memory?)' if killed == signal.SIGKILL else ''}{at}"
-            moved = self.restarts == 0 or self.output.ever > self.step_at_restart
-            if self.restarts < self.max_restarts and moved and self.time_left(self.grace) > 0:
-                self.restarts += 1
-                self.step_at_restart = self.output.ever
-                self.output.restart()
+            self.detail = f"killed by signal {killed}{' (out of memory?)' if killed == signal.SIGKILL else ''} {at}"
+            if self.may_restart():
                 return True
             self.reason = "failed"
-        elif ended == 5 or killed:
+        elif ended == 0:
+            self.reason = "completed"
+        elif self.reason or ended == 5:  # ordered; a 5 that we did not order, somebody else did
             self.reason = self.reason or "stopped"
-            self.detail = self.detail or (f"killed by signal {killed}{at}" if killed else f"saved and left{at}")
-        elif self.reason != "deadline" or not self.detail:
-            self.reason = self.reason if self.reason == "failed" else REASONS.get(ended, "failed")
-            self.detail = self.detail or ("" if self.reason == "completed" else self.words())
+            how = f"killed by signal {killed}" if killed else "saved and left" if ended == 5 else f"left with {ended}"
+            self.detail = f"{how} {at}"
+        else:
+            self.reason, self.detail = "failed", self.words()
         return False
+
+    def may_restart(self) -> bool:
+        """Start again after a death that nobody here caused: a few times, and not twice at the same step."""
+        moved = self.restarts == 0 or self.output.ever > self.step_at_restart
+        if self.restarts >= self.max_restarts or not moved or self.time_left(self.grace) <= 0:
+            return False
+        self.restarts += 1
+        self.step_at_restart = self.output.ever
+        self.output.restart(f"… {self.detail}; started again ({self.restarts} of {self.max_restarts})\n")
+        return True
 
     def words(self) -> str:
         """One line for a person on what went wrong."""
         if self.reason == "hung":
-            return f"no new step for {self.idle:.0f} s at step {self.output.step} of stage {self.output.stage or '?'}"
+            stage = f" of stage {self.output.stage}" if self.output.stage else ""
+            return f"no new step for {self.idle:.0f} s after step {self.output.step}{stage}"
         if self.reason == "diverged":
             return f"the loss is not finite at step {self.output.step}"
         return self.output.story or f"left with exit code {self.exit_code} without a word"
 
-    def artifacts(self) -> List[Dict[str, Any]]:
-        """Hash every regular file under artifacts/; what time does not allow is left out, and said."""
+    def finish(self) -> None:
+        """Hash what there is and write the result."""
         self.phase = "finishing"
         self.beat()
-        found, missed = [], 0
-        for path in sorted((self.folder / "artifacts").rglob("*")):
-            if self.limits.left(self.limits.deadline, self.clock) < self.finish / 10:
-                missed += 1
-                continue
-            entry = self.hashed(path)
-            if entry is not None:
-                found.append(entry)
-        if missed:
-            self.say(f"{missed} artifacts could not be hashed before the deadline")
-        return found
-
-    def hashed(self, path: Path) -> Optional[Dict[str, Any]]:
-        """Name, size and sha256 of one file of the job; None = no such file, or one outside the folder."""
-        real = Path(os.path.realpath(path))
-        digest, size = hashlib.sha256(), 0
-        try:
-            if self.folder not in real.parents or not stat.S_ISREG(os.lstat(real).st_mode):
-                return None
-            with real.open("rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
-                    size += len(block)
-                    if self.clock.steady() - self.beaten >= self.tick:
-                        self.beat()
-                        self.guard()
-        except OSError as error:
-            self.say(f"{path.name} can't be read: {error.strerror}")
-            return None
-        return {"name": path.relative_to(self.folder).as_posix(), "size": size, "sha256": digest.hexdigest()}
-
-    def say(self, more: str) -> None:
-        """Add to the detail."""
-        self.detail = f"{self.detail}; {more}" if self.detail else more
-
-    def result(self, artifacts: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """Everything that is known of this attempt."""
-        summary = finite(ps.read_json(self.folder / "summary.json"))
-        run_id, attempt = named(self.mark)
-        metrics = summary.pop("metrics", None)
-        if self.output.unwritten or self.output.disk_error:
-            self.say(f"part of the log was lost: {self.output.disk_error}")
+        artifacts, said = outcome.hash_artifacts(self.folder, self.pulse)
+        if self.output.disk_error:
+            said.append(f"part of the output was lost: {self.output.disk_error}")
+        self.detail = "; ".join([self.detail, *said] if self.detail else said)
         own = {
-            "run_id": run_id,
-            "attempt": attempt,
             "exit_code": self.exit_code,
             "reason": self.reason,
             "detail": plain(self.detail.encode("utf-8", "replace")),
-            "metrics": {**self.output.last, **(metrics if isinstance(metrics, dict) else {})},
             "artifacts": artifacts,
             "restarts": self.restarts,
             "started": self.started,
             "ended": self.clock.wall(),
         }
-        return {**dict.fromkeys((*SUMMARY, "flop_utilisation")), **summary, **own}
-
-    def set_aside(self) -> None:
-        """Take the place that result.json will need: a full disk must not hide how it ended."""
-        with contextlib.suppress(OSError), (self.folder / ".reserve").open("wb") as file:
-            file.write(b"\1" * RESERVE)
-
-    def write_result(self, artifacts: List[Dict[str, Any]]) -> None:
-        """Write the result last: its presence says that all else is whole."""
-        content = self.result(artifacts)
         self.phase = "exited"
         self.beat()
-        for name in ("secrets.json", ".reserve"):
-            with contextlib.suppress(OSError):
-                (self.folder / name).unlink()
-        while True:
-            try:
-                ps.write_json(self.folder / "result.json", content, durable=True)
-            except OSError as error:
-                # The watchdog ends the wait at the ceiling; until then somebody may make room.
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                content["detail"] = f"{self.detail}; the disk was full"
-                self.guard()
-                time.sleep(self.tick)
-                continue
-            return
+        outcome.write(self.folder, outcome.gather(self.folder, self.mark, self.output.last, own), self.wait)
 
+    def pulse(self) -> bool:
+        """Stay visible while hashing; False = the deadline is too near to go on."""
+        if self.clock.steady() - self.beaten >= self.tick:
+            self.beat()
+            self.guard()
+        return self.time_left(self.late / 10) > 0
 
-def named(mark: str) -> Tuple[str, Optional[int]]:
-    """Read run id and attempt from a mark."""
-    found = re.fullmatch(r"gpurun-[0-9a-f]{4}-(.+?)-(\d{1,2})(?:-n\d)?-t[0-9a-z]+", mark)
-    return (found[1], int(found[2])) if found else (mark, None)
+    def wait(self) -> None:
+        """Wait a moment for room on the disk."""
+        self.beat()
+        self.guard()
+        time.sleep(self.tick)
 
 
 def main(argv: List[str]) -> int:

@@ -248,13 +248,13 @@ class Output:
         """The most telling line so far; "" = nothing was printed."""
         return self.error if self.error and self._since_error < 20 else self.last_line
 
-    def restart(self) -> None:
+    def restart(self, note: str) -> None:
         """A new start of the training: its steps count from its checkpoint again."""
+        self._write(note.encode())
         self.step = self.best_step = 0
         self.stage = ""
         self.moves += 1
         self.diverged = False
-        self._line, self._long = b"", False
 
 
 def _count(value: Any) -> Optional[int]:

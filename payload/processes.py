@@ -171,7 +171,7 @@ class Tree:
                 send(process, signal.SIGKILL)
             clean = 0 if others else clean + 1
             each()  # reaps: a zombie is nobody, but it keeps its number
-            time.sleep(0.02 if clean == 0 or not others else 0.0)
+            time.sleep(0.02)
         return True
 
 
@@ -280,6 +280,15 @@ class Limits:
     def left(self, moment: float, clock: Clock) -> float:
         """Seconds left to a moment named in wall time; negative = past it."""
         return min(moment - clock.wall(), self.armed + self.max_seconds - (self.ceiling - moment) - clock.steady())
+
+
+def armed(folder: Path, clock: Clock) -> Tuple[float, float]:
+    """When this job was first armed, by both clocks: being killed and started again must not win time."""
+    before = read_json(folder / "watchdog.json")
+    at, since = number(before.get("armed_at")), number(before.get("armed_steady"))
+    if before.get("boot") == BOOT and at is not None and since is not None:
+        return at, min(since, clock.steady())
+    return clock.wall(), clock.steady()
 
 
 def limits_of(order: Dict[str, Any], armed: float) -> Limits:

@@ -41,7 +41,7 @@ class Watchdog:
         self.margin = ps.number(arm.get("margin_seconds")) or MARGIN
         self.tree = ps.Tree(self.mark)
         self.adopts = ps.adopt_orphans()
-        self.armed_at, armed = self._armed()
+        self.armed_at, armed = ps.armed(folder, clock)
         self.limits = ps.limits_of(arm, armed)
         self.limits.move(ps.number(ps.read_json(folder / "status.json").get("deadline")) or self.limits.deadline)
         self.order = 0
@@ -51,14 +51,6 @@ class Watchdog:
         self.looks = 0
         self.found: Dict[int, ps.Process] = {}
         self.listed: List[Dict[str, Any]] = []
-
-    def _armed(self) -> "tuple[float, float]":
-        """Carry on with an earlier watchdog's arming: being killed and started again must not win time."""
-        before = ps.read_json(self.folder / "watchdog.json")
-        at, armed = ps.number(before.get("armed_at")), ps.number(before.get("armed_steady"))
-        if before.get("boot") == ps.BOOT and at is not None and armed is not None:
-            return at, min(armed, self.clock.steady())
-        return self.clock.wall(), self.clock.steady()
 
     # -- one look --
 

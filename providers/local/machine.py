@@ -32,13 +32,19 @@ if TYPE_CHECKING:
 
     from providers.base import Access, Job, Remote
 
-_GUARDS = ("watchdog.py", "agent.py", "processes.py", "output.py")  # what must run before the bundle is there
+_GUARDS = (
+    "watchdog.py",
+    "agent.py",
+    "processes.py",
+    "output.py",
+    "outcome.py",
+)  # what must run before the bundle is there
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
-_PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "GPURUN_HOME", "GPURUN_TEST_SESSION", "REQUESTS_CA_BUNDLE"}
+_PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}
 _PASSED |= {name for way in ("no_proxy", "http_proxy", "https_proxy") for name in (way, way.upper())}
 _PASSED_PREFIXES = (
     *("LC_", "XDG_", "CUDA_", "NVIDIA_", "HF_HUB_", "HF_DATASETS_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_"),
-    *("TORCH", "OMP_", "MKL_", "OPENBLAS_"),
+    *("TORCH", "OMP_", "MKL_", "OPENBLAS_", "GPURUN_"),
 )
 _ARM_SECONDS = 20.0  # a Python that takes longer to start is called unclear
 _DIE_SECONDS = 10.0  # SIGKILL takes milliseconds; what lives after this hangs in the kernel

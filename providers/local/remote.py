@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from providers.base import Job, Order
 
+_BUNDLED = {"payload", "code", "config.json"}
 _LOG_PIECE = 4 * 2**20  # bytes
 _FRESH_SECONDS = 10.0  # a watchdog that wrote so lately is proven
 
@@ -46,6 +47,8 @@ class LocalRemote:
         """
         if not (self._folder / "arm.json").exists():
             raise StartError(f"{self._folder} is gone")
+        if (self._folder / "end.json").exists():
+            raise StartError("this attempt was ended before it began")
         try:
             with self._alone():
                 if (self._folder / "job.json").exists():
@@ -79,7 +82,10 @@ class LocalRemote:
             with tarfile.open(bundle) as tar:
                 tar.extractall(aside, filter="data")
             for path in sorted(path for path in aside.rglob("*") if path.is_symlink() or not path.is_dir()):
-                target = self._folder / path.relative_to(aside)
+                name = path.relative_to(aside)
+                if name.parts[0] not in _BUNDLED:
+                    continue  # never job.json, order.json or a lock
+                target = self._folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
         finally:
