@@ -14,7 +14,7 @@ import os
 import stat
 import tarfile
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from providers.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
 
 IGNORE_FILE = ".gpurunignore"
 MAX_CODE_BYTES = 200 * 2**20
@@ -71,13 +70,12 @@ def pack(dest: Path, config: dict[str, Any], code: Path | None = None) -> Bundle
         BundleError: the code is missing, too large, or holds links that lead out of it.
     """
     members: dict[str, bytes | Path] = {"config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
-    with _payload_folder() as payload:
-        for name, path in _walk(payload, _matcher(_JUNK)):
-            members[f"payload/{name}"] = path
-        left_out: list[str] = []
-        for name, path in _code_files(code, left_out):
-            members[f"code/{name}"] = path
-        data = _tar_gz(members)
+    for name, path in _walk(_payload_folder(), _matcher(_JUNK)):
+        members[f"payload/{name}"] = path
+    left_out: list[str] = []
+    for name, path in _code_files(code, left_out):
+        members[f"code/{name}"] = path
+    data = _tar_gz(members)
     aside = dest.with_name(f".{dest.name}.{os.getpid()}")
     aside.write_bytes(data)
     aside.replace(dest)
@@ -121,8 +119,9 @@ def _blob(path: Path, name: str, known: dict[str, Any]) -> Blob:
     return Blob(known[key], facts.st_size, path, name)
 
 
-def _payload_folder() -> AbstractContextManager[Path]:
-    return as_file(files("payload"))
+def _payload_folder() -> Path:
+    # payload/ has no __init__.py: it is scripts, no package. Python 3.11 gives such a folder only through a file in it.
+    return Path(str(files("payload").joinpath("README.md"))).parent
 
 
 def _code_files(code: Path | None, left_out: list[str]) -> Iterator[tuple[str, Path]]:
