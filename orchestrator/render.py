@@ -7,7 +7,6 @@ or a vendor passes through `clean` before it is shown. Tables fit 80 columns.
 from __future__ import annotations
 
 import re
-import textwrap
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,19 +18,31 @@ WIDTH = 80
 _CENT = Decimal("0.01")
 
 # CSI, OSC/DCS/PM/APC with their payload, and two-byte escapes: removed whole, so that no half of one is left to read.
-_ESCAPE = re.compile(
+_ESCAPE = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[ -/]*[0-~]",
+    r"|\x1b[ -/]*[0-~]"
 )
-# What is left of C0, DEL, C1, line and paragraph separators, and the marks that reorder what a person reads.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Neutralise one line of untrusted text: no escape sequence, no control or reordering character is left."""
-    return _LONE_SURROGATE.sub("\ufffd", _CONTROL.sub("\ufffd", _ESCAPE.sub("", text.rstrip("\r\n"))))
+    """Neutralise one line of untrusted text: no escape sequence, no control or reordering character is left.
+
+    Tabs become blanks; what else can't be printed (control, format, line separator, lone surrogate) becomes U+FFFD.
+    """
+    text = text.rstrip("\r\n")
+    if text.isprintable():
+        return text
+    text = re.sub(_ESCAPE, "", text).expandtabs(4)
+    return "".join(char if char.isprintable() or _joins(char) else _space(char) for char in text)
+
+
+def _joins(char: str) -> bool:
+    return char in "\u200c\u200d"  # joiners: part of emoji and of several scripts, harmless
+
+
+def _space(char: str) -> str:
+    return " " if char.isspace() and ord(char) > 0x9F and char not in "\u2028\u2029" else "\ufffd"
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,6 +126,15 @@ def when(time: datetime, now: datetime) -> str:
     return f"{time:%H:%M} UTC" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M} UTC"
 
 
+def moment(epoch_seconds: float | None) -> str:
+    """`2026-11-22 14:32:05 UTC`; nothing for None."""
+    if epoch_seconds is None:
+        return ""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch_seconds))
+
+
 def ago(seconds: float) -> str:
     """`just now`, `42 s ago`, `6 h ago`: one unit is enough for the past."""
     if seconds < 2:
@@ -184,12 +204,16 @@ def _named(value: str) -> list[str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
+    import textwrap
+
     # A path or a command is copied by people: it is never broken in the middle.
     return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def wrap(text: str, *, width: int = WIDTH, indent: str = "") -> str:
     """Fold a sentence at blanks, later lines under `indent`; words longer than the line stay whole."""
+    import textwrap
+
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 

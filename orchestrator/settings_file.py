@@ -19,6 +19,7 @@ from providers.errors import ConfigError, StateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+NAME = "config.toml"
 Value = str | bool | float | Decimal
 _MOST_HOURS = 720
 
@@ -108,6 +109,24 @@ def _value(kind: str, text: str) -> Value | None:
     if not number.is_finite() or number <= 0 or (kind == "hours" and number > _MOST_HOURS):
         return None
     return number if kind == "dollars" else float(number)
+
+
+def get(path: Path, key: str) -> Value | None:
+    """Read one default; None = not set.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    if _spelt(key) not in KEYS:
+        parse(key, "")
+    return load(path).get(_spelt(key))
+
+
+def spell(value: Value | None) -> str:
+    """Spell a value as it is typed; nothing for None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def set_value(path: Path, key: str, text: str) -> Value:

@@ -58,8 +58,17 @@ class Listed:
     builtin: bool
 
 
-def load(wanted: str, sets: Sequence[str] = (), *, own: Path | None = None, cwd: Path | None = None) -> Template:
-    """Read a template by name or path with its overrides; `own` is the user's folder of templates.
+def load(
+    wanted: str,
+    sets: Sequence[str] = (),
+    *,
+    defaults: Mapping[Key, object] | None = None,
+    own: Path | None = None,
+    cwd: Path | None = None,
+) -> Template:
+    """Read a template by name or path with its overrides.
+
+    `defaults` are the user's, for what the template leaves open; `own` is the user's folder of templates.
 
     Raises:
         ConfigError: no such template; a key, a value or a data file is wrong.
@@ -67,6 +76,7 @@ def load(wanted: str, sets: Sequence[str] = (), *, own: Path | None = None, cwd:
     """
     source = find(wanted, own)
     raw, lines = yaml12.read(source)
+    _lay_under(raw, defaults or {})
     from_flag = _lay_over(raw, sets)
 
     def origin(path: Key) -> str:
@@ -183,6 +193,16 @@ def _lay_over(raw: dict[str, Any], sets: Sequence[str]) -> dict[Key, str]:
         _put(raw, path, parsed, text)
         from_flag[path] = key
     return from_flag
+
+
+def _lay_under(raw: dict[str, Any], defaults: Mapping[Key, object]) -> None:
+    """Fill in what the template leaves open; what is no mapping is left for the check to complain about."""
+    for path, value in defaults.items():
+        node: Any = raw
+        for key in path[:-1]:
+            node = node.setdefault(str(key), {}) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(str(path[-1]), value)
 
 
 def _full_path(key: str, raw: Mapping[str, Any]) -> Key:

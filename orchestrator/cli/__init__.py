@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 # name -> (module, first line of its docstring); in the order of a run's life. A test holds the lines to the docstrings.
 COMMANDS = {
-    "launch": ("launch", "Show the plan and the price, ask, then run a training and bring it home."),
+    "launch": ("launch", "Show the plan and the price, ask, run, bring the results home."),
     "ps": ("look", "List runs: what may still bill first."),
-    "show": ("look", "Show one run: the plan beside the truth, its history and its files."),
+    "show": ("look", "Show one run: plan beside truth, history, files."),
     "logs": ("watch", "Print a run's log."),
     "wait": ("watch", "Wait for a run to end and leave with its exit code."),
     "resume": ("watch", "Carry on with an unfinished run and watch it."),
-    "pull": ("results", "Copy a run's artifacts to a folder, checked by their sha256."),
-    "stop": ("results", "Stop a run: it saves, its files come home, nothing bills any more."),
+    "pull": ("results", "Copy a run's artifacts to a folder, checked."),
+    "stop": ("results", "Stop a run: save, bring home, end the billing."),
     "templates": ("about", "List the ready templates, or show one."),
-    "doctor": ("doctor", "Check this computer: what works, and the next command where it does not."),
+    "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
     "config": ("settings", "Read and change your defaults."),
     "completion": ("about", "Print the completion script for your shell."),
 }
@@ -110,6 +110,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.Abort:
         _tell("interrupted")
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         _tell(error.format_message(), hint=_help_hint(error))
         return error.exit_code

@@ -1,0 +1,137 @@
+"""What `gpurun doctor` looks at: one function a fact, each with the next command where the fact is bad."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator import glance, settings_file
+from orchestrator.ledger import Ledger
+from orchestrator.render import clean, size
+from providers.errors import GpurunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.home import Home
+
+LITTLE_BYTES = 10 * 10**9  # a base model, its checkpoints and the artifacts
+TOO_LITTLE_BYTES = 10**9
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+_VERSIONS = """
+import importlib.metadata as m, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: found[name] = None
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One fact about this computer."""
+
+    name: str
+    verdict: Literal["ok", "note", "bad"]
+    text: str
+    next: str = ""  # what to type
+
+
+def all_checks(home: Home) -> Iterator[Check]:
+    """Look at everything; a check that fails does not hide the others."""
+    from importlib.metadata import version
+
+    yield Check("gpurun", "ok", f"{version('gpurun')} on Python {platform.python_version()}, {platform.system()}")
+    writable = _home(home)
+    yield writable
+    if writable.verdict == "ok":
+        yield _disk(home)
+        yield _ledger(home)
+        yield _config(home)
+    yield _payload(home)
+    yield Check("provider local", "ok", "needs no account and no key")
+    if writable.verdict == "ok":
+        yield from _unfinished(home)
+
+
+def _home(home: Home) -> Check:
+    try:
+        home.ensure()
+    except GpurunError as error:
+        return Check("home", "bad", str(error), error.hint)
+    return Check("home", "ok", f"{home.root} can be written")
+
+
+def _disk(home: Home) -> Check:
+    free = shutil.disk_usage(home.root).free
+    text = f"{size(free)} free at {home.root}"
+    if free < TOO_LITTLE_BYTES:
+        return Check("disk", "bad", text, "free some space, or move the home: export GPURUN_HOME=/bigger/disk/gpurun")
+    return Check("disk", "note" if free < LITTLE_BYTES else "ok", text)
+
+
+def _ledger(home: Home) -> Check:
+    try:
+        ledger = Ledger(home.ledger)
+        try:
+            ledger.check()
+            count = len(ledger.runs())
+        finally:
+            ledger.close()
+    except GpurunError as error:
+        return Check("ledger", "bad", str(error), error.hint)
+    return Check("ledger", "ok", f"whole, {count} run{'' if count == 1 else 's'}")
+
+
+def _config(home: Home) -> Check:
+    path = home.root / settings_file.NAME
+    try:
+        values = settings_file.load(path)
+    except GpurunError as error:
+        return Check("config", "bad", str(error), error.hint or "gpurun config list")
+    return Check(
+        "config", "ok", " ".join(f"{key}={settings_file.spell(one)}" for key, one in values.items()) or "defaults"
+    )
+
+
+def _payload(home: Home) -> Check:
+    """The interpreter that trains on local, and the packages it has."""
+    from providers.local import payload_python
+
+    name = "payload"
+    try:
+        python = payload_python(home.root)
+        done = subprocess.run(
+            [python, "-c", _VERSIONS, *PACKAGES], capture_output=True, text=True, timeout=60, check=True
+        )
+        versions: dict[str, str | None] = json.loads(done.stdout)
+    except GpurunError as error:
+        return Check(name, "bad", f"{error}; trainings on local need it", error.hint)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return Check(name, "bad", f"the Python for trainings does not answer: {error}", "pip install 'gpurun[payload]'")
+    missing = [package for package, version in versions.items() if version is None]
+    if missing:
+        return Check(name, "bad", f"{python} lacks {' '.join(missing)}", f"{python} -m pip install 'gpurun[payload]'")
+    return Check(name, "ok", f"{python}: " + ", ".join(f"{package} {found}" for package, found in versions.items()))
+
+
+def _unfinished(home: Home) -> Iterator[Check]:
+    now = time.time()
+    try:
+        runs = glance.runs(home, now, last=0)
+    except GpurunError:
+        return  # the ledger's own check has said it
+    if not runs:
+        yield Check("unfinished", "ok", "no run is under way: nothing bills")
+    for run in runs:
+        held = "a controller holds it" if run.held(now) else "nobody holds it"
+        words = clean(run.detail) if run.state == "terminating" else ""
+        yield Check(
+            "unfinished", "note", f"{run.run_id} is {run.state}, {held}{': ' if words else ''}{words}", "gpurun ps"
+        )

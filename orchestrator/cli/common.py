@@ -1,0 +1,102 @@
+"""What several commands share: the RUN argument, `--json`, the home, and how a watched run is told at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.home import Home
+
+if TYPE_CHECKING:
+    from orchestrator.glance import Run
+    from orchestrator.view import Watched
+
+
+def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete a run's id; a broken home completes nothing."""
+    from orchestrator import glance
+    from providers.errors import GpurunError
+
+    try:
+        return [run.run_id for run in glance.runs(Home.default(), 0.0) if run.run_id.startswith(incomplete)]
+    except GpurunError:
+        return []
+
+
+def complete_template(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete a template's name."""
+    from orchestrator import templates
+
+    own = Home.default().root / "templates"
+    return [listed.name for listed in templates.names(own) if listed.name.startswith(incomplete)]
+
+
+INTERRUPTED = 130  # as shells count SIGINT
+run_argument = click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def find_run(home: Home, prefix: str | None) -> Run:
+    """Find the run that was named by the beginning of its id, or the newest."""
+    import time
+
+    from orchestrator import glance
+
+    return glance.find(home, prefix, time.time())
+
+
+def exit_code_of(run: Run) -> int:
+    """Give the exit code of the table: 5 for whatever may still bill."""
+    from orchestrator.words import Reason, State, exit_code
+
+    return exit_code(State(run.state), Reason(run.reason) if run.reason else None)
+
+
+def watch(home: Home, run: Run, *, show_log: bool = True, ask: bool = False) -> Watched:
+    """Follow a run on this terminal; with `ask`, Ctrl-C asks whether to stop it."""
+    from orchestrator.terminal import Terminal
+    from orchestrator.view import Viewer
+
+    return Viewer(home, run.run_id, Terminal(), show_log=show_log, ask=ask).watch()
+
+
+def tell_end(home: Home, watched: Watched, *, as_json: bool) -> int:
+    """Print how a run ended, or how to come back to it; give the exit code."""
+    if watched.detached:
+        tell_detached(home, watched.run, as_json=as_json)
+        return 0 if watched.asked else INTERRUPTED
+    if as_json:
+        _last_line(home, watched.run)
+    else:
+        from orchestrator import screens
+        from orchestrator.home import read_json
+
+        folder = home.run(watched.run.run_id)
+        click.echo(screens.ending(watched.run, read_json(folder.result) or {}, folder.path))
+    return exit_code_of(watched.run)
+
+
+def tell_detached(home: Home, run: Run, *, as_json: bool) -> int:
+    """Say how to come back; the run goes on."""
+    if as_json:
+        _last_line(home, run)
+    click.echo(f"{run.run_id} goes on in the background. Come back with: gpurun resume {run.run_id}", err=True)
+    return 0
+
+
+def _last_line(home: Home, run: Run) -> None:
+    """Print the one object that `--json` ends with."""
+    from orchestrator.render import to_json
+
+    values = {
+        "run_id": run.run_id,
+        "outcome": run.outcome or None,
+        "reason": run.reason or None,
+        "accrued_usd": run.high,
+        "folder": str(home.run(run.run_id).path),
+        "state": run.state,
+        "evidence": run.evidence,
+    }
+    click.echo(to_json(values, indent=None))

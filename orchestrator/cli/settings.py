@@ -1,0 +1,111 @@
+"""`gpurun config get|set|list|unset`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.common import json_option
+from orchestrator.home import Home
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _file() -> Path:
+    from orchestrator.settings_file import NAME
+
+    return Home.default().root / NAME
+
+
+def _complete_key(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from orchestrator.settings_file import KEYS
+
+    return [key for key in KEYS if key.startswith(incomplete)]
+
+
+_key = click.argument("key", shell_complete=_complete_key)
+
+
+@click.group()
+def config() -> None:
+    """Read and change your defaults.
+
+    A flag of launch wins over the template, and the template over these.
+
+    \b
+    Examples:
+      gpurun config list
+      gpurun config set monthly-cap 25
+    """
+
+
+@config.command("list")
+@json_option
+def list_all(*, as_json: bool) -> None:
+    """List every key, its value and what it is for.
+
+    \b
+    Examples:
+      gpurun config list
+    """
+    from orchestrator import settings_file
+    from orchestrator.render import table, to_json
+
+    values = settings_file.load(_file())
+    if as_json:
+        click.echo(to_json({key: values.get(key) for key in settings_file.KEYS}))
+        return
+    rows = [(key, settings_file.spell(values.get(key)), known.about) for key, known in settings_file.KEYS.items()]
+    click.echo(table(("KEY", "VALUE", "WHAT FOR"), rows))
+
+
+@config.command()
+@_key
+def get(key: str) -> int:
+    """Print one value; leave with 1 when it is not set.
+
+    \b
+    Examples:
+      gpurun config get monthly-cap
+    """
+    from orchestrator import settings_file
+
+    value = settings_file.get(_file(), key)
+    if value is not None:
+        click.echo(settings_file.spell(value))
+    return int(value is None)
+
+
+@config.command("set")
+@_key
+@click.argument("value")
+def set_one(key: str, value: str) -> None:
+    """Set one key.
+
+    \b
+    Examples:
+      gpurun config set monthly-cap 25
+      gpurun config set max-hours 2
+    """
+    from orchestrator import settings_file
+
+    path = _file()
+    kept = settings_file.set_value(path, key, value)
+    click.echo(f"{key} = {settings_file.spell(kept)} (in {path})", err=True)
+
+
+@config.command()
+@_key
+def unset(key: str) -> None:
+    """Forget one key.
+
+    \b
+    Examples:
+      gpurun config unset monthly-cap
+    """
+    from orchestrator import settings_file
+
+    was_set = settings_file.unset(_file(), key)
+    click.echo(f"{key} is {'no longer' if was_set else 'not'} set", err=True)

@@ -1,0 +1,139 @@
+"""All that is known of one run, for `gpurun show`: plan beside truth, who can stop it, its history, its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.home import read_json
+from orchestrator.ledger import Ledger
+from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, size, table
+from orchestrator.screens import run_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.glance import Run
+    from orchestrator.home import Home
+    from orchestrator.records import Event
+
+_SHOWN_FILES = 20
+_PLACES = ("config.json", "log.txt", "metrics.jsonl", "result.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """What `show` knows."""
+
+    run: Run
+    plan: dict[str, Any]
+    status: dict[str, Any]
+    result: dict[str, Any]
+    events: tuple[Event, ...]
+    files: tuple[tuple[str, int], ...]  # name in the run's folder, bytes
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it for programs."""
+        return {
+            **run_json(self.run, self.folder),
+            "plan": self.plan,
+            "status": self.status,
+            "result": self.result,
+            "events": list(self.events),
+            "files": [{"name": name, "size": count} for name, count in self.files],
+        }
+
+
+def read(home: Home, run: Run) -> Dossier:
+    """Read ledger and folder of one run."""
+    ledger = Ledger(home.ledger)
+    try:
+        row, events = ledger.run(run.run_id), tuple(ledger.events(run.run_id))
+    finally:
+        ledger.close()
+    folder = home.run(run.run_id)
+    status, result = read_json(folder.status) or {}, read_json(folder.result) or {}
+    return Dossier(run, row.plan, status, result, events, tuple(_files(folder.path)), folder.path)
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    paths = [folder / name for name in _PLACES]
+    paths += sorted((folder / "artifacts").rglob("*")) + sorted((folder / "checkpoints").glob("step-*"))
+    found = []
+    for path in paths:
+        if path.is_dir() and path.parent.name == "checkpoints":
+            found.append((path.relative_to(folder).as_posix() + "/", sum(f.stat().st_size for f in path.rglob("*"))))
+        elif path.is_file():
+            found.append((path.relative_to(folder).as_posix(), path.stat().st_size))
+    return found
+
+
+def screen(known: Dossier, now: float) -> str:
+    """Lay it out for a person."""
+    run = known.run
+    head = facts(
+        [
+            ("run", run.run_id),
+            ("state", _state(run, now)),
+            ("why", "" if run.reason == "completed" else clean(run.detail)),
+            (
+                "billing",
+                f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "bills until proven ended",
+            ),
+            ("folder", str(known.folder)),
+        ]
+    )
+    parts = [head, _plan_beside_truth(known, now), _holders(known), _history(known.events), _file_table(known.files)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _state(run: Run, now: float) -> str:
+    if run.is_done:
+        return f"{run.outcome}: {run.reason}, {moment(run.ended)}"
+    seen = f", seen {ago(now - run.seen)}" if run.seen else ", not seen yet"
+    return f"{'stopping, ' if run.stopping else ''}{run.state}, attempt {run.attempt}{seen}"
+
+
+def _plan_beside_truth(known: Dossier, now: float) -> str:
+    run, plan = known.run, known.plan
+    offer, quote = plan["offer"], plan["quote"]
+    likely, worst = quote["seconds_likely"], Decimal(quote["worst"])
+    took = duration((run.ended or now) - run.created) + ("" if run.is_done else " so far")
+    rows = [
+        ("where", f"{offer['provider']} {offer['name']}", run.allocation_id or "nothing launched yet"),
+        ("time", f"likely {duration(likely)}" if likely is not None else "not measured before", took),
+        ("ends by", moment(run.deadline), moment(run.ended)),
+        ("price", price(Decimal(offer["price"])), ""),
+        ("cost", f"at most {money(worst)}", money_range(run.low, run.high)),
+        ("steps", "", _steps(known)),
+    ]
+    return table(("", "PLAN", "TRUTH"), rows)
+
+
+def _steps(known: Dossier) -> str:
+    total, step = known.status.get("total_steps"), max(known.run.step, int(known.status.get("step") or 0))
+    return f"{step} of {total}" if total else str(step) if step else ""
+
+
+def _holders(known: Dossier) -> str:
+    holders = list(known.plan["holders"])
+    watchdog = known.status.get("watchdog")
+    if isinstance(watchdog, dict):  # what the machine said last overrules what was planned
+        holders = [watchdog, *(one for one in holders if one["name"] != watchdog.get("name"))]
+    rows = [[str(one.get(key, "")) for key in ("name", "place", "proof", "evidence")] for one in holders]
+    return table(("WHO STOPS IT", "WHERE", "PROOF", "EVIDENCE"), rows)
+
+
+def _history(events: Sequence[Event]) -> str:
+    rows = [(moment(one.time)[11:19], one.actor, one.verb, one.kind, one.text) for one in events]
+    return table(("UTC", "WHO", "VERB", "", "WHAT"), rows) if rows else ""
+
+
+def _file_table(files: Sequence[tuple[str, int]]) -> str:
+    rows = [(name, size(count)) for name, count in files[:_SHOWN_FILES]]
+    more = len(files) - _SHOWN_FILES
+    text = table(("FILE", "SIZE"), rows, right=(1,)) if rows else ""
+    return f"{text}\n… and {more} more" if more > 0 else text

@@ -1,0 +1,178 @@
+"""A quick look at the ledger for `ps`, the viewer and finding runs: read only, no life cycle, nothing heavy imported.
+
+ledger.py is the ledger; this reads the same tables with plain SQL, because `gpurun ps` must start like a bare script.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from providers.errors import LedgerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.home import Home
+
+_COLUMNS = """
+    SELECT run_id, template, provider, state, coalesce(reason, '') AS reason,
+        coalesce(json_extract(memory, '$.detail'), '') AS detail,
+        coalesce(json_extract(memory, '$.evidence'), '') AS evidence,
+        coalesce(json_extract(memory, '$.allocation_id'), '') AS allocation_id,
+        json_extract(memory, '$.attempt') AS attempt, json_extract(memory, '$.step') AS step,
+        created, deadline, ceiling, seen, ended, stop_requested IS NOT NULL AS stopping,
+        lease_holder, lease_until, worst
+    FROM runs
+"""
+_OPEN = " WHERE state != 'done' ORDER BY state != 'terminating', created DESC, rowid DESC"
+_OVER = " WHERE state = 'done' ORDER BY created DESC, rowid DESC LIMIT ?"
+
+
+class Run(NamedTuple):
+    """One run as `ps` shows it. Times are epoch seconds, money is USD."""
+
+    run_id: str
+    template: str
+    provider: str
+    state: str
+    reason: str  # "" = not ended
+    detail: str
+    evidence: str
+    allocation_id: str
+    attempt: int
+    step: int
+    created: float
+    deadline: float
+    ceiling: float
+    seen: float | None
+    ended: float | None
+    stopping: bool
+    lease_holder: str | None
+    lease_until: float | None
+    worst: Decimal
+    low: Decimal = Decimal(0)  # accrued, between `low` and `high`
+    high: Decimal = Decimal(0)
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing bills, and that was read back."""
+        return self.state == "done"
+
+    @property
+    def outcome(self) -> str:
+        """`succeeded failed stopped`; "" while it goes on."""
+        if not self.is_done or not self.reason:
+            return ""
+        return {"completed": "succeeded", "stopped": "stopped"}.get(self.reason, "failed")
+
+    def held(self, now: float) -> bool:
+        """Whether a live controller has it."""
+        if self.lease_until is None or self.lease_until <= now:
+            return False
+        from orchestrator.processes import is_alive
+
+        return is_alive(self.lease_holder)
+
+
+def runs(home: Home, now: float, last: int | None = None) -> list[Run]:
+    """Read runs: what is being ended and may bill first, then what goes on, then the `last` that are over.
+
+    Newest first within each.
+
+    Raises:
+        LedgerError: the ledger is damaged or was written by another version.
+    """
+    if not home.ledger.exists():
+        return []
+    try:
+        return _read(home.ledger, now, last)
+    except sqlite3.DatabaseError:
+        # Damaged, locked, or of an older gpurun: the ledger itself brings it up to date or says what is wrong.
+        from orchestrator.ledger import Ledger
+
+        Ledger(home.ledger).close()
+    try:
+        return _read(home.ledger, now, last)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger {home.ledger} can't be read: {error}", hint="gpurun doctor") from error
+
+
+def _read(path: Path, now: float, last: int | None) -> list[Run]:
+    database = sqlite3.connect(path, timeout=20)
+    try:
+        found = [_run(row) for row in database.execute(_COLUMNS + _OPEN)]
+        found += [_run(row) for row in database.execute(_COLUMNS + _OVER, (-1 if last is None else last,))]
+        return [_with_money(database, run, now) for run in found]
+    finally:
+        database.close()
+
+
+def _run(row: Sequence[object]) -> Run:
+    run = Run(*row)  # type: ignore[arg-type]  # the columns stand in the fields' order
+    return run._replace(stopping=bool(run.stopping), worst=Decimal(run.worst))
+
+
+def _with_money(database: sqlite3.Connection, run: Run, now: float) -> Run:
+    query = (
+        "SELECT price, step_seconds, start_low, start_high, billing_seen, ended FROM allocations"
+        " WHERE run_id = ? AND CAST(price AS REAL) > 0"
+    )
+    rows = database.execute(query, (run.run_id,)).fetchall()
+    if not rows:
+        return run
+    from orchestrator.cost import Spell, accrued
+
+    total = accrued((Spell(Decimal(row[0]), *row[1:]) for row in rows), run.ended or now)
+    return run._replace(low=total.low, high=total.high)
+
+
+def find(home: Home, prefix: str | None, now: float) -> Run:
+    """Find the one run whose id begins with `prefix`; without one, the newest.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    every = sorted(runs(home, now), key=lambda run: run.created, reverse=True)
+    if not every:
+        raise UsageError("there are no runs yet", hint="gpurun launch demo")
+    if not prefix:
+        return every[0]
+    found = [run for run in every if run.run_id == prefix] or [run for run in every if run.run_id.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " ".join(run.run_id for run in found[:5]) + (" …" if len(found) > 5 else "")
+        raise UsageError(f'{len(found)} runs begin with "{prefix}": {names}', hint="add a few letters more")
+    from difflib import get_close_matches
+
+    close = get_close_matches(prefix, [run.run_id for run in every], n=1, cutoff=0.5)
+    guess = f"; did you mean {close[0]}?" if close else ""
+    raise UsageError(f'no run is called "{prefix}"{guess}', hint="gpurun ps --all")
+
+
+def tend(home: Home, found: Sequence[Run], now: float) -> list[str]:
+    """Start a controller for every unfinished run that nobody holds; gives their ids."""
+    alone = [run.run_id for run in found if not run.is_done and not run.held(now)]
+    if alone:
+        from orchestrator.processes import spawn_controller
+
+        for run_id in alone:
+            spawn_controller(home, run_id)
+    return alone
+
+
+def steps(home: Home, found: Sequence[Run]) -> dict[str, str]:
+    """Read how far each run is, "120/480", from what its agent last said."""
+    from orchestrator.home import read_json
+
+    told = {}
+    for run in found:
+        status = read_json(home.run(run.run_id).status) if not run.is_done else None
+        total = (status or {}).get("total_steps")
+        step = max(run.step, int((status or {}).get("step") or 0))
+        if step:
+            told[run.run_id] = f"{step}/{total}" if isinstance(total, int) and total else str(step)
+    return told

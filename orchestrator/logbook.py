@@ -1,0 +1,50 @@
+"""`gpurun logs`: a run's log on stdout, cleaned line by line or byte for byte, to its end or as it grows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO
+
+from orchestrator import glance
+from orchestrator.view import POLL_SECONDS, Keeper, Tail, decoded, metrics_of, readable
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from orchestrator.home import Home
+
+
+def show(home: Home, run_id: str, out: BinaryIO, *, last: int | None, raw: bool, follow: bool) -> None:
+    """Write the log to `out`; with `follow`, until nothing of the run bills.
+
+    Raises:
+        UsageError: there is no log yet, and nobody wants to wait for it.
+    """
+    path = home.run(run_id).log
+    if not follow and not path.exists():
+        raise UsageError(f"{run_id} has no log yet", hint=f"gpurun logs -f {run_id}")
+    tail, keeper = Tail(path), Keeper(home)
+    while True:
+        now = time.time()
+        run = glance.find(home, run_id, now)
+        over = run.is_done or not follow
+        _write(tail.lines(last=over), out, last=last, raw=raw)
+        last = None
+        if over:
+            return
+        keeper.look(run, now)
+        time.sleep(POLL_SECONDS)
+
+
+def _write(lines: Iterable[bytes], out: BinaryIO, *, last: int | None, raw: bool) -> None:
+    shown = lines if raw else _readable(lines)
+    out.writelines(shown if last is None else deque(shown, maxlen=last))
+    out.flush()
+
+
+def _readable(lines: Iterable[bytes]) -> Iterator[bytes]:
+    for line in map(decoded, lines):
+        if metrics_of(line) is None:
+            yield readable(line).encode() + b"\n"

@@ -1,0 +1,75 @@
+"""Copy a run's artifacts out of its folder, each checked against the sha256 that the machine wrote into result.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.home import read_json
+from providers.errors import IntegrityError, StateError, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.home import RunFolder
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What was copied, and where to."""
+
+    folder: Path
+    files: tuple[str, ...]
+    size: int  # bytes
+
+
+def pull(run: RunFolder, dest: Path) -> Pulled:
+    """Copy every artifact of a run that ended; a file that is already there and whole is left alone.
+
+    Raises:
+        UsageError: there are none (yet), or a file of another content stands in the way.
+        IntegrityError: a copy here is not what the machine wrote.
+        StateError: the disk.
+    """
+    listed = (read_json(run.result) or {}).get("artifacts")
+    if not isinstance(listed, list) or not listed:
+        raise UsageError(f"{run.path.name} has no artifacts yet", hint=f"gpurun wait {run.path.name}")
+    names, total = [], 0
+    for entry in listed:
+        name, sha256 = str(entry["name"]), str(entry["sha256"])
+        relative = Path(name).relative_to("artifacts")
+        if ".." in relative.parts:
+            raise IntegrityError(f"result.json names {name!r}, which leads out of the artifacts")
+        try:
+            total += _copy(run.path / name, dest / relative, sha256)
+        except OSError as error:
+            raise StateError(
+                f"{dest / relative} can't be written: {error.strerror}", hint="gpurun pull --to FOLDER"
+            ) from error
+        names.append(relative.as_posix())
+    return Pulled(dest, tuple(names), total)
+
+
+def _copy(source: Path, target: Path, sha256: str) -> int:
+    if target.exists():
+        with target.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return target.stat().st_size
+        raise UsageError(f"{target} is there already and is another file", hint="gpurun pull --to ANOTHER-FOLDER")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    seen = hashlib.sha256()
+    try:
+        with source.open("rb") as here, aside.open("wb") as there:
+            while block := here.read(_BLOCK):
+                seen.update(block)
+                there.write(block)
+        if seen.hexdigest() != sha256:
+            raise IntegrityError(f"{source} is not what the machine wrote (sha256 {sha256[:12]}… was promised)")
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target.stat().st_size

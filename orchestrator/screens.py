@@ -1,0 +1,213 @@
+"""What a person reads about a run: the list, one run, its end. Text out of values; no clock, no disk, no terminal."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.render import (
+    ago,
+    clean,
+    duration,
+    facts,
+    moment,
+    money,
+    money_range,
+    number,
+    percent,
+    price,
+    size,
+    table,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestrator.glance import Run
+
+STALE_SECONDS = 60.0  # a running run that nobody looked at for this long is not called running
+
+
+def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str]) -> str:
+    """`gpurun ps`; `steps` holds "120/480" by run id, where known."""
+    rows = []
+    for run in runs:
+        took = (run.ended or now) - run.created
+        cost = money_range(run.low, run.high)
+        rows.append(
+            (
+                run.run_id,
+                _state(run, now),
+                run.provider,
+                duration(took),
+                steps.get(run.run_id, ""),
+                cost,
+                _note(run, now),
+            )
+        )
+    return table(("RUN", "STATE", "PROVIDER", "TIME", "STEP", "COST", "NOTE"), rows, right=(3, 4, 5))
+
+
+def _state(run: Run, now: float) -> str:
+    if run.is_done:
+        return run.reason or "done"
+    if run.stopping and run.state != "terminating":
+        return "stopping"
+    stale = run.seen is not None and now - run.seen > STALE_SECONDS
+    return f"{run.state}?" if stale else run.state
+
+
+def _note(run: Run, now: float) -> str:
+    if run.is_done:
+        return clean(run.detail)
+    if run.state == "terminating":
+        return f"may still bill, at most {money(run.worst)}"
+    if run.seen is not None and now - run.seen > STALE_SECONDS:
+        return f"seen {ago(now - run.seen)}; up to {money(run.high)}"
+    return clean(run.detail)
+
+
+def run_json(run: Run, folder: object) -> dict[str, Any]:
+    """One run for programs."""
+    return {
+        "run_id": run.run_id,
+        "template": run.template,
+        "provider": run.provider,
+        "state": run.state,
+        "outcome": run.outcome or None,
+        "reason": run.reason or None,
+        "detail": run.detail,
+        "attempt": run.attempt,
+        "step": run.step,
+        "created": run.created,
+        "deadline": run.deadline,
+        "ceiling": run.ceiling,
+        "seen": run.seen,
+        "ended": run.ended,
+        "accrued_low_usd": run.low,
+        "accrued_usd": run.high,
+        "evidence": run.evidence,
+        "folder": str(folder),
+    }
+
+
+def ending(run: Run, result: Mapping[str, Any], folder: object) -> str:
+    """The last words of a run: outcome, figures, where the files lie, and on whose word nothing bills."""
+    metrics = result.get("metrics")
+    listed = result.get("artifacts")
+    artifacts = [file for file in listed if isinstance(file, dict)] if isinstance(listed, list) else []
+    total = sum(file["size"] for file in artifacts if isinstance(file.get("size"), int))
+    many = f"{len(artifacts)} file{'' if len(artifacts) == 1 else 's'}, {size(total)}"
+    detail = "" if run.reason == "completed" else clean(run.detail)
+    return facts(
+        [
+            ("run", run.run_id),
+            ("outcome", f"{run.outcome or 'not over'}: {run.reason or run.state}"),
+            ("why", detail),
+            *_figures(metrics if isinstance(metrics, dict) else {}),
+            ("artifacts", f"{folder}/artifacts\n({many})" if artifacts else "none"),
+            ("log", "" if run.reason == "completed" else f"gpurun logs {run.run_id}"),
+            ("wall time", duration((run.ended or run.created) - run.created) if run.ended else ""),
+            ("cost", money_range(run.low, run.high)),
+            ("billing", _billing(run)),
+        ]
+    )
+
+
+def _billing(run: Run) -> str:
+    as_of = f" (as of {moment(run.ended or run.seen)})" if run.ended or run.seen else ""
+    if run.is_done:
+        return f"nothing bills any more: {clean(run.evidence) or 'nothing was launched'}{as_of}"
+    return f"MAY STILL BILL: {clean(run.evidence) or 'its end is not proven yet'}{as_of}"
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures worth a line: accuracy with its baseline, then the losses."""
+    pairs = []
+    accuracy, majority = metrics.get("accuracy"), metrics.get("majority_accuracy")
+    if isinstance(accuracy, int | float):
+        base = f" (the majority class alone: {majority:.3f})" if isinstance(majority, int | float) else ""
+        pairs.append(("accuracy", f"{accuracy:.3f}{base}"))
+    for key in ("loss", "eval_loss"):
+        value = metrics.get(key)
+        if isinstance(value, int | float):
+            pairs.append((key.replace("_", " "), number(value)))
+        elif isinstance(value, str):
+            pairs.append((key.replace("_", " "), clean(value)))
+    trainable, total = metrics.get("trainable_parameters"), metrics.get("parameters")
+    if isinstance(trainable, int) and isinstance(total, int) and total:
+        pairs.append(("trained", f"{trainable:,} of {total:,} parameters ({percent(trainable / total)})"))
+    return pairs
+
+
+def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
+    """The plan as shown before anything is rented; `plan` is `Plan.as_json()`, `limits` the template's."""
+    holders = [f"{holder['name']} ({holder['place']}): {holder['proof']}" for holder in plan["holders"]]
+    return facts(
+        [
+            ("run", plan["run_id"]),
+            ("offer", _offer(plan["offer"])),
+            ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
+            ("limits", _limits(plan["times"], plan["launched"], limits)),
+            ("holders", "\n".join(holders)),
+            ("ships", _shipped(plan)),
+            ("left out", ", ".join(plan["left_out"])),
+            ("results", plan["folder"]),
+            ("end", plan["sentence"]),
+        ]
+    )
+
+
+def _offer(offer: Mapping[str, Any]) -> str:
+    what = f"{offer['gpu_count']} x {offer['gpu']}" if offer["gpu"] else "CPU"
+    cores = f", {offer['vcpus']} cores" if offer["vcpus"] else ""
+    memory = f", {offer['memory_gib']:.0f} GiB memory" if offer["memory_gib"] else ""
+    return f"{offer['provider']} {offer['name']}: {what}{cores}{memory}, {price(Decimal(offer['price']))}"
+
+
+def _shipped(plan: Mapping[str, Any]) -> str:
+    data = plan["data"]
+    many = f"{len(data)} data file{'' if len(data) == 1 else 's'} ({size(sum(blob[1] for blob in data))})"
+    return f"{many if data else 'no data'} and a bundle of {size(plan['bundle_bytes'])}"
+
+
+def _quote(quote: Mapping[str, Any], per_hour: Decimal) -> str:
+    seconds = quote["seconds_likely"]
+    likely = f"likely {duration(seconds)}, " if seconds is not None else ""
+    if not per_hour:
+        return (
+            f"$0.00, {likely}{quote['basis']}"
+            if likely
+            else f"$0.00: this computer costs nothing. {_sentence(quote['basis'])}"
+        )
+    if quote["likely"] is None:
+        return f"at most {money(Decimal(quote['worst']))}: {quote['basis']}"
+    low, most = Decimal(quote["low"]), Decimal(quote["worst"])
+    return f"{likely}{money(Decimal(quote['likely']))} (from {money(low)}, at most {money(most)}): {quote['basis']}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] if text else ""
+
+
+def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) -> str:
+    from datetime import datetime
+
+    begin = datetime.fromisoformat(launched)
+    deadline, ceiling = datetime.fromisoformat(times["deadline"]), datetime.fromisoformat(times["ceiling"])
+    words = [f"ends by itself after {duration((deadline - begin).total_seconds())} ({deadline:%H:%M} UTC)"]
+    if ceiling != deadline:
+        words.append(f"at the latest {ceiling:%H:%M} UTC")
+    if limits.get("max_cost"):
+        words.append(f"at most {money(Decimal(limits['max_cost']))}")
+    words.append(f"hung after {duration(60 * limits['max_idle_minutes'])} without a step")
+    return ", ".join(words)
+
+
+def check_line(name: str, verdict: str, text: str, what_next: str) -> str:
+    """One finding of `doctor`, and under it what to type."""
+    lines = [wrap(f"{verdict:<5} {name:<15} {clean(text)}", indent=" " * 22)]
+    if what_next:
+        lines.append(f"{'':22}next: {clean(what_next)}")
+    return "\n".join(lines)

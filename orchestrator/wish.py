@@ -1,0 +1,100 @@
+"""What the user typed after `launch`, and the user's defaults, made into a planned run.
+
+flags > template > config.toml > built-in;  wish -> plan -> (asked) -> ledger + a background controller
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import credentials, launch, settings_file, templates
+from orchestrator.ledger import Ledger
+from orchestrator.processes import spawn_controller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.home import Home
+    from orchestrator.settings_file import Value
+    from orchestrator.yaml12 import Key
+
+_DEFAULTS: dict[str, Key] = {
+    "max-hours": ("limits", "max_hours"),
+    "max-cost": ("limits", "max_cost"),
+    "max-idle": ("limits", "max_idle_minutes"),
+    "accept-risk": ("limits", "accept_risk"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The options of one `launch`."""
+
+    template: str
+    provider: str | None
+    gpu: str | None
+    sets: tuple[str, ...]
+
+
+class Planned:
+    """A plan to show, and the means to go through with it."""
+
+    def __init__(self, home: Home, prepared: launch.Prepared, limits: dict[str, Any], cap: Decimal | None) -> None:
+        self._home = home
+        self._prepared = prepared
+        self._cap = cap
+        self.limits = limits
+        self.plan = prepared.plan.as_json()
+        self.launched = False
+
+    def go(self) -> str:
+        """Enter the run into the ledger and start its controller; gives the run's id.
+
+        Raises:
+            RefusedError: the monthly cap.
+        """
+        ledger = Ledger(self._home.ledger)
+        try:
+            run_id = launch.commit(self._prepared, ledger, datetime.now(UTC), self._cap)
+        finally:
+            ledger.close()
+        self.launched = True
+        spawn_controller(self._home, run_id)
+        return run_id
+
+
+@contextmanager
+def planned(home: Home, wish: Wish) -> Iterator[Planned]:
+    """Check everything that can be checked here and plan the run; what is not launched leaves nothing behind.
+
+    Raises:
+        GpurunError: whatever is wrong; nothing was started.
+    """
+    from providers.table import open_provider
+
+    defaults = settings_file.load(home.root / settings_file.NAME)
+    under = {place: value for key, place in _DEFAULTS.items() if (value := defaults.get(key)) is not None}
+    template = templates.load(wish.template, wish.sets, defaults=under, own=home.root / "templates")
+    credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
+    provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
+    home.ensure()
+    ledger = Ledger(home.ledger)
+    try:
+        prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC))
+    finally:
+        ledger.close()
+    plan = Planned(home, prepared, template.settings.limits.model_dump(), _dollars(defaults, "monthly-cap"))
+    try:
+        yield plan
+    finally:
+        if not plan.launched:
+            prepared.discard()
+
+
+def _dollars(defaults: Mapping[str, Value], key: str) -> Decimal | None:
+    value = defaults.get(key)
+    return value if isinstance(value, Decimal) else None
