@@ -293,19 +293,17 @@ class Controller:
         self._row = replace(self._row, memory=memory)
 
     def _settle_money(self, decision: Decision, seen: Seen, now: datetime) -> None:
-        """Record the end of billing at the moment it is proven: when an attempt leaves TERMINATING."""
-        before = self._row.memory
-        if (
-            before.state is not State.TERMINATING
-            or decision.memory.state is State.TERMINATING
-            or seen.observation is None
-        ):
-            return
-        if decision.act is Act.COLLECT:
-            return
-        ended = before.absences[0] if before.absences else now
-        for one in _ids(before):
-            self._ledger.saw_free(self._provider.name, one, ended, seen.observation.evidence)
+        """Record the end of billing when it is proven, not when it first seemed so: one absence may be a lag."""
+        before, after = self._row.memory, decision.memory
+        if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:
+            # Never found: it may have billed all the same, from the intent until now.
+            name = f"unclear-{mark_of(self._row, self._ledger.home_id)}"
+            self._open(name, before.intended or now)
+            self._ledger.saw_free(self._provider.name, name, now, after.evidence)
+        ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
+        if ended and decision.act is not Act.COLLECT and seen.observation is not None:
+            for one in _ids(before):
+                self._ledger.saw_free(self._provider.name, one, now, seen.observation.evidence)
 
     def _rules(self) -> Rules:
         traits = self._provider.traits

@@ -97,7 +97,7 @@ def _remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
     absent = seen.observation is not None and seen.observation.phase is Phase.ABSENT
     unlisted = memory.launch is Launch.INTENDED and seen.found == ()
     if absent or unlisted:
-        return replace(memory, absences=(*memory.absences, now)[-9:])
+        return replace(memory, absences=(*memory.absences[: PROOF_READS - 1], now))  # the first ones and the last
     if seen.observation is not None or seen.found:
         return replace(memory, absences=())
     return memory
@@ -132,7 +132,7 @@ def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision
         return Decision(memory, Act.WAIT)
     if not _proven_absent(memory, rules):
         return Decision(memory, Act.WAIT)
-    memory = replace(memory, evidence=f"not found by its mark in {len(memory.absences)} looks")
+    memory = replace(memory, launch=Launch.NOT_YET, evidence="not found by its mark in three looks over the list's lag")
     return _next(_failed(memory, Reason.PROVIDER, "the launch left no trace", rules, now), now)
 
 
@@ -158,7 +158,7 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
             case _:
                 pass
     if memory.entered is not None and seconds_between(memory.entered, now) > limit:
-        return _end(memory, Reason.PROVIDER, late, now, rules, again=True)
+        return _end(memory, Reason.PROVIDER, memory.detail or late, now, rules, again=True)
     ready = memory.state is State.STARTING and look is not None and look.phase is Phase.READY
     return Decision(memory, Act.START if ready else Act.WAIT)
 
@@ -170,7 +170,7 @@ def _starting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisi
 def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look, remote = seen.observation, seen.remote
     exited = look is not None and look.phase is Phase.EXITED
-    if remote is not None and (exited or (remote.phase is Phase.EXITED and remote.reason)):
+    if remote is not None and (exited or remote.phase is Phase.EXITED):
         return _finished(memory, remote, now)
     if look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules):
         return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
@@ -187,7 +187,7 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
 
 
 def _finished(memory: Memory, remote: RemoteStatus, now: datetime) -> Decision:
-    """The payload ended: believe its own word, call it lost where it left none."""
+    """The payload ended: believe its own word, and call it lost where it left none."""
     reason, detail = _word_of(memory, remote)
     return Decision(_to(State.COLLECTING, replace(memory, reason=reason, detail=detail), now), Act.COLLECT)
 
@@ -210,9 +210,13 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
         and memory.entered is not None
         and seconds_between(memory.entered, now) > _LOST_PATIENCE_SECONDS
     )
-    if memory.collected or gone or impatient or (may_bill and now >= rules.deadline):
-        again = memory.reason is Reason.LOST
-        return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=again)
+    if memory.collected:
+        return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=memory.reason is Reason.LOST)
+    if gone or impatient:  # whatever it had achieved, it is not here: never call that completed
+        return _end(memory, Reason.LOST, memory.detail or "gone before its files were home", now, rules, again=True)
+    if may_bill and now >= rules.deadline:
+        reason = Reason.DEADLINE if memory.reason is Reason.COMPLETED else memory.reason
+        return _end(memory, reason or Reason.DEADLINE, memory.detail, now, rules)
     return Decision(memory, Act.COLLECT)
 
 
@@ -236,7 +240,6 @@ def _next(memory: Memory, now: datetime) -> Decision:
         return Decision(_to(State.DONE, replace(memory, reason=reason), now), Act.FINISH)
     fresh = Memory(
         attempt=memory.attempt + 1,
-        detail=memory.detail,
         step=memory.step,
         signatures=memory.signatures,
         evidence=memory.evidence,
@@ -316,10 +319,10 @@ def start_failed(memory: Memory, signature: str) -> Memory:
 
 
 def files_home(memory: Memory, remote: RemoteStatus | None) -> Memory:
-    """Everything whole there is whole here; a result that turned up late overrules "lost"."""
-    if memory.reason is Reason.LOST and remote is not None:
+    """Everything whole there is whole here; a result that turned up late overrules "lost" and "deadline"."""
+    if memory.reason in {Reason.LOST, Reason.DEADLINE} and remote is not None and remote.reason in set(Reason):
         reason, detail = _word_of(memory, remote)
-        memory = replace(memory, reason=reason, detail=detail)
+        memory = replace(memory, reason=reason, detail=detail, reroll=False)
     return replace(memory, collected=True)
 
 

@@ -156,13 +156,13 @@ def test_a_broken_newest_checkpoint_is_skipped_and_the_end_is_the_same(uninterru
         ({"method": "loop", "epochs": "many"}, "epochs is 'many', but must be a float"),
         ({"method": "sft"}, "this script does 'loop'"),
         ({"method": "loop", "data": {"train": "none.csv"}}, "none.csv: no such file"),
-        ({"method": "loop", "data": {"train": "empty.csv"}}, "empty.csv: no rows"),
-        ({"method": "loop", "layers": [1, 2], "data": {"train": "bad.csv"}}, "row 2 holds something that is no number"),
+        ({"method": "loop", "data": {"train": "empty.csv"}}, "empty.csv: the file is empty"),
+        ({"method": "loop", "layers": [1, 2], "data": {"train": "bad.csv"}}, "row 3: a field holds no number"),
         (
             {"method": "loop", "layers": [1, 2], "data": {"train": "bad.csv", "label_field": "c"}},
-            "row 1 has no field 'c'",
+            'row 2: no field "c"',
         ),
-        ({"method": "loop", "data": {"train": "good.csv"}}, "1 features and 2 classes"),
+        ({"method": "loop", "data": {"train": "good.csv"}}, "1 features and 2 classes, but layers is [64, 128, 10]"),
     ],
 )
 def test_bad_config_or_data_leaves_with_2_and_names_it(tmp_path: Path, config: dict, words: str) -> None:

@@ -99,12 +99,12 @@ f.cross_entropy = cross_entropy
     ("file", "content", "change", "words"),
     [
         ("a.txt", None, {}, "a.txt: no such file"),
-        ("a.txt", b" \n", {}, "a.txt: no text in it"),
-        ("a.txt", b"\xff\xfe", {}, "a.txt: not UTF-8 text (byte 0)"),
-        ("a.jsonl", b'{"text": "x"}\n{"body": "y"}\n', {}, "row 2 has no field 'text'"),
-        ("a.jsonl", b'{"text": "x"}\n{"text"\n', {}, "row 2 is not JSON"),
-        ("a.jsonl", b'{"text": 7}\n', {}, "row 1: 'text' is no text"),
-        ("a.txt", b"short", {}, "less text than one block of 16 tokens"),
+        ("a.txt", b" \n", {}, "a.txt: it has no rows"),
+        ("a.txt", b"\xff\xfe", {}, "a.txt: not UTF-8 text"),
+        ("a.jsonl", b'{"text": "x"}\n{"body": "y"}\n', {}, 'row 2: no field "text"'),
+        ("a.jsonl", b'{"text": "x"}\n{"text"\n', {}, "row 2: not JSON"),
+        ("a.jsonl", b'{"text": 7}\n', {}, 'row 1: "text" is a number, not a text'),
+        ("a.txt", b"short", {}, "less text than a block of 16 tokens"),
         ("a.txt", b"short", {"heads": 3}, "hidden (32) must be a multiple of twice heads (3)"),
     ],
 )
@@ -124,4 +124,4 @@ def test_jsonl_rows_are_documents(tmp_path: Path) -> None:
     data = {"train": "a.jsonl", "text_field": "gloss", "max_rows": 20}
     ended = Job(tmp_path, "train_pretrain.py", {**CONFIG, "data": data, "max_steps": 1}).run()
     assert ended.code == 0
-    assert "data: 20 documents" in ended.text
+    assert "data: 20 rows to train on" in ended.text

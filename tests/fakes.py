@@ -1,0 +1,306 @@
+"""A cloud in memory, with a clock moved by hand, a meter, and faults by verb. No kinder than a vendor.
+
+It serves the orchestrator's tests at our own seam; the contract suite runs on it as well as on the real adapters,
+which keeps it honest. Time passes only when a test moves `Clock`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from providers.base import (
+    Access,
+    Allocation,
+    Entry,
+    Holder,
+    Job,
+    Manifest,
+    Mark,
+    Observation,
+    Offer,
+    Order,
+    OrderKind,
+    Phase,
+    Place,
+    Proof,
+    RemoteStatus,
+    Traits,
+)
+from providers.errors import (
+    CredentialsError,
+    IntegrityError,
+    NoCapacityError,
+    RemoteError,
+    StartError,
+    UnclearError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+OFFER = Offer("fake", "gpu_1x_a10", "a10", 1, Decimal("1.20"), vram_gib=22.5)
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Machine:
+    """One thing that bills, with a job on it once it was started."""
+
+    id: str
+    mark: Mark
+    price: Decimal
+    since: datetime
+    boot_seconds: float
+    ended: datetime | None = None
+    job: Job | None = None
+    started: datetime | None = None
+    first_step: int = 0
+    told_stop: datetime | None = None
+    died: datetime | None = None  # the agent and all below it; the machine bills on
+    ignores_terminate: int = 0
+
+    @property
+    def billing(self) -> bool:
+        return self.ended is None
+
+
+@dataclass
+class FakeCloud:
+    """A vendor of machines. `faults[verb]` is a queue: each call of the verb takes one ("" = none)."""
+
+    clock: Clock
+    traits: Traits = field(default_factory=lambda: Traits(10.0, 300.0, 120.0, 5.0, 1))
+    name: str = "fake"
+    boot_seconds: float = 20.0
+    total_steps: int = 60  # one a second
+    checkpoint_every: int = 7
+    holder_on_machine: bool = True
+    machines: dict[str, Machine] = field(default_factory=dict)
+    faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    most_billing: int = 0
+
+    # ── the test's own view ─────────────────────────────────────────────────────────────────────
+
+    @property
+    def billing_now(self) -> list[Machine]:
+        self._pass_time()
+        return [machine for machine in self.machines.values() if machine.billing]
+
+    def dollars(self) -> Decimal:
+        """What the vendor's meter says, per second."""
+        self._pass_time()
+        total = Decimal(0)
+        for machine in self.machines.values():
+            seconds = ((machine.ended or self.clock.now) - machine.since).total_seconds()
+            total += machine.price * Decimal(str(seconds)) / 3600
+        return total
+
+    def _fault(self, verb: str) -> str:
+        fault = self.faults[verb].popleft() if self.faults[verb] else ""
+        if fault == "unreachable":
+            raise UnreachableError(f"{verb}: no answer")
+        return fault
+
+    def _pass_time(self) -> None:
+        """What happens by itself: the holder on the machine ends it at the ceiling."""
+        for machine in self.machines.values():
+            if self.holder_on_machine and machine.billing and self.clock.now >= machine.mark.ceiling:
+                machine.ended = machine.mark.ceiling
+
+    def _listed(self, machine: Machine) -> bool:
+        fresh = (self.clock.now - machine.since).total_seconds() < self.traits.list_lag_seconds / 2
+        return not fresh and machine.billing
+
+    # ── the money plane ─────────────────────────────────────────────────────────────────────────
+
+    def account(self) -> str:
+        return "acct-fake"
+
+    def offers(self) -> Sequence[Offer]:
+        self._fault("offers")
+        return [OFFER]
+
+    def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:
+        if not self.holder_on_machine:
+            return []
+        return [Holder("the watchdog", Place.MACHINE, Proof.UNPROVEN)]
+
+    def launch(self, job: Job, offer: Offer) -> str:
+        fault = self._fault("launch")
+        if fault == "capacity":
+            raise NoCapacityError("no a10 left")
+        if fault == "credentials":
+            raise CredentialsError("the key was revoked", hint="export FAKE_KEY=…")
+        if fault == "lost_request":
+            raise UnclearError("the connection broke")
+        copies = 2 if fault == "twice" else 1
+        for _ in range(copies):
+            number = len(self.machines) + 1
+            machine = Machine(f"m-{number}", job.mark, offer.price, self.clock.now, self.boot_seconds)
+            self.machines[machine.id] = machine
+        self.most_billing = max(self.most_billing, len(self.billing_now))
+        if fault in {"lost_reply", "twice"}:
+            raise UnclearError("the answer did not come")
+        return machine.id
+
+    def find(self, mark: Mark) -> Sequence[Allocation]:
+        self._fault("find")
+        return [allocation for allocation in self.allocations() if allocation.mark == mark]
+
+    def inspect(self, allocation_id: str) -> Observation:
+        fault = self._fault("inspect")
+        self._pass_time()
+        machine = self.machines.get(allocation_id)
+        if machine is None or (fault == "absent") or (not self._listed(machine)):
+            return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → 404")
+        if fault == "unhealthy":
+            return Observation(Phase.QUEUED, billing=True, evidence="unhealthy", failure="unhealthy")
+        up = (self.clock.now - machine.since).total_seconds() >= machine.boot_seconds
+        phase = Phase.QUEUED if not up else Phase.READY if machine.job is None else Phase.RUNNING
+        return Observation(phase, billing=True, evidence=f"GET {allocation_id} → {phase}", price=machine.price)
+
+    def terminate(self, allocation_ids: Sequence[str]) -> None:
+        fault = self._fault("terminate")
+        if fault == "ignored":
+            return
+        self._pass_time()
+        for one in allocation_ids:
+            machine = self.machines.get(one)
+            if machine is not None and machine.billing:
+                machine.ended = self.clock.now
+
+    def extend(self, allocation_id: str, ceiling: datetime) -> bool:
+        return False
+
+    def allocations(self) -> Sequence[Allocation]:
+        self._fault("allocations")
+        self._pass_time()
+        return [
+            Allocation(
+                machine.id, machine.mark, str(machine.mark), billing=True, price=machine.price, since=machine.since
+            )
+            for machine in self.machines.values()
+            if self._listed(machine)
+        ]
+
+    def tidy(self, live: Collection[Mark]) -> None:
+        self._fault("tidy")
+
+    def remote(self, allocation_id: str, access: Access) -> FakeRemote:
+        return FakeRemote(self, allocation_id)
+
+
+class FakeRemote:
+    """The bytes of one machine: a training that makes a step a second and a checkpoint every few."""
+
+    def __init__(self, cloud: FakeCloud, allocation_id: str) -> None:
+        self._cloud = cloud
+        self._id = allocation_id
+
+    def start(self, job: Job) -> None:
+        if self._cloud._fault("start") == "broken":
+            raise StartError("CUDA error 802")
+        machine = self._machine()
+        if machine.job is None:
+            machine.job, machine.started = job, self._cloud.clock.now
+            if job.checkpoint is not None:
+                machine.first_step = int(job.checkpoint.name.removeprefix("step-"))
+
+    def status(self) -> RemoteStatus:
+        self._cloud._fault("status")
+        machine = self._machine()
+        if machine.job is None:
+            return RemoteStatus(Phase.READY)
+        step, reason = self._progress()
+        gone = machine.died is not None and machine.died <= self._cloud.clock.now
+        phase = Phase.EXITED if reason or gone else Phase.RUNNING
+        return RemoteStatus(phase, self._cloud.clock.now, "train", step, self._cloud.total_steps, reason=reason)
+
+    def logs(self, offset: int) -> bytes:
+        self._cloud._fault("logs")
+        machine = self._machine()
+        step, _ = self._progress()
+        lines = [f'::metrics {{"step": {n}, "loss": {1 / n:.4f}}}\n' for n in range(machine.first_step + 1, step + 1)]
+        return "".join(lines).encode()[offset : offset + 97]  # an odd chunk: lines are cut
+
+    def tell(self, order: Order) -> None:
+        self._cloud._fault("tell")
+        machine = self._machine()
+        if order.kind is OrderKind.STOP and machine.told_stop is None:
+            machine.told_stop = self._cloud.clock.now
+
+    def manifest(self) -> Manifest:
+        self._cloud._fault("manifest")
+        files = self._files()
+        entries = tuple(Entry(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items())
+        return Manifest(entries, final="result.json" in files)
+
+    def fetch(self, names: Sequence[str], dest: Path) -> None:
+        files = self._files()
+        for name in names:
+            if self._cloud._fault("fetch") == "corrupt":
+                raise IntegrityError(f"{name} is not what the manifest says")
+            path = dest / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+
+    def close(self) -> None:
+        pass
+
+    def _machine(self) -> Machine:
+        self._cloud._pass_time()
+        machine = self._cloud.machines[self._id]
+        up = (self._cloud.clock.now - machine.since).total_seconds() >= machine.boot_seconds
+        if not machine.billing or not up:
+            raise RemoteError(f"{self._id} does not answer")
+        return machine
+
+    def _progress(self) -> tuple[int, str]:
+        """Steps done by now, and the agent's word once it is over."""
+        machine = self._machine()
+        if machine.job is None or machine.started is None:
+            return 0, ""
+        grace = timedelta(seconds=machine.job.grace_seconds)
+        ends = {machine.started + timedelta(seconds=self._cloud.total_steps - machine.first_step): "completed"}
+        ends[machine.job.deadline - grace] = "deadline"
+        if machine.told_stop is not None:
+            ends[machine.told_stop + timedelta(seconds=1)] = "stopped"
+        first = min(ends)
+        until = min(self._cloud.clock.now, first)
+        if machine.died is not None:
+            until = min(until, machine.died)
+        step = machine.first_step + max(int((until - machine.started).total_seconds()), 0)
+        over = self._cloud.clock.now >= first and (machine.died is None or machine.died > first)
+        return step, ends[first] if over else ""
+
+    def _files(self) -> dict[str, bytes]:
+        step, reason = self._progress()
+        files: dict[str, bytes] = {}
+        for whole in range(self._cloud.checkpoint_every, step + 1, self._cloud.checkpoint_every):
+            files[f"checkpoints/step-{whole}/model.bin"] = b"weights after %d" % whole
+            files[f"checkpoints/step-{whole}/CHECKPOINT.json"] = b'{"step": %d}' % whole
+        if reason:
+            files["artifacts/model.bin"] = b"weights after %d" % step
+            files["result.json"] = json.dumps({"reason": reason, "step": step}).encode()
+        return files

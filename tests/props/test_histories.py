@@ -1,0 +1,130 @@
+"""Any history ends once, with nothing billing: random faults, kills, stops, deaths and lags on the shipped controller."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+from orchestrator.words import Reason, State
+from worlds import RUN, START, World
+
+FAULTS = {
+    "launch": ["", "lost_reply", "lost_request", "capacity", "unreachable"],
+    "find": ["", "unreachable"],
+    "inspect": ["", "", "unreachable", "absent", "unhealthy"],
+    "start": ["", "broken", "unreachable"],
+    "status": ["", "", "unreachable"],
+    "logs": ["", "unreachable"],
+    "manifest": ["", "unreachable"],
+    "fetch": ["", "corrupt"],
+    "tell": ["", "unreachable"],
+    "terminate": ["", "ignored", "unreachable"],
+    "tidy": ["", "unreachable"],
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """Drawn up front, so that a failing one can be read and told again."""
+
+    faults: dict[str, list[str]]
+    kills: frozenset[int]
+    stop_at: int | None  # seconds after the launch
+    agent_dies_at: int | None
+    machine_vanishes_at: int | None
+    lag: int
+    hours: float
+
+
+stories = st.builds(
+    Story,
+    faults=st.fixed_dictionaries(
+        {verb: st.lists(st.sampled_from(kinds), max_size=12) for verb, kinds in FAULTS.items()}
+    ),
+    kills=st.frozensets(st.integers(1, 400), max_size=6),
+    stop_at=st.none() | st.integers(0, 200),
+    agent_dies_at=st.none() | st.integers(20, 150),
+    machine_vanishes_at=st.none() | st.integers(0, 150),
+    lag=st.sampled_from([0, 5, 20, 60]),
+    hours=st.sampled_from([0.02, 0.05, 0.2]),
+)
+
+
+def play(story: Story, root: Path) -> World:
+    world = World(root, hours=story.hours)
+    world.cloud.total_steps = 40
+    world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=float(story.lag))
+    for verb, kinds in story.faults.items():
+        world.cloud.faults[verb].extend(kinds)
+    world.killer.at = set(story.kills)
+
+    def age() -> float:
+        return (world.clock() - START).total_seconds()
+
+    todo = sorted(
+        (at, what)
+        for at, what in [
+            (story.stop_at, "stop"),
+            (story.agent_dies_at, "die"),
+            (story.machine_vanishes_at, "vanish"),
+        ]
+        if at is not None
+    )
+    for at, what in todo:
+        world.drive(until=lambda at=at: age() >= at)  # type: ignore[misc]
+        if what == "stop":
+            world.ledger.request_stop(RUN, world.clock())
+        for machine in world.cloud.billing_now:
+            if what == "die" and machine.job is not None:
+                machine.died = world.clock()
+            if what == "vanish":
+                machine.ended = world.clock()
+    world.drive()
+    return world
+
+
+LAWS = settings(
+    max_examples=int(os.environ.get("GPURUN_HISTORIES", "40")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # every write of the ledger waits for the disk
+
+
+@LAWS
+@given(stories)
+def test_any_history_ends_once_with_nothing_billing(story: Story) -> None:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        world = play(story, Path(folder))
+        event(str(world.memory.reason))
+        world.check_ended()
+        assert world.cloud.most_billing <= 1, "two allocations billed for one run"
+        for machine in world.cloud.machines.values():
+            assert machine.ended is not None
+            assert machine.ended <= machine.mark.ceiling, "billed past its ceiling though the holder on it lived"
+        if story.stop_at == 0:
+            assert world.memory.reason in {Reason.STOPPED, Reason.NO_CAPACITY, Reason.DEADLINE}
+        world.ledger.close()
+
+
+@LAWS
+@given(stories)
+def test_without_a_holder_on_the_machine_the_controller_ends_it_soon_after_the_deadline(story: Story) -> None:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        world = World(Path(folder), hours=story.hours)
+        world.cloud.total_steps = 100_000
+        world.cloud.holder_on_machine = False
+        world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=float(story.lag))
+        world.killer.at = set(story.kills)
+        world.drive()
+        world.check_ended()
+        assert world.memory.state is State.DONE
+        for machine in world.cloud.machines.values():
+            assert machine.ended is not None
+            assert machine.ended - machine.mark.ceiling <= timedelta(seconds=60)
+        world.ledger.close()

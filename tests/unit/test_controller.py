@@ -1,0 +1,242 @@
+"""The controller on the fake cloud: each ending, each fault, and a kill at every single line."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from orchestrator.follow import by_step
+from orchestrator.words import Reason, State
+from providers.errors import LeaseLostError
+from worlds import RUN, START, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def metrics(world: World) -> list[int]:
+    lines = [json.loads(line) for line in world.home.run(RUN).metrics.read_text().splitlines()]
+    return [line["step"] for line in by_step(iter(lines))]
+
+
+def test_a_run_completes_and_nothing_bills(world: World) -> None:
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert metrics(world) == list(range(1, 61))
+
+
+def test_every_money_verb_has_an_intent_before_and_an_end_after(world: World) -> None:
+    world.drive()
+    kinds = [(event.verb, event.kind) for event in world.ledger.events(RUN) if event.verb in {"launch", "terminate"}]
+    assert kinds == [("launch", "intent"), ("launch", "done"), ("terminate", "intent"), ("terminate", "done")]
+
+
+def test_the_launch_intent_is_on_disk_before_the_vendor_hears_of_it(world: World) -> None:
+    seen: list[tuple[State, str]] = []
+    launch = world.cloud.launch
+
+    def spy(*args: object) -> str:
+        seen.append((world.memory.state, world.memory.launch))
+        return launch(*args)  # type: ignore[arg-type]
+
+    world.cloud.launch = spy  # type: ignore[method-assign,assignment]
+    world.drive()
+    assert seen == [(State.PROVISIONING, "intended")]
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("capacity", Reason.NO_CAPACITY), ("credentials", Reason.CREDENTIALS)])
+def test_a_refused_launch_ends_the_run_and_costs_nothing(world: World, fault: str, reason: Reason) -> None:
+    world.cloud.faults["launch"].append(fault)
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is reason
+    assert world.row.spells == ()
+
+
+@pytest.mark.parametrize("lag", [0, 10, 90])
+def test_a_launch_whose_reply_was_lost_is_found_by_its_mark_and_never_sent_again(world: World, lag: float) -> None:
+    world.cloud.traits = type(world.cloud.traits)(lag, 600, 120, 5, 1)
+    world.cloud.faults["launch"].append("lost_reply")
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert len(world.cloud.machines) == 1
+
+
+def test_a_launch_that_never_arrived_is_settled_before_the_next_attempt(world: World) -> None:
+    world.cloud.faults["launch"].append("lost_request")
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert world.memory.attempt == 2
+    assert (world.cloud.machines["m-1"].since - START).total_seconds() >= world.cloud.traits.list_lag_seconds
+
+
+def test_one_launch_that_made_two_ends_both_and_tries_again(world: World) -> None:
+    world.cloud.faults["launch"].append("twice")
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert len(world.cloud.machines) == 3
+
+
+def test_terminate_ignored_thirty_times_is_repeated_until_proven(world: World) -> None:
+    world.cloud.faults["terminate"].extend(["ignored"] * 30)
+    world.drive()
+    world.check_ended()
+
+
+def test_an_api_down_for_an_hour_never_becomes_an_absence(world: World) -> None:
+    world.drive(until=lambda: world.memory.state is State.RUNNING)
+    for verb in ("inspect", "terminate", "find", "allocations"):
+        world.cloud.faults[verb].extend(["unreachable"] * 120)
+    world.cloud.holder_on_machine = False
+    world.drive()
+    world.check_ended()
+
+
+def test_one_false_absence_is_not_believed(world: World) -> None:
+    world.drive(until=lambda: world.memory.step > 5)
+    world.cloud.faults["inspect"].extend(["absent", "absent", "", ""])
+    world.drive()
+    world.check_ended()
+    assert world.memory.attempt == 1
+    assert world.memory.reason is Reason.COMPLETED
+
+
+def test_an_unhealthy_machine_is_ended_and_the_next_attempt_succeeds(world: World) -> None:
+    world.cloud.faults["inspect"].extend(["", "", "", "unhealthy"])
+    world.drive()
+    world.check_ended()
+    assert world.memory.attempt == 2
+    assert world.memory.reason is Reason.COMPLETED
+
+
+def test_the_same_failure_twice_is_not_bought_a_third_time(world: World) -> None:
+    world.cloud.boot_seconds = 10_000
+    world.cloud.traits = type(world.cloud.traits)(10, 60, 60, 5, 1)
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.PROVIDER
+    assert len(world.cloud.machines) == 2
+
+
+def test_a_job_that_will_not_start_is_told_by_its_signature(world: World) -> None:
+    world.cloud.traits = type(world.cloud.traits)(10, 60, 30, 5, 1)
+    world.cloud.faults["start"].extend(["broken"] * 400)
+    world.drive()
+    world.check_ended()
+    assert "CUDA error 802" in world.memory.detail
+
+
+def test_a_dead_agent_is_a_lost_attempt_and_the_next_carries_on_from_the_checkpoint(world: World) -> None:
+    world.drive(until=lambda: world.memory.step > 30)
+    (machine,) = world.cloud.billing_now
+    machine.died = world.clock()
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert world.cloud.machines["m-2"].first_step >= 21
+    assert metrics(world) == list(range(1, 61))
+
+
+def test_a_vanished_machine_is_a_lost_attempt(world: World) -> None:
+    world.drive(until=lambda: world.memory.step > 30)
+    (machine,) = world.cloud.billing_now
+    machine.ended = world.clock()
+    world.drive()
+    world.check_ended()
+    assert world.memory.attempt == 2
+
+
+def test_a_stop_saves_first_and_ends_stopped(world: World) -> None:
+    world.drive(until=lambda: world.memory.step > 20)
+    world.ledger.request_stop(RUN, world.clock())
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.STOPPED
+    assert world.home.run(RUN).result.is_file()
+
+
+def test_a_stop_while_it_boots_ends_it_without_a_start(world: World) -> None:
+    world.drive(until=lambda: world.memory.state is State.PROVISIONING and bool(world.memory.allocation_id))
+    world.ledger.request_stop(RUN, world.clock())
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.STOPPED
+    assert world.cloud.machines["m-1"].job is None
+
+
+def test_the_deadline_ends_a_run_with_its_work_home(tmp_path: Path) -> None:
+    world = World(tmp_path, hours=60 / 3600)
+    world.cloud.total_steps = 10_000
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.DEADLINE
+    assert world.home.run(RUN).result.is_file()
+    overrun = max(machine.ended for machine in world.cloud.machines.values() if machine.ended) - START
+    assert overrun <= timedelta(seconds=60)
+
+
+def test_the_controller_ends_it_at_the_deadline_even_if_the_machine_says_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, hours=100 / 3600)
+    world.cloud.holder_on_machine = False
+    world.cloud.faults["status"].extend(["unreachable"] * 500)
+    world.drive()
+    world.check_ended()
+    (machine,) = world.cloud.machines.values()
+    assert machine.ended is not None
+    assert (machine.ended - START).total_seconds() <= 100 + 70  # the slowest poll, twice
+
+
+def test_a_budget_stops_the_run_before_it_is_passed(tmp_path: Path) -> None:
+    world = World(tmp_path, max_cost=Decimal("0.02"))
+    world.cloud.total_steps = 10_000
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.BUDGET
+
+
+def test_a_stale_controller_that_wakes_can_do_nothing(world: World) -> None:
+    sleeper = world.controller()
+    world.drive(until=lambda: world.memory.state is State.RUNNING)
+    calls = len(world.cloud.machines)
+    with pytest.raises(LeaseLostError):
+        sleeper.tick()
+    assert len(world.cloud.machines) == calls
+    world.drive()
+    world.check_ended()
+
+
+def test_a_corrupt_file_is_fetched_again_until_whole(world: World) -> None:
+    world.cloud.faults["fetch"].extend(["", "corrupt", "corrupt", "", "corrupt"])
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+
+
+def test_a_kill_at_every_single_line_never_bills_twice_and_always_ends(tmp_path: Path) -> None:
+    whole = World(tmp_path / "whole")
+    whole.cloud.total_steps, whole.cloud.checkpoint_every = 12, 5
+    whole.drive()
+    lines = whole.killer.passed
+    assert lines > 50
+    for line in range(1, lines + 1):
+        world = World(tmp_path / str(line))
+        world.cloud.total_steps, world.cloud.checkpoint_every = 12, 5
+        world.killer.at = {line}
+        world.drive()
+        world.check_ended()
+        assert world.cloud.most_billing <= 1, f"killed at line {line}: two billed"
+        assert world.memory.reason is Reason.COMPLETED, f"killed at line {line}: {world.memory}"
+        assert metrics(world) == list(range(1, 13)), f"killed at line {line}"
+        world.ledger.close()
