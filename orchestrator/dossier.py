@@ -119,6 +119,8 @@ def _steps(known: Dossier) -> str:
 
 
 def _holders(known: Dossier) -> str:
+    if known.run.is_done:
+        return ""  # there is nothing left to stop
     holders = list(known.plan["holders"])
     watchdog = known.status.get("watchdog")
     if isinstance(watchdog, dict):  # what the machine said last overrules what was planned

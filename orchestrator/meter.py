@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _MOST = 1e15  # a step, a rate or a time beyond this is a mistake
+_OLDEST_SECONDS = 30 * 86400
 
 
 class Meter:
@@ -22,38 +23,39 @@ class Meter:
 
     def __init__(self) -> None:
         self._stage = ""
-        self._since = 0.0
-        self._first: tuple[float, int] | None = None  # time and step of this stage's first line
+        self._since: dict[str, float] = {}  # stage -> when it first began: an evaluation between does not reset "train"
+        self._first: tuple[float, int] | None = None  # time and step from which the pace is reckoned
         self._last: tuple[float, int] | None = None
         self._values: dict[str, Any] = {}
         self._from_log = False
 
     def state(self, state: str, now: float) -> None:
-        """Take the run's own state as the stage, before the training speaks and after it went silent for good."""
-        if state in ("running", "starting") and self._from_log:
-            return
-        if state != "running" or not self._stage:
+        """Take the run's own state as the stage: before the training speaks, and once it runs no more."""
+        if state != "running" or not self._from_log:
             self._enter(state, now)
 
     def add(self, metrics: Mapping[str, Any], now: float) -> None:
         """Take one metrics line in; what is no number is passed over."""
         time = _number(metrics.get("time"))
-        at = now if time is None or not 0 <= now - time < 30 * 86400 else time
+        at = now if time is None or not 0 <= now - time < _OLDEST_SECONDS else time
         stage = metrics.get("stage")
         if isinstance(stage, str) and stage:
             self._from_log = True
             self._enter(stage, at)
         step = _number(metrics.get("step"))
         if step is not None:
-            if self._last is not None and step < self._last[1]:
-                self._first = None  # it began again from a checkpoint
-            self._first = self._first or (at, int(step))
-            self._last = (at, int(step))
+            self._pace(at, int(step), metrics.get("total_steps"))
         self._values.update({key: value for key, value in metrics.items() if value is not None})
 
     def _enter(self, stage: str, at: float) -> None:
-        if stage != self._stage:
-            self._stage, self._since, self._first, self._last = stage, at, None, None
+        self._stage = stage
+        self._since.setdefault(stage, at)
+
+    def _pace(self, at: float, step: int, total: object) -> None:
+        back = self._last is not None and step < self._last[1]  # it began again from a checkpoint, or the next part did
+        if self._first is None or back or total != self._values.get("total_steps"):
+            self._first = (at, step)
+        self._last = (at, step)
 
     def progress(self, now: float, low: Decimal, high: Decimal) -> Progress:
         """Say where the run is at this moment."""
@@ -62,7 +64,7 @@ class Meter:
         loss = self._values.get("loss")
         return Progress(
             stage=self._stage or "waiting",
-            stage_seconds=max(0.0, now - self._since) if self._since else 0.0,
+            stage_seconds=max(0.0, now - self._since.get(self._stage, now)),
             step=int(step or 0),
             total_steps=int(total or 0),
             loss=loss if isinstance(loss, str) else _number(loss),

@@ -32,13 +32,13 @@ class Key(NamedTuple):
 
 
 KEYS = {
-    "provider": Key("text", "where to launch when --provider is not given"),
-    "python": Key("path", "the interpreter that runs the payload on local: one with torch"),
-    "max-hours": Key("hours", "the deadline when neither --max-hours nor the template sets one"),
+    "provider": Key("text", "where to launch without --provider"),
+    "python": Key("path", "the Python with torch that trains on local"),
+    "max-hours": Key("hours", "the deadline where a template sets none"),
     "max-cost": Key("dollars", "the most that one run may cost, USD"),
-    "max-idle": Key("minutes", "no step for so many minutes means hung"),
-    "monthly-cap": Key("dollars", "launches are refused that could pass this in a calendar month, USD"),
-    "accept-risk": Key("yes", "true = launch although this computer alone can stop the meter"),
+    "max-idle": Key("minutes", "minutes without a step that mean hung"),
+    "monthly-cap": Key("dollars", "no launch that could pass this in a month, USD"),
+    "accept-risk": Key("yes", "launch though only this computer can stop the meter"),
 }
 _WANTED = {
     "text": "a name of lower-case letters, digits and hyphens",
