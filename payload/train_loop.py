@@ -2,17 +2,16 @@
 
     python payload/train_loop.py config.json        # inside the job's folder; {} is a config that works
 
-Rows are numbers: CSV or JSONL with one field for the class (`data.label_field`), every other field a feature; without
-`data`, a made-up problem. Reads config.json and data/, writes checkpoints/, artifacts/ and summary.json.
+Rows are numbers: one field is the class (`data.label_field`), every other a feature; without `data`, a made-up problem.
+Reads config.json and data/, writes checkpoints/, artifacts/ and summary.json.
 """
 
-import csv
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import checkpoint
+import data
 import plain
 import settings
 from report import EXIT_CONFIG, Report, leave
@@ -29,35 +28,37 @@ DEFAULTS = {
 HELD_OUT = 0.2  # of the made-up problem
 
 
-def read_rows(path, label_field):
-    """Read numeric rows: (features, labels as text). Leaves with 2, naming the row, on what is no number."""
-    path = Path(path)
-    if not path.is_file():
-        leave(EXIT_CONFIG, f"{path}: no such file")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = (
-            list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file if line.strip()]
-        )
-    if not rows:
-        leave(EXIT_CONFIG, f"{path}: no rows")
-    names = [name for name in rows[0] if name != label_field]
-    features, labels = [], []
-    for number, row in enumerate(rows, 1):
-        try:
-            labels.append(str(row[label_field]))
-            features.append([float(row[name]) for name in names])
-        except KeyError as error:
-            leave(EXIT_CONFIG, f"{path}: row {number} has no field {error}")
-        except (TypeError, ValueError):
-            leave(EXIT_CONFIG, f"{path}: row {number} holds something that is no number: {row}")
-    return features, labels
+def check_numeric(rows, config):
+    """Check that every row has a class and, under the first row's other names, numbers."""
+    names = [name for name in rows[0].fields if name != config["label_field"]]
+    return [row._replace(fields=numbers_of(row, names, config["label_field"])) for row in rows]
+
+
+def numbers_of(row, names, label_field):
+    """Give one row as {"x": numbers, "y": the class's name}."""
+    y = data.label_of(row, label_field)
+    try:
+        return {"x": [float(row.fields[name]) for name in names], "y": y}
+    except KeyError as error:
+        row.fail(f"no field {error}")
+    except (TypeError, ValueError):
+        row.fail("a field holds no number")
 
 
 def main():
     """Train, evaluate, save: from top to bottom."""
-    # --- config and device: the reasons of each choice go to the log
+    # --- config and rows, before torch is loaded: what is wrong with them is said within a blink
     config = settings.read(sys.argv[1] if len(sys.argv) > 1 else "config.json", "loop", DEFAULTS)
-    import device  # after the config's check: torch takes seconds to load
+    layers = config["layers"]
+    if config["data"]:
+        rows, held_out = data.load(config["data"], config["seed"], check_numeric)
+        classes, width = data.classes_of(rows, "y"), len(rows[0].fields["x"])
+        data.check_known(held_out, "y", classes)
+        if width != layers[0] or len(classes) > layers[-1]:
+            leave(EXIT_CONFIG, f"{rows[0].file}: {width} features and {len(classes)} classes, but layers is {layers}")
+
+    # --- device: the reasons of each choice go to the log
+    import device
     import torch
     from safetensors.torch import save_file
     from torch.nn.functional import cross_entropy
@@ -67,34 +68,21 @@ def main():
     report = Report(gpu, log_every_steps=config["log_every_steps"])
 
     # --- data: x (rows, features) float32, y (rows,) class numbers
-    layers, data = config["layers"], config["data"]
-    if data is None:
+    if config["data"] is None:
         made = torch.Generator().manual_seed(20)  # fixed: everybody gets the same problem
         classes = [str(number) for number in range(layers[-1])]
         centres = torch.randn(layers[-1], layers[0], generator=made)
         y = torch.randint(layers[-1], (config["rows"],), generator=made)
         x = centres[y] + 0.5 * torch.randn(len(y), layers[0], generator=made)  # clouds far enough apart to tell
-        x_eval, y_eval = x[: int(HELD_OUT * len(y))], y[: int(HELD_OUT * len(y))]
-        x, y = x[len(y_eval) :], y[len(y_eval) :]
+        held = int(HELD_OUT * len(y))
+        x_eval, y_eval, x, y = x[:held], y[:held], x[held:], y[held:]
+        print(f"data: a made-up problem, {len(y)} rows to train on, {held} held out, {len(classes)} classes")
     else:
-        features, labels = read_rows(data["train"], data["label_field"])
-        features_eval, labels_eval = read_rows(data["eval"], data["label_field"]) if data["eval"] else ([], [])
-        classes = sorted(set(labels) | set(labels_eval))
-        if len(features[0]) != layers[0] or len(classes) > layers[-1]:
-            leave(
-                EXIT_CONFIG,
-                f"{data['train']}: {len(features[0])} features and {len(classes)} classes; set layers to that",
-            )
-        x, y = torch.tensor(features), torch.tensor([classes.index(label) for label in labels])
-        x_eval, y_eval = torch.tensor(features_eval), torch.tensor([classes.index(label) for label in labels_eval])
-        if not data["eval"]:
-            order = torch.randperm(len(y), generator=torch.Generator().manual_seed(config["seed"]))
-            held = int(data["eval_fraction"] * len(y))
-            x_eval, y_eval, x, y = x[order[:held]], y[order[:held]], x[order[held:]], y[order[held:]]
+        x, x_eval = (torch.tensor([row.fields["x"] for row in part]) for part in (rows, held_out))
+        y, y_eval = (torch.tensor([classes.index(row.fields["y"]) for row in part]) for part in (rows, held_out))
     x, y, x_eval, y_eval = (part.to(gpu.torch_device) for part in (x, y, x_eval, y_eval))
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
     x, x_eval = (x - mean) / spread, (x_eval - mean) / spread if len(y_eval) else x_eval
-    print(f"data: {len(y)} rows to train on, {len(y_eval)} held out, {len(classes)} classes")
 
     # --- model, optimizer, steps
     parts = []

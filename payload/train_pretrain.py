@@ -2,15 +2,14 @@
 
     python payload/train_pretrain.py config.json     # inside the job's folder; data.train is the one key it needs
 
-Text: .txt with blank lines between documents (or a document a line), or .jsonl with `data.text_field`. The model is a
+Text: .txt with blank lines between documents (or a document a line), or rows with `data.text_field`. The model is a
 Llama of the given size, so that train_sft.py and anything else loads it. Writes checkpoints/, artifacts/, summary.json.
 """
 
-import json
 import sys
-from pathlib import Path
 
 import checkpoint
+import data
 import plain
 import settings
 from report import EXIT_CONFIG, Report, leave
@@ -34,38 +33,11 @@ PAD = "<|pad|>"  # never seen here; fine-tuning needs one that is not the end
 COMPILE_PAYS_STEPS = 1000  # compiling takes a minute or so: about what it saves in this many small steps
 
 
-def read_texts(path, text_field, max_rows):
-    """Read the documents of a file. Leaves with 2, naming the row, on what has no text."""
-    path = Path(path)
-    if not path.is_file():
-        leave(EXIT_CONFIG, f"{path}: no such file")
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        leave(EXIT_CONFIG, f"{path}: not UTF-8 text (byte {error.start})")
-    texts = _rows(path, content, text_field) if path.suffix in {".jsonl", ".json"} else _documents(content)
-    texts = [text for text in texts if text.strip()][:max_rows]
-    if not texts:
-        leave(EXIT_CONFIG, f"{path}: no text in it")
-    return texts
-
-
-def _rows(path, content, text_field):
-    texts = []
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            texts.append(json.loads(line)[text_field] if line.strip() else "")
-        except ValueError:
-            leave(EXIT_CONFIG, f"{path}: row {number} is not JSON: {line[:80]}")
-        except (KeyError, TypeError):
-            leave(EXIT_CONFIG, f"{path}: row {number} has no field {text_field!r}: {line[:80]}")
-        if not isinstance(texts[-1], str):
-            leave(EXIT_CONFIG, f"{path}: row {number}: {text_field!r} is no text: {line[:80]}")
-    return texts
-
-
-def _documents(content):
-    return content.split("\n\n") if "\n\n" in content.strip() else content.splitlines()
+def check_texts(rows, config):
+    """Check that every row has a text; gives those that say something."""
+    for row in rows:
+        data.text_of(row, config["text_field"])
+    return data.without_blank(rows, config["text_field"])
 
 
 def main():
@@ -74,9 +46,8 @@ def main():
     config = settings.read(sys.argv[1] if len(sys.argv) > 1 else "config.json", "pretrain", DEFAULTS)
     if config["hidden"] % (2 * config["heads"]):
         leave(EXIT_CONFIG, f"hidden ({config['hidden']}) must be a multiple of twice heads ({config['heads']})")
-    data = config["data"]
-    texts = read_texts(data["train"], data["text_field"], data["max_rows"])
-    held_texts = read_texts(data["eval"], data["text_field"], None) if data["eval"] else []
+    rows, held_out = data.load(config["data"], config["seed"], check_texts)
+    texts, held_texts = ([row.fields[config["data"]["text_field"]] for row in part] for part in (rows, held_out))
 
     # --- device: the reasons of each choice go to the log
     import device
@@ -90,14 +61,6 @@ def main():
     report = Report(gpu, log_every_steps=config["log_every_steps"])
     found = checkpoint.newest_whole()
     state = checkpoint.load(found, gpu.torch_device) if found else None
-
-    # --- held-out documents: by seed, so that a resumed run holds out the same
-    if not held_texts and data["eval_fraction"]:
-        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(config["seed"])).tolist()
-        held = max(1, int(data["eval_fraction"] * len(texts)))
-        held_texts, texts = [texts[row] for row in order[:held]], [texts[row] for row in sorted(order[held:])]
-        if not texts:
-            leave(EXIT_CONFIG, f"{data['train']}: one document can't be split; give data.eval")
 
     # --- tokenizer: byte-level BPE, so that any text can be spelt; a resumed run takes the checkpoint's own
     if state:
@@ -127,9 +90,7 @@ def main():
 
     x, x_eval = blocks(texts), blocks(held_texts)
     if not len(x):
-        leave(
-            EXIT_CONFIG, f"{data['train']}: less text than one block of {config['max_length']} tokens; lower max_length"
-        )
+        leave(EXIT_CONFIG, f"{rows[0].file}: less text than a block of {config['max_length']} tokens; lower max_length")
     if held_texts and not len(x_eval):
         print("data: the held-out text is shorter than one block, so there is no eval_loss")
     print(f"data: {len(texts)} documents, {x[:, 1:].numel():,} tokens, {len(held_texts)} documents held out")
