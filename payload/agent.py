@@ -146,7 +146,7 @@ class Agent:
         if self.time_left(self.grace) <= 0:
             self.stop("deadline", self.grace)
         if self.output.diverged:
-            self.stop("diverged", DIVERGED_WAIT, politely=False)
+            self.stop("diverged", min(self.grace, DIVERGED_WAIT), politely=False)
         # A suspended computer or a stopped agent is no idle training: a look counts for a second at most.
         self.idle = 0.0 if self.output.moves != self.moves else self.idle + min(passed, 1.0)
         self.moves = self.output.moves

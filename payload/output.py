@@ -119,8 +119,6 @@ class Output:
             self._notice(now=True)
             self._write(b"the last of it:\n" + self._tail.split(b"\n", 1)[-1])
             self._tail = b""
-        if not self._fresh:
-            self._write(b"\n")
 
     def _split(self, chunk: bytes) -> Tuple[bytes, bytes]:
         """Cut a chunk where the log is full: at the end of a line where there is one."""
@@ -250,7 +248,7 @@ class Output:
 
     def restart(self, note: str) -> None:
         """A new start of the training: its steps count from its checkpoint again."""
-        self._write(note.encode())
+        self._write(("" if self._fresh else "\n").encode() + note.encode())
         self.step = self.best_step = 0
         self.stage = ""
         self.moves += 1

@@ -40,7 +40,7 @@ class Watchdog:
         self.tick = ps.number(arm.get("tick_seconds")) or 1.0
         self.margin = ps.number(arm.get("margin_seconds")) or MARGIN
         self.tree = ps.Tree(self.mark)
-        self.adopts = ps.adopt_orphans()
+        self.adopts = False
         self.armed_at, armed = ps.armed(folder, clock)
         self.limits = ps.limits_of(arm, armed)
         self.limits.move(ps.number(ps.read_json(folder / "status.json").get("deadline")) or self.limits.deadline)
@@ -238,6 +238,7 @@ def watch(folder: Path, ready: int) -> int:
     except ValueError as error:
         print(f"watchdog: {error}", file=sys.stderr)
         return 2
+    dog.adopts = ps.adopt_orphans()
     why = ""
     while not why:
         started = time.monotonic()
