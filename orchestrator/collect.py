@@ -63,8 +63,11 @@ def _newest_steps(manifest: Manifest) -> set[str]:
 
 
 def _is_wanted(entry: Entry, newest: Iterable[str]) -> bool:
+    """The log and the metrics come through `follow`, over all attempts: one attempt's own must not replace them."""
     match = _CHECKPOINT.fullmatch(entry.name)
-    return match is None or match[1] in newest
+    if match is not None:
+        return match[1] in newest
+    return entry.name.startswith("artifacts/") or entry.name in {"summary.json", "result.json"}
 
 
 def _is_seal(name: str) -> bool:

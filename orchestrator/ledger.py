@@ -113,16 +113,10 @@ class Ledger:
                 ),
             )
             if before != memory.state:
-                words = " · ".join(part for part in (memory.reason or "", memory.detail, memory.evidence) if part)
-                self._event(
-                    now,
-                    lease.run_id,
-                    memory.attempt,
-                    lease.actor,
-                    "state",
-                    "note",
-                    f"{before} -> {memory.state} {words}",
-                )
+                evidence = memory.evidence if before == "terminating" or memory.is_done else ""
+                words = " · ".join(part for part in (memory.reason or "", memory.detail, evidence) if part)
+                text = f"{before} -> {memory.state} {words}".strip()
+                self._event(now, lease.run_id, memory.attempt, lease.actor, "state", "note", text)
 
     @contextmanager
     def deed(self, lease: Lease, attempt: int, verb: str, text: str, clock: Callable[[], datetime]) -> Iterator[Deed]:

@@ -198,7 +198,7 @@ def _word_of(memory: Memory, remote: RemoteStatus) -> tuple[Reason, str]:
     reason = Reason(remote.reason)
     if memory.reason is Reason.BUDGET and reason is Reason.STOPPED:
         reason = Reason.BUDGET  # we told it to stop because of the money
-    return reason, remote.detail
+    return reason, "" if reason is Reason.COMPLETED else remote.detail
 
 
 def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
