@@ -6,6 +6,7 @@ Adapters are merged on the un-quantised base: merged into 4 bits, each weight wo
 and summary.json. The other scripts take write_card, facts_of, merge and push from here. Runs on a CPU too.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def facts_of(config, report):
     if config.get("data"):
         facts["data"] = data_name(config["data"]["train"])
     kept = ("epochs", "max_steps", "batch_size", "gradient_accumulation", "learning_rate", "schedule", "max_length")
-    facts |= {name.replace("_", " "): config[name] for name in kept if name in config}
+    facts |= {name: config[name] for name in kept if name in config}
     return facts | {"versions": ", ".join(f"{name} {version}" for name, version in versions().items())}
 
 
@@ -49,7 +50,8 @@ def write_card(folder, title, about, facts, found):
     """Write the model card: front matter for the Hub, then what it is and the run's facts."""
     import plain
 
-    plain.write_card(folder, title, about, {"base model": found.label, **facts})
+    told = {name.replace("_", " "): value for name, value in {"base model": found.label, **facts}.items()}
+    plain.write_card(folder, title, about, told)
     matter = [
         "---",
         "library_name: transformers",
@@ -89,6 +91,16 @@ def merge(found, adapter):
     if getattr(base, "quantization_method", None):
         leave(EXIT_CONFIG, f"model: {found.label} is quantised; adapters are merged on the un-quantised base")
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)  # safe: no NaN gets in
+
+
+def save_adapters(model, folder, found):
+    """Save adapters with the base named as others can find it: PEFT writes the path where this machine has it."""
+    model.save_pretrained(folder)
+    file = Path(folder) / "adapter_config.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    facts |= {"base_model_name_or_path": found.hub_name, "revision": found.revision}
+    file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's own card, with the same path in it
 
 
 # --- four bits
@@ -175,10 +187,10 @@ def main():
 
     import checkpoint
     import device
+    import trainer
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    trainer.quiet()
     device.seed_everything(config["seed"])
     gpu = device.choose(config)
     report = Report(gpu, total_steps=1)

@@ -180,22 +180,19 @@ def main():
     facts = {"training": method, "rows": len(rows), "steps": made.state.global_step, **sizes}
     facts |= {name: report.metrics.get(name) for name in ("loss", "eval_loss")}
     facts |= {f"lora {name}": value for name, value in (lora or {}).items()}
-    model = made.model
-    if lora:
-        # The base as others can find it; a path of this machine means nothing elsewhere.
-        model.peft_config["default"].base_model_name_or_path = found.hub_name
     with checkpoint.written_aside("artifacts") as folder:
-        model.save_pretrained(folder / "adapter" if config["merge"] else folder)
+        if lora:
+            export.save_adapters(made.model, folder / "adapter" if config["merge"] else folder, found)
+        else:
+            made.model.save_pretrained(folder)
         if config["merge"]:
-            del made, model  # the base is loaded again, un-quantised
+            del made  # the base is loaded again, un-quantised
             trainer.free(gpu)
             export.merge(found, folder / "adapter").save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         facts["adapters"] = ("merged, and apart in adapter/" if config["merge"] else "apart") if lora else None
         facts |= export.facts_of(config, report)
         export.write_card(folder, "A fine-tuned language model", f"Fine-tuned from {found.label}.", facts, found)
-        for card in folder.glob("adapter/README.md"):
-            card.unlink()  # PEFT's own, which names the base by its path
     export.push(Path("artifacts"), config["push"])
     report.finish({"trainable_parameters": sizes["trainable"], "parameters": sizes["everything"]})
     print(f"done: {facts['steps']} steps, the model lies in artifacts/")

@@ -10,6 +10,7 @@ import errno
 import gc
 import json
 import math
+import warnings
 
 import checkpoint
 import device
@@ -35,7 +36,7 @@ def arguments(config, gpu, micro):
         "output_dir": str(checkpoint.STAGING),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": rows_a_step(config) // micro,
-        "per_device_eval_batch_size": 2 * config["batch_size"],  # no gradients are kept
+        "per_device_eval_batch_size": micro,
         "num_train_epochs": math.ceil(config["epochs"]),  # max_steps is the limit, set when the rows are counted
         "learning_rate": config["learning_rate"],
         "lr_scheduler_type": SCHEDULES[config["schedule"]],
@@ -59,8 +60,7 @@ def arguments(config, gpu, micro):
 
 def run(config, gpu, report, build):
     """Train to the end, or leave as the signals and the exit codes say; gives the Trainer with the last weights."""
-    logging.set_verbosity_error()  # its advice is for people who write Python
-    logging.disable_progress_bar()
+    quiet()
     micro, first = config["batch_size"], True
     while True:
         device.seed_everything(config["seed"])  # a head's first weights, an adapter's: the same at every start
@@ -78,6 +78,13 @@ def run(config, gpu, report, build):
         micro = half(micro, rows_a_step(config))
         accumulation = rows_a_step(config) // micro
         print(f"out of memory: micro-batch halved to {micro}, accumulation raised to {accumulation}", flush=True)
+
+
+def quiet():
+    """Keep the libraries' advice to people who write Python out of the log."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # TRL still asks transformers by an old name
 
 
 def free(gpu):

@@ -10,6 +10,7 @@ why, before anything is loaded. Nothing here needs torch.
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from report import EXIT_CONFIG, leave
+
+# Where a CPU has AVX-512, bitsandbytes warns at each start that a kernel it could download is not there.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 CARRIERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # beside config.json in a package
 PYPI = re.compile(r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+_-]+))?")
