@@ -6,6 +6,7 @@ Text: .txt with blank lines between documents (or a document a line), or rows wi
 Llama of the given size, so that train_sft.py and anything else loads it. Writes checkpoints/, artifacts/, summary.json.
 """
 
+import math
 import sys
 
 import checkpoint
@@ -96,7 +97,9 @@ def main():
     print(f"data: {len(texts)} documents, {x[:, 1:].numel():,} tokens, {len(held_texts)} documents held out")
 
     # --- model
-    wide = -(-8 * config["hidden"] // 3 // 32) * 32  # Llama's 8/3, rounded up to what tensor cores like
+    # Llama's 8/3, rounded up to 64: what tensor cores like, and nf4's block (bitsandbytes 0.50 on CPUs with AVX-512
+    # fails on rows that are no multiple of it).
+    wide = math.ceil(8 * config["hidden"] / 3 / 64) * 64
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config["hidden"],
