@@ -42,6 +42,8 @@ class Agent:
         self.job = job
         self.clock = clock
         self.mark = str(job["mark"])
+        if not self.mark:
+            raise ValueError("no mark")
         self.command = [sys.executable if part == "{python}" else str(part) for part in job["command"]]
         self.limits = ps.limits_of(job, ps.armed(folder, clock)[1])
         self.grace = max(0.0, ps.number(job.get("grace_seconds")) or 0.0)

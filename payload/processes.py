@@ -152,7 +152,7 @@ class Tree:
         return found
 
     def _carriers(self, everyone: Dict[int, Process], *, deep: bool) -> Set[int]:
-        if not HAS_PROC:
+        if not HAS_PROC or not self.mark:
             return set()
         skip = {} if deep else self._checked
         fresh = [p for p in everyone.values() if skip.get(p.pid) != p.started]

@@ -27,6 +27,7 @@ import processes as ps
 
 MARGIN = 5.0  # seconds past the deadline that an agent gets to have obeyed
 LEAVE = 10.0  # seconds after result.json until what still runs is ended
+LAST_TICK = 0.1  # seconds between two looks once there is a result: somebody waits for the end
 DEEP_EVERY = 10  # looks between two readings of every environment
 
 
@@ -252,7 +253,7 @@ def watch(folder: Path, ready: int) -> int:
             os.close(ready)
             ready = -1
         if not why:
-            dog.doze(started + dog.tick)
+            dog.doze(started + (dog.tick if dog.result_seen is None else min(dog.tick, LAST_TICK)))
     dog.end(why)
     return 0
 

@@ -171,25 +171,24 @@ class LocalProvider:
     def inspect(self, allocation_id: str) -> Observation:
         """Look at the processes first, at the folder for what they are doing."""
         mark = Mark.parse(allocation_id)
-        folder = None if mark is None else self._folder(mark)
-        if folder is not None:
-            self._must_be_here(folder)
+        if mark is None:
+            return Observation(Phase.ABSENT, billing=False, evidence=f"{allocation_id!r} is no mark of gpurun's")
+        folder = self._folder(mark)
+        self._must_be_here(folder)
         everyone = processes.living()
-        ours = processes.of_job(everyone, allocation_id, [] if folder is None else processes.listed(folder))
+        ours = processes.of_job(everyone, allocation_id, processes.listed(folder))
         if ours:
             pids = " ".join(str(one.pid) for one in ours[:8])
             evidence = f"{len(ours)} processes of {allocation_id} live: {pids}{' …' if len(ours) > 8 else ''}"
             return Observation(self._phase(folder), billing=True, evidence=evidence, price=Decimal(0))
         evidence = f"no process carries {allocation_id}; {len(everyone)} scanned"
-        if folder is None or not folder.exists():
+        if not folder.exists():
             return Observation(Phase.ABSENT, billing=False, evidence=evidence + ", and no folder of it is here")
         ended = str(read_json(folder / "watchdog.json").get("ended") or "")
         return Observation(Phase.EXITED, billing=False, evidence=evidence, price=Decimal(0), message=ended)
 
-    def _phase(self, folder: Path | None) -> Phase:
+    def _phase(self, folder: Path) -> Phase:
         """Judge what living processes are doing. The lock is asked before the result: see payload/watchdog.py."""
-        if folder is None:
-            return Phase.RUNNING
         agent = processes.held(folder / ".agent.lock")
         if (folder / "result.json").exists():
             return Phase.EXITED

@@ -52,7 +52,7 @@ def living() -> dict[int, Living]:
 def of_job(everyone: Mapping[int, Living], mark: str, listed: Iterable[tuple[int, str]]) -> list[Living]:
     """Pick one job's processes, oldest first: watchdog and agent go before what they would start again."""
     ours = {pid for pid, started in listed if pid in everyone and everyone[pid].started == started}
-    ours |= {one.pid for one in everyone.values() if one.mark == mark}
+    ours |= {one.pid for one in everyone.values() if mark and one.mark == mark}  # "" is what everyone else carries
     grown = True
     while grown:
         # A session that is led by one of ours holds only what that leader, or its children, started.

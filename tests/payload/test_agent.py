@@ -69,7 +69,9 @@ os.mkfifo("artifacts/pipe")
 
 @pytest.mark.parametrize("loss", ["NaN", "-Infinity", '"nan"', '"inf"'])
 def test_a_loss_that_is_not_finite_ends_the_training_as_diverged(box, loss):
-    each = box(grace_seconds=0.3).go(steps(more=f"""print('::metrics {{"step": 3, "loss": {loss}}}', flush=True); time.sleep(99)"""))
+    each = box(grace_seconds=0.3).go(
+        steps(more=f"""print('::metrics {{"step": 3, "loss": {loss}}}', flush=True); time.sleep(99)""")
+    )
     assert each.result()["reason"] == "diverged"
     for line in (each.folder / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)

@@ -173,7 +173,7 @@ def test_it_does_not_wait_for_a_reader_of_its_output(box):
     argv = [sys.executable, each.folder / "payload" / "watchdog.py", "--detach", each.folder]
     env = {**os.environ, "GPURUN_MARK": each.mark}
     started = time.monotonic()
-    subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE, check=True)
+    subprocess.run(argv, env=env, capture_output=True, timeout=PATIENCE, check=True)
     assert time.monotonic() - started < 0.9
     each.silence()
 

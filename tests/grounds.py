@@ -1,0 +1,100 @@
+"""The grounds on which the contract is tested: adding a provider is a class with these verbs, and a line in GROUNDS."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from boxes import PAYLOAD
+
+from providers.base import Job, Mark, Offer, Provider
+from providers.local import LocalProvider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What the three works do, on every ground: steps of 1, 2, 3…, each a metrics line of the log.
+STEPS = """
+import itertools, os, signal, sys, time
+def leave(*_):
+    sys.exit(5)
+signal.signal(signal.SIGTERM, leave)
+for step in itertools.count(1) if sys.argv[1] == "long" else range(1, 6):
+    print('::metrics {"step": %d, "loss": %r}' % (step, 1 / step), flush=True)
+    time.sleep(0.05)
+os.makedirs("artifacts/deep dir", exist_ok=True)
+open("artifacts/model.bin", "wb").write(b"weights")
+open("artifacts/deep dir/card.md", "w").write("# card")
+"""
+
+
+class Ground(Protocol):
+    """A provider with something to run on it."""
+
+    provider: Provider
+
+    def offer(self) -> Offer: ...
+
+    def job(self, work: str = "short") -> Job:
+        """`short` makes some steps and artifacts; `long` goes on until it is told to stop."""
+
+    def pass_(self) -> None:
+        """Let a moment pass."""
+
+    def again(self) -> Provider:
+        """Open the provider anew, as another process would after a crash of everything."""
+
+    def spoil(self, job: Job, name: str) -> None:
+        """Change the bytes of a file on the machine behind its manifest's back."""
+
+
+@dataclass
+class LocalGround:
+    """This computer."""
+
+    path: Path
+    provider: Provider = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.provider = self.again()
+
+    def again(self) -> Provider:
+        return LocalProvider(self.path / "home" / "runs")
+
+    def offer(self) -> Offer:
+        return next(offer for offer in self.provider.offers() if offer.gpu_count == 0)
+
+    def job(self, work: str = "short", *, command: tuple[str, ...] | None = None, **more) -> Job:
+        now = datetime.now(UTC).replace(microsecond=0)  # a mark tells seconds
+        mark = Mark("beef", f"contract-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(seconds=90))
+        bundle = self.path / f"{mark.run_id}.tar.gz"
+        with tarfile.open(bundle, "w:gz") as tar:
+            for script in PAYLOAD.glob("*.py"):
+                tar.add(script, f"payload/{script.name}")
+            for name, content in (("config.json", b"{}"), ("code/steps.py", STEPS.encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        command = command or ("{python}", "-S", "code/steps.py", work)
+        job = Job(mark, bundle, (), command, now + timedelta(seconds=80), mark.ceiling, 90, 5, 60)
+        return replace(job, **more)
+
+    def pass_(self) -> None:
+        time.sleep(0.03)
+
+    def folder(self, job: Job) -> Path:
+        return self.path / "home" / "runs" / job.mark.run_id / "attempts" / "1"
+
+    def spoil(self, job: Job, name: str) -> None:
+        path = self.folder(job) / name
+        path.write_bytes(path.read_bytes()[::-1])
+
+
+GROUNDS = {
+    "local": LocalGround,
+}
