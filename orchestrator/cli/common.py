@@ -72,9 +72,11 @@ def tell_end(home: Home, watched: Watched, *, as_json: bool) -> int:
     else:
         from orchestrator import screens
         from orchestrator.home import read_json
+        from orchestrator.jobs import newest_checkpoint
 
         folder = home.run(watched.run.run_id)
-        click.echo(screens.ending(watched.run, read_json(folder.result) or {}, folder.path))
+        checkpoint = newest_checkpoint(folder.checkpoints)
+        click.echo(screens.ending(watched.run, read_json(folder.result) or {}, folder.path, checkpoint))
     return exit_code_of(watched.run)
 
 
@@ -82,7 +84,7 @@ def tell_detached(home: Home, run: Run, *, as_json: bool) -> int:
     """Say how to come back; the run goes on."""
     if as_json:
         _last_line(home, run)
-    click.echo(f"{run.run_id} goes on in the background. Come back with: gpurun resume {run.run_id}", err=True)
+    click.echo(f"{run.run_id} goes on in the background. Come back with:\n  gpurun resume {run.run_id}", err=True)
     return 0
 
 
