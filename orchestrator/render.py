@@ -168,12 +168,14 @@ def fit(text: str, width: int) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = WIDTH) -> str:
-    """Columns two blanks apart, `right` ones flush right; the widest column gives way until all fit `width`."""
+    """Columns two blanks apart, `right` ones flush right; the first stays whole, the widest others give way."""
     lines = [[clean(cell) for cell in row] for row in (head, *rows)]
     widths = [max(display_width(line[column]) for line in lines) for column in range(len(head))]
     room = width - 2 * (len(head) - 1)
-    while sum(widths) > room and max(widths) > 4:
-        widths[widths.index(max(widths))] -= 1
+    while sum(widths) > room and max(widths[1:], default=0) > 4:
+        widths[widths.index(max(widths[1:]), 1)] -= 1
+    if sum(widths) > room:
+        widths[0] = max(4, widths[0] - sum(widths) + room)
     return "\n".join(_row(line, widths, right) for line in lines)
 
 

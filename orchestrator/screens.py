@@ -6,10 +6,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render import (
+    WIDTH,
     ago,
     clean,
+    clock,
     duration,
     facts,
+    fit,
     moment,
     money,
     money_range,
@@ -30,23 +33,24 @@ STALE_SECONDS = 60.0  # a running run that nobody looked at for this long is not
 
 
 def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str]) -> str:
-    """`gpurun ps`; `steps` holds "120/480" by run id, where known."""
-    rows = []
-    for run in runs:
-        took = (run.ended or now) - run.created
-        cost = money_range(run.low, run.high)
-        rows.append(
-            (
-                run.run_id,
-                _state(run, now),
-                run.provider,
-                duration(took),
-                steps.get(run.run_id, ""),
-                cost,
-                _note(run, now),
-            )
+    """`gpurun ps`; `steps` holds "120/480" by run id, where known. What needs saying of a run stands under its line."""
+    rows = [
+        (
+            run.run_id,
+            _state(run, now),
+            run.provider,
+            clock((run.ended or now) - run.created),
+            steps.get(run.run_id, ""),
+            money_range(run.low, run.high),
         )
-    return table(("RUN", "STATE", "PROVIDER", "TIME", "STEP", "COST", "NOTE"), rows, right=(3, 4, 5))
+        for run in runs
+    ]
+    head, *lines = table(("RUN", "STATE", "WHERE", "TIME", "STEP", "COST"), rows, right=(3, 4, 5)).split("\n")
+    told = [head]
+    for run, line in zip(runs, lines, strict=True):
+        note = _note(run, now)
+        told += [line, fit(f"  {note}", WIDTH)] if note else [line]
+    return "\n".join(told)
 
 
 def _state(run: Run, now: float) -> str:
@@ -59,13 +63,14 @@ def _state(run: Run, now: float) -> str:
 
 
 def _note(run: Run, now: float) -> str:
+    detail = clean(run.detail)
     if run.is_done:
-        return clean(run.detail)
+        return "" if run.reason == "completed" else detail
     if run.state == "terminating":
-        return f"may still bill, at most {money(run.worst)}"
+        return f"may still bill, at most {money(run.worst)}{': ' if detail else ''}{detail}"
     if run.seen is not None and now - run.seen > STALE_SECONDS:
         return f"seen {ago(now - run.seen)}; up to {money(run.high)}"
-    return clean(run.detail)
+    return detail
 
 
 def run_json(run: Run, folder: object) -> dict[str, Any]:

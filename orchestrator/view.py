@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.25
 PLAIN_SECONDS = 10.0  # without a terminal, a progress line this often
+_STILL_SECONDS = 50.0  # and where nothing moved, so much later
 _CHUNK = 4 << 20
 _BACKLOG = 1 << 20  # more than this at once is not read by anyone: its end is shown
 _LONGEST_LINE = 4000  # characters shown of one line
@@ -137,6 +138,7 @@ class Viewer:
         self._meter = Meter()
         self._keeper = Keeper(home)
         self._next_plain = time.monotonic() + PLAIN_SECONDS
+        self._told = ("", -1)
 
     def watch(self) -> Watched:
         """Look again and again; Ctrl-C asks."""
@@ -184,8 +186,10 @@ class Viewer:
         if self._terminal.live:
             self._terminal.status(live_line(progress, self._terminal.width))
         elif time.monotonic() >= self._next_plain:
-            self._next_plain = time.monotonic() + PLAIN_SECONDS
-            self._terminal.say(live_line(progress))
+            where = (progress.stage, progress.step)
+            if where != self._told or time.monotonic() >= self._next_plain + _STILL_SECONDS:
+                self._told, self._next_plain = where, time.monotonic() + PLAIN_SECONDS
+                self._terminal.say(live_line(progress))
 
 
 def not_too_much(lines: list[str], run_id: str) -> Iterator[str]:
