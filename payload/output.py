@@ -68,6 +68,7 @@ class Output:
         self._long = False  # it is longer than LONGEST: no metrics line
         self._fresh = True  # the log ends with a newline
         self._thinned_at = 0.0
+        self._ragged = b""
         # what the agent reads
         self.step = 0
         self.best_step = 0  # of this stage and this start
@@ -200,7 +201,9 @@ class Output:
                 return
             self._thinned_at = time.monotonic()
         try:
-            os.write(self._metrics, json.dumps(finite(found)).encode() + b"\n")
+            text = self._ragged + json.dumps(finite(found)).encode() + b"\n"
+            done = os.write(self._metrics, text)
+            self._ragged = b"" if done == len(text) else b"\n"  # a disk that filled up in the midst of a line
         except (OSError, ValueError, RecursionError) as error:
             self.disk_error = getattr(error, "strerror", None) or str(error)
         if not logged:

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from boxes import PATIENCE, PAYLOAD, SAVES, STRAYS, steps, until
+from boxes import PATIENCE, SAVES, STRAYS, steps, until
 
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
@@ -138,8 +138,8 @@ def test_a_disk_that_takes_nothing_does_not_keep_it_from_ending(box):
 
 def test_every_process_is_listed_with_its_start_time(box):
     each = box().go(STRAYS + "\ntime.sleep(99)")
+    until(lambda: len(each.living()) == 7, "the whole tree")
     until(lambda: {one["pid"] for one in each.read("processes.json")} == set(each.living()), "all of them listed")
-    assert len(each.living()) == 7
     assert all(one["started"] for one in each.read("processes.json"))
     each.put("end.json", {})
     each.silence(5)
@@ -182,15 +182,8 @@ def test_it_does_not_wait_for_a_reader_of_its_output(box):
 
 
 @pytest.fixture
-def guards(monkeypatch):
-    """The payload's modules, as on the machine: neighbours on the path."""
-    monkeypatch.syspath_prepend(PAYLOAD)
-    import processes
-    import watchdog
-
-    yield processes, watchdog
-    for name in ("processes", "watchdog"):
-        sys.modules.pop(name)
+def guards(payload):
+    return payload("processes"), payload("watchdog")
 
 
 class Hands:
