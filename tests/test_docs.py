@@ -95,6 +95,13 @@ def test_the_readme_lists_no_command_that_does_not_exist() -> None:
     assert set(table) <= set(commands())
 
 
+def test_the_readme_lists_the_templates_there_are() -> None:
+    section = README.partition("\n## Templates\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z0-9-]+)`", section, re.MULTILINE)) == {
+        path.stem for path in (ROOT / "templates").glob("*.yaml")
+    }
+
+
 @pytest.mark.parametrize("line", shown_commands())
 def test_a_shown_command_parses(line: str) -> None:
     placeholder = re.sub(r"\[([A-Z. ]+)\]|<[^>]+>|…", "x", line)  # usage lines: [RUN], <name>
