@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -138,3 +140,12 @@ def test_every_adapter_stands_in_the_table() -> None:
     shared = {"__init__", "base", "errors", "table", "http", "ssh"}
     adapters = {f"providers.{path.stem}" for path in (ROOT / "providers").iterdir() if path.name[0] not in "_."}
     assert adapters - {f"providers.{name}" for name in shared} == {module for module, _ in PROVIDERS.values()}
+
+
+def test_every_package_that_is_asked_for_is_pinned_for_development() -> None:
+    pinned = re.findall(r"^([\w-]+)==\S+$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = [*whole["project"]["dependencies"], *whole["dependency-groups"]["dev"]]
+    asked += [name for extra in whole["project"]["optional-dependencies"].values() for name in extra]
+    plain = {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name, maxsplit=1)[0]).lower() for name in asked}
+    assert plain - {name.replace("_", "-").lower() for name in pinned} == set()
