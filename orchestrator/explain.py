@@ -129,6 +129,8 @@ def to_config_error(error: ValidationError, raw: Mapping[str, Any], origin: Call
     found: dict[Key, tuple[str, str]] = {}
     for detail in error.errors(include_url=False):
         path = _path(detail["loc"], raw)
+        if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            path = (*path, "method")
         if path not in found or detail["type"] == "extra_forbidden":
             found[path] = _sentence(detail, path, raw)
     # A misspelt key also leaves its right name missing; the misspelling alone is worth telling.
@@ -166,11 +168,11 @@ def _sentence(detail: ErrorDetails, path: Key, raw: Mapping[str, Any]) -> tuple[
     if kind == "missing":
         return f"{name} is missing: {_wanted(path, raw)} is needed", "missing"
     if kind == "union_tag_not_found":
-        return f"{name}.method is missing: one of {_methods(path)} is needed", "missing"
+        return f"{name} is missing: one of {_methods(path)} is needed", "missing"
     if kind == "union_tag_invalid":
         given = str(context.get("tag", ""))
         guess = _guess(given, _methods(path).split())
-        return f"{name}.method is {show(given)}: one of {_methods(path)} is needed{guess}", ""
+        return f"{name} is {show(given)}: one of {_methods(path)} is needed{guess}", ""
     if kind == "string_pattern_mismatch":
         return f"{name} is {show(detail['input'])}: lower-case letters, digits and inner hyphens are needed", ""
     return f"{name} is {show(detail['input'])}: {_bounds(kind, context) or _wanted(path, raw)} is needed", ""

@@ -159,10 +159,14 @@ def _spelt(key: str) -> str:
 
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
-    # A JSON string is a TOML basic string as well; numbers and true/false are spelt alike.
-    lines = [f"{key} = {value if isinstance(value, Decimal) else json.dumps(value)}\n" for key, value in values.items()]
+    lines = [f"{key} = {value if isinstance(value, Decimal) else _toml(value)}\n" for key, value in values.items()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_aside(path, "".join(lines).encode())
     except OSError as error:
         raise StateError(f"{path} can't be written: {error.strerror}", hint="gpurun doctor") from error
+
+
+def _toml(value: object) -> str:
+    # A JSON string is a TOML basic string but for DEL and paired surrogates; numbers and true/false are spelt alike.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
