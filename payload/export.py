@@ -127,7 +127,7 @@ def answer(model, tokenizer, gpu):
     batch = tokenizer(PROBE, return_tensors="pt").to(gpu.torch_device)
     model.eval()
     with torch.no_grad():
-        return model(**batch).logits.float().cpu()
+        return model(input_ids=batch["input_ids"]).logits.float().cpu()
 
 
 def check_reload(folder, model, tokenizer, gpu):

@@ -39,8 +39,9 @@ def predict(model, tokenizer, texts, gpu):
     answers = []
     for start in range(0, len(texts), EVAL_ROWS):
         batch = tokenizer(texts[start : start + EVAL_ROWS], truncation=True, padding=True, return_tensors="pt")
+        inputs = {name: batch[name].to(gpu.torch_device) for name in ("input_ids", "attention_mask")}  # (rows, tokens)
         with torch.no_grad(), gpu.autocast():
-            logits = model(**batch.to(gpu.torch_device)).logits  # (rows, classes)
+            logits = model(**inputs).logits  # (rows, classes)
         answers += logits.argmax(-1).tolist()
     return answers
 

@@ -24,7 +24,7 @@ from report import EXIT_CONFIG, leave
 # Where a CPU has AVX-512, bitsandbytes warns at each start that a kernel it could download is not there.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-CARRIERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # beside config.json in a package
+CARRIERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 PYPI = re.compile(r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+_-]+))?")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -70,7 +70,12 @@ def _from_folder(folder):
         leave(EXIT_CONFIG, f"model: the folder {folder} has no config.json{hint}")
     except ValueError as error:
         leave(EXIT_CONFIG, f"model: {folder / 'config.json'} is not JSON ({error})")
-    return Weights(str(folder), None, f"a {facts.get('model_type', 'model')} of the user's own")
+    if "model_type" not in facts or not _carries(folder / "config.json"):
+        leave(
+            EXIT_CONFIG,
+            f"model: the folder {folder} has no weights ({', '.join(CARRIERS)}) beside a model's config.json",
+        )
+    return Weights(str(folder), None, f"a {facts['model_type']} of the user's own")
 
 
 # --- a package

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import tiny
 from boxes import Box
+from harness import PAYLOAD
+
+
+@pytest.fixture(scope="session")
+def payload():
+    """Import a payload script by name, as its neighbours do."""
+    if str(PAYLOAD) not in sys.path:
+        sys.path.insert(0, str(PAYLOAD))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")
