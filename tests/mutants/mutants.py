@@ -1,0 +1,133 @@
+"""The known bugs: each is one exact replacement, with the tests that must catch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTROLLER = ("tests/unit/test_controller.py",)
+LIFE = ("tests/unit/test_controller.py", "tests/props")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_LIFE = "orchestrator/lifecycle.py"
+_LOOP = "orchestrator/controller.py"
+
+MUTANTS = (
+    Mutant("deadline ignored", _LIFE, "    if now >= rules.deadline:\n        return Reason.DEADLINE\n", "", LIFE),
+    Mutant(
+        "budget ignored", _LIFE, "seen.accrued_high >= rules.max_cost", "seen.accrued_high > rules.max_cost * 9", LIFE
+    ),
+    Mutant("stop ignored", _LIFE, "    if memory.stop_requested:\n        return Reason.STOPPED\n", "", LIFE),
+    Mutant("absence believed early", _LIFE, "PROOF_READS = 3", "PROOF_READS = 1", LIFE),
+    Mutant(
+        "absence believed inside the list's lag",
+        _LIFE,
+        "    spread = max(rules.list_lag_seconds, _SETTLE_SECONDS)\n",
+        "    spread = 0.0\n",
+        LIFE,
+    ),
+    Mutant(
+        "done without proof",
+        _LIFE,
+        "    if look.billing:\n        return False\n",
+        "    if look.billing:\n        return True\n",
+        LIFE,
+    ),
+    Mutant(
+        "unclear launch sent again",
+        _LIFE,
+        "    if not _proven_absent(memory, rules):\n        return Decision(memory, Act.WAIT)\n    memory = replace(memory, launch",
+        "    if not _proven_absent(memory, rules):\n        return Decision(memory, Act.LAUNCH)\n    memory = replace(memory, launch",
+        LIFE,
+    ),
+    Mutant(
+        "re-roll before the last one is gone",
+        _LIFE,
+        "        return _end(memory, Reason.PROVIDER, memory.detail or late, now, rules, again=True)",
+        "        return _next(_failed(memory, Reason.PROVIDER, memory.detail or late, rules, now), now)",
+        LIFE,
+    ),
+    Mutant(
+        "same failure bought again",
+        _LIFE,
+        "        signature not in memory.signatures\n",
+        "        bool(signature)\n",
+        LIFE,
+    ),
+    Mutant(
+        "completed without its files",
+        _LIFE,
+        '        return _end(memory, Reason.LOST, memory.detail or "gone before its files were home", now, rules, again=True)',
+        "        return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules)",
+        LIFE,
+    ),
+    Mutant(
+        "second allocation of a launch forgotten",
+        _LIFE,
+        "launch_accepted(memory, ids[0], tuple(ids[1:]))",
+        "launch_accepted(memory, ids[0])",
+        LIFE,
+    ),
+    Mutant(
+        "an error read as absence",
+        _LOOP,
+        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        return Seen(observation',
+        '            self._trouble(f"look: {error}")\n            from providers.base import Observation as Look\n\n'
+        '            return Seen(Look(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        return Seen(observation',
+        LIFE,
+    ),
+    Mutant("terminate skipped", _LOOP, "            self._provider.terminate(ids)\n", "            pass\n", LIFE),
+    Mutant(
+        "intent saved after the deed",
+        _LOOP,
+        "        try:\n            self._save(decision.memory, looked=seen.observation is not None)\n",
+        "        try:\n            if decision.act is Act.LAUNCH:\n                self._act(decision, seen)\n"
+        "            self._save(decision.memory, looked=seen.observation is not None)\n",
+        LIFE,
+    ),
+    Mutant(
+        "launch not noted before it is sent",
+        _LOOP,
+        '            with self._ledger.deed(self._lease, job.mark.attempt, "launch", text, self._clock) as deed:\n                allocation_id = self._provider.launch(job, offer)\n                deed.text = allocation_id\n',
+        "            allocation_id = self._provider.launch(job, offer)\n",
+        LIFE,
+    ),
+    Mutant(
+        "a launch never found costs nothing",
+        _LOOP,
+        "        if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:\n",
+        "        if before.launch is Launch.ACCEPTED and after.launch is Launch.INTENDED:\n",
+        LIFE,
+    ),
+    Mutant(
+        "lease not fenced",
+        "orchestrator/ledger.py",
+        '        if row["lease_epoch"] != lease.epoch:\n',
+        '        if row["lease_epoch"] == -lease.epoch:\n',
+        (*LIFE, "tests/unit/test_ledger.py"),
+    ),
+    Mutant(
+        "two launches pass one cap",
+        "orchestrator/ledger.py",
+        "                reserved += max(other.worst, other.accrued(now.timestamp()).high)\n",
+        "                reserved += other.accrued(now.timestamp()).low\n",
+        ("tests/unit/test_ledger.py",),
+    ),
+    Mutant(
+        "log of the next attempt read from the wrong byte",
+        "orchestrator/follow.py",
+        "            offset = _size(self._folder.log) - base\n",
+        "            offset = _size(self._folder.log)\n",
+        LIFE,
+    ),
+)

@@ -1,0 +1,204 @@
+"""The ledger: two processes at once, a fenced lease, an append-only history, damage told."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from orchestrator.cost import Spell
+from orchestrator.ledger import LEASE_SECONDS, Ledger
+from orchestrator.lifecycle import Memory
+from orchestrator.records import RunRow
+from orchestrator.words import Reason, State
+from providers.base import Mark
+from providers.errors import GpurunError, LeaseLostError, LedgerError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RUN = "demo-261122-abcdef"
+
+
+def row(run_id: str = RUN, worst: str = "1.50") -> RunRow:
+    stamp = NOW.timestamp()
+    return RunRow(
+        run_id, "demo", "fake", stamp, stamp + 3600, stamp + 7200, 60, 3, None, Decimal(worst), {}, Memory(), None, None, None, 0,
+        None, (),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+def nobody(_holder: str) -> bool:
+    return False
+
+
+def anybody(_holder: str) -> bool:
+    return True
+
+
+def test_memory_comes_back_as_it_was_saved(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    lease = ledger.acquire(RUN, "a", NOW, nobody)
+    assert lease is not None
+    memory = Memory(
+        state=State.RUNNING,
+        attempt=2,
+        entered=NOW,
+        reason=Reason.LOST,
+        absences=(NOW, NOW),
+        extra_ids=("x",),
+        signatures=("s",),
+    )
+    ledger.save(lease, memory, NOW)
+    assert ledger.run(RUN).memory == memory
+
+
+def test_a_live_holder_keeps_its_lease_and_a_dead_one_loses_it_at_once(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    assert ledger.acquire(RUN, "a", NOW, anybody) is not None
+    assert ledger.acquire(RUN, "b", NOW, anybody) is None
+    assert ledger.acquire(RUN, "b", NOW, nobody) is not None
+
+
+def test_a_lease_that_ran_out_may_be_taken_from_a_sleeper(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    sleeper = ledger.acquire(RUN, "a", NOW, anybody)
+    later = NOW + timedelta(seconds=LEASE_SECONDS + 1)
+    assert ledger.acquire(RUN, "b", later, anybody) is not None
+    assert sleeper is not None
+    with pytest.raises(LeaseLostError):
+        ledger.save(sleeper, Memory(), later)
+
+
+def test_a_stale_lease_can_begin_no_deed(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    stale = ledger.acquire(RUN, "a", NOW, nobody)
+    ledger.acquire(RUN, "b", NOW, nobody)
+    assert stale is not None
+    done = []
+    with pytest.raises(LeaseLostError), ledger.deed(stale, 1, "launch", "", lambda: NOW):
+        done.append("launched")
+    assert done == []
+    assert [event.verb for event in ledger.events(RUN)] == ["admit"]
+
+
+def test_a_deed_that_fails_is_written_down_with_its_error(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    lease = ledger.acquire(RUN, "a", NOW, nobody)
+    assert lease is not None
+    with pytest.raises(UsageError), ledger.deed(lease, 1, "terminate", "m-1", lambda: NOW):
+        raise UsageError("no such thing")
+    assert [(event.verb, event.kind) for event in ledger.events(RUN)][1:] == [
+        ("terminate", "intent"),
+        ("terminate", "failed"),
+    ]
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM events", "UPDATE events SET text = 'nothing happened'"])
+def test_history_can_only_grow(ledger: Ledger, statement: str) -> None:
+    ledger.admit(row(), NOW)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger._db.execute(statement)
+
+
+def test_the_cap_counts_the_worst_case_of_open_runs_and_what_was_spent_this_month(ledger: Ledger) -> None:
+    ledger.admit(row("a-261122-aaaaaa", "6"), NOW, monthly_cap=Decimal(10))
+    with pytest.raises(RefusedError, match="monthly cap"):
+        ledger.admit(row("b-261122-bbbbbb", "5"), NOW, monthly_cap=Decimal(10))
+    ledger.admit(row("b-261122-bbbbbb", "4"), NOW, monthly_cap=Decimal(10))
+
+
+def _try_to_admit(path: Path, number: int) -> bool:
+    ledger = Ledger(path)
+    try:
+        ledger.admit(row(f"r{number}-261122-abcdef", "6"), NOW, monthly_cap=Decimal(10))
+    except RefusedError:
+        return False
+    return True
+
+
+def test_of_launches_that_race_under_one_cap_exactly_one_is_admitted(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        admitted = pool.starmap(_try_to_admit, [(path, number) for number in range(4)])
+    assert sum(admitted) == 1
+
+
+def _take_turns(path: Path, number: int) -> int:
+    ledger = Ledger(path)
+    for turn in range(20):
+        ledger.note(RUN, number, "test", "note", "note", str(turn), NOW)
+    return 20
+
+
+def test_writers_at_once_lose_no_event_and_damage_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).admit(row(), NOW)
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        pool.starmap(_take_turns, [(path, number) for number in range(3)])
+    ledger = Ledger(path)
+    ledger.check()
+    assert len(ledger.events(RUN)) == 61
+
+
+def test_money_is_an_interval_until_an_end_was_read(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    mark = Mark("abcd", RUN, 1, NOW)
+    start = NOW.timestamp()
+    ledger.open_allocation(
+        "m-1", mark, Spell(Decimal(3600), 1, start, start + 2, None, None), provider="fake", account="a"
+    )
+    ledger.saw_billing("fake", "m-1", NOW + timedelta(seconds=10), Decimal(7200))
+    interval = ledger.run(RUN).accrued(start + 60)
+    assert (interval.low, interval.high) == (Decimal(16), Decimal(120))
+    ledger.saw_free("fake", "m-1", NOW + timedelta(seconds=12), "gone")
+    assert ledger.run(RUN).accrued(start + 9999).high == Decimal(24)
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be one" * 30, b""])
+def test_a_damaged_ledger_is_told_with_the_next_step(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger.admit(row(), NOW)
+    ledger.close()
+    whole = path.read_bytes()
+    path.write_bytes(damage or whole[: len(whole) // 2])
+    with pytest.raises(LedgerError) as caught:
+        Ledger(path).check()
+    assert "ledger.sqlite" in str(caught.value)
+    assert "gpurun doctor" in caught.value.hint
+
+
+def test_a_ledger_of_a_newer_gpurun_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(LedgerError, match="newer"):
+        Ledger(path)
+
+
+def test_an_unknown_run_is_a_usage_error_that_names_the_command(ledger: Ledger) -> None:
+    with pytest.raises(GpurunError) as caught:
+        ledger.run("nothing")
+    assert "gpurun ps" in caught.value.hint
+
+
+def test_a_stop_is_seen_by_whoever_holds_the_run_and_is_not_overwritten(ledger: Ledger) -> None:
+    ledger.admit(row(), NOW)
+    lease = ledger.acquire(RUN, "a", NOW, nobody)
+    memory = ledger.run(RUN).memory
+    ledger.request_stop(RUN, NOW)
+    assert lease is not None
+    ledger.save(lease, replace(memory, state=State.RUNNING), NOW)
+    assert ledger.run(RUN).memory.stop_requested
