@@ -68,7 +68,9 @@ def _read(path: Path) -> dict[str, object]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint=f"mend it, or begin anew: rm {path}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"{path} can't be read: {error}") from error
+        raise StateError(
+            f"{path} can't be read: {error}", hint="gpurun doctor; another home: export GPURUN_HOME=…"
+        ) from error
 
 
 def _text(value: object) -> str:

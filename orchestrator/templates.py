@@ -187,7 +187,7 @@ def _lay_over(raw: dict[str, Any], sets: Sequence[str]) -> dict[Key, str]:
             parsed = yaml12.scalar(value)
         except yaml.YAMLError as error:
             raise UsageError(
-                f"--set {key}: {explain.show(value)} opens a bracket or a quote that it does not close",
+                f"--set {key}: {explain.show(value)} can't be read: {yaml12.problem(error)}",
                 hint="quote the whole for your shell: --set 'key=[1, 2]'",
             ) from error
         _put(raw, path, parsed, text)

@@ -44,7 +44,10 @@ def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
 
 
 def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(str(loader.construct_scalar(node)))  # 010 is ten: YAML 1.2 has no octals of that spelling
+    text = str(loader.construct_scalar(node))
+    if len(text) > 40:  # Python itself refuses some thousands of digits
+        raise yaml.constructor.ConstructorError(None, None, "the number is too long", node.start_mark)
+    return int(text)  # 010 is ten: YAML 1.2 has no octals of that spelling
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
@@ -64,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     try:
         value, lines = _parse(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_where(error)} is not YAML: {_problem(error)}") from error
+        raise ConfigError(f"{path}{_where(error)} is not YAML: {problem(error)}") from error
     except _TwiceError as error:
         raise ConfigError(
             f"{path} line {error.line}: {error.key} stands twice; the first is in line {error.first}"
@@ -131,8 +134,9 @@ def _where(error: yaml.YAMLError) -> str:
     return f" line {mark.line + 1}" if mark else ""
 
 
-def _problem(error: yaml.YAMLError) -> str:
-    problem = str(getattr(error, "problem", None) or error)
-    if "\\t" in problem:
+def problem(error: yaml.YAMLError) -> str:
+    """Say what PyYAML met, in words for people."""
+    words = str(getattr(error, "problem", None) or error)
+    if "\\t" in words:
         return "a tab stands where blanks must indent"
-    return problem
+    return "a bracket or a quote is not closed" if "stream" in words else words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,8 +36,26 @@ INTERRUPTED = 130  # as shells count SIGINT
 BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 
+class _PipeClosedError(Exception):
+    """The reader went away. click would turn a BrokenPipeError into exit code 1, which here means a failed training."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, not when they are listed."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse; `--help` and `--version` print in here."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError as error:
+            raise _PipeClosedError from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosedError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Name the commands in the order of a run's life."""
@@ -116,7 +134,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         _tell(error.format_message(), hint=_help_hint(error))
         return error.exit_code
-    except (BrokenPipeError, click.exceptions.Exit):
+    except (_PipeClosedError, BrokenPipeError):
         return _pipe_closed()
     return code if isinstance(code, int) else 0
 

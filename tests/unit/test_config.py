@@ -76,7 +76,7 @@ def test_a_flag_that_can_not_be_placed_is_a_usage_error(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["[1, 2", "{a: 1", '"open', "'open"])
 def test_an_open_bracket_or_quote_is_told(value: str) -> None:
-    assert "does not close" in str(refusal("loop", f"layers={value}"))
+    assert "is not closed" in str(refusal("loop", f"layers={value}"))
 
 
 def test_a_nasty_value_arrives_unharmed(nasty: str) -> None:
