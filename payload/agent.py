@@ -42,8 +42,8 @@ class Agent:
         self.job = job
         self.clock = clock
         self.mark = str(job["mark"])
-        if not self.mark:
-            raise ValueError("no mark")
+        if not self.mark or not job["command"]:
+            raise ValueError("no mark, or no command")
         self.command = [sys.executable if part == "{python}" else str(part) for part in job["command"]]
         self.limits = ps.limits_of(job, ps.armed(folder, clock)[1])
         self.grace = max(0.0, ps.number(job.get("grace_seconds")) or 0.0)
@@ -129,9 +129,13 @@ class Agent:
         self.copier.start()
 
     def copy(self, reader: int) -> None:
-        """Read the pipe to its end."""
-        self.output.copy(reader)
-        os.close(reader)
+        """Read the pipe to its end, come what may: a training whose pipe is full hangs."""
+        try:
+            self.output.copy(reader)
+        finally:
+            while os.read(reader, 1 << 16):
+                pass
+            os.close(reader)
 
     def secrets(self) -> Dict[str, str]:
         """Environment of the training that stands in no other file, no argv and no log."""
@@ -352,6 +356,9 @@ def main(argv: List[str]) -> int:
         print("usage: agent.py <folder>", file=sys.stderr)
         return 2
     folder = Path(argv[1]).resolve()
+    job = ps.read_json(folder / "job.json")
+    if job.get("mark"):
+        ps.carry(str(job["mark"]), argv)
     lock = ps.hold(folder / ".agent.lock")
     if lock is None:
         print("agent: another one runs this job", file=sys.stderr)
@@ -361,12 +368,11 @@ def main(argv: List[str]) -> int:
     ps.deaf([signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
     ps.adopt_orphans()
     try:
-        agent = Agent(folder, ps.read_json(folder / "job.json"), ps.Clock())
+        agent = Agent(folder, job, ps.Clock())
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         print(f"agent: job.json is wrong: {error!r}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: setattr(agent, "terminated", True))
-    os.environ["GPURUN_MARK"] = agent.mark
     agent.beat()
     agent.guard()
     agent.run()

@@ -41,8 +41,8 @@ def hash_artifacts(folder: Path, pulse: Callable[[], bool]) -> Tuple[List[Dict[s
     for path in sorted((folder / "artifacts").rglob("*")):
         real = Path(os.path.realpath(path))
         try:
-            if folder not in real.parents or not stat.S_ISREG(os.lstat(real).st_mode):
-                continue  # a folder, a device, or a link that leads outside
+            if folder not in real.parents or real.parent == folder or not stat.S_ISREG(os.lstat(real).st_mode):
+                continue  # a folder, a device, or a link that leads outside or to our own files
             hashed = _hash(real, pulse)
         except OSError as error:
             said.append(f"{path.name} can't be read: {error.strerror}")

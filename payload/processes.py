@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 PROC = Path("/proc")
+FREEZE = 2.0  # seconds that stopping may take before killing begins anyhow
 HAS_PROC = (PROC / "self" / "stat").exists()
 
 
@@ -160,18 +161,36 @@ class Tree:
         self._checked = {p.pid: p.started for p in everyone.values() if p.pid not in carriers}
         return carriers
 
-    def end(self, spare: Set[int], seconds: float = math.inf, each: Callable[[], None] = lambda: None) -> bool:
-        """SIGKILL all but the caller and `spare`, until two looks running find none; False = some would not die."""
-        until, clean = time.monotonic() + seconds, 0
+    def end(
+        self,
+        spare: Set[int],
+        agent: Optional[int] = None,
+        seconds: float = math.inf,
+        each: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """SIGKILL all but the caller and `spare`, until two looks running find none; False = some would not die.
+
+        Stopped first, until a look finds nobody new: what is stopped does not fork, and every child still has the
+        parent by which it is known. The agent is not stopped, so that a guard is left if we die in the midst; it is
+        killed before the others, since it would take the training's death for an accident.
+        """
+        begun, clean = time.monotonic(), 0
+        stopped: Set[Tuple[int, str]] = set()
         while clean < 2:
             others = [p for p in self.find().values() if p.pid != os.getpid() and p.pid not in spare]
-            if others and time.monotonic() > until:
+            if others and time.monotonic() - begun > seconds:
                 return False
-            for process in others:
+            fresh = [p for p in others if p.pid != agent and (p.pid, p.started) not in stopped]
+            if fresh and time.monotonic() - begun < FREEZE:
+                for process in fresh:
+                    send(process, signal.SIGSTOP)
+                    stopped.add((process.pid, process.started))
+                continue
+            for process in sorted(others, key=lambda p: p.pid != agent):
                 send(process, signal.SIGKILL)
             clean = 0 if others else clean + 1
             each()  # reaps: a zombie is nobody, but it keeps its number
-            time.sleep(0.02)
+            time.sleep(0.02 if time.monotonic() - begun < 5.0 else 0.5)
         return True
 
 
@@ -183,6 +202,13 @@ def adopt_orphans() -> bool:
     with contextlib.suppress(OSError, AttributeError):
         return bool(ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) == 0)
     return False
+
+
+def carry(mark: str, argv: List[str]) -> None:
+    """Carry the mark in the environment that others can read: started by hand without it, start over with it."""
+    if os.environ.get("GPURUN_MARK") != mark:
+        env = dict(os.environ, GPURUN_MARK=mark)
+        os.execve(sys.executable, [sys.executable, *argv], env)  # noqa: S606 (no shell is wanted)
 
 
 def deaf(numbers: List[int]) -> None:
@@ -227,7 +253,7 @@ def held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask don't take each other for the holder
     except OSError:
         return True
     else:

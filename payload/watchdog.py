@@ -12,10 +12,12 @@ once it is armed (exit 0) or can't be (exit 1). One per folder: a second one fin
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import processes as ps
 
+HANGS = 10.0  # seconds past the ceiling that the main thread gets before the last resort
 MARGIN = 5.0  # seconds past the deadline that an agent gets to have obeyed
 LEAVE = 10.0  # seconds after result.json until what still runs is ended
 LAST_TICK = 0.1  # seconds between two looks once there is a result: somebody waits for the end
@@ -41,6 +44,7 @@ class Watchdog:
         self.tick = ps.number(arm.get("tick_seconds")) or 1.0
         self.margin = ps.number(arm.get("margin_seconds")) or MARGIN
         self.tree = ps.Tree(self.mark)
+        self.tree.known = listed(folder)  # by the one before us
         self.adopts = False
         self.armed_at, armed = ps.armed(folder, clock)
         self.limits = ps.limits_of(arm, armed)
@@ -173,10 +177,10 @@ class Watchdog:
                 told[0] = self.clock.steady()
                 self.prove("", ending=why)
 
-        self.end_agent()
+        agent = ps.holder(self.folder / ".agent.lock")
         while True:
             try:
-                self.tree.end(set(), each=each)
+                self.tree.end(set(), agent=agent.pid if agent else None, each=each)
             except (OSError, ValueError, MemoryError):  # no handle left to read /proc with: again
                 time.sleep(0.1)
                 continue
@@ -187,12 +191,6 @@ class Watchdog:
         self.found = {}
         self.list_processes()
         self.prove(why)
-
-    def end_agent(self) -> None:
-        """First the agent: it would take the training's death for an accident and start it again."""
-        agent = ps.holder(self.folder / ".agent.lock")
-        if agent and agent.pid in self.tree.find():
-            ps.send(agent, signal.SIGKILL)
 
     # -- words: each may fail on a full disk, and nothing depends on them --
 
@@ -224,9 +222,8 @@ class Watchdog:
             ps.write_json(self.folder / "watchdog.json", proof)
 
 
-def watch(folder: Path, ready: int) -> int:
+def watch(folder: Path, arm: Dict[str, Any], ready: int) -> int:
     """Arm, then look once a second until all is over."""
-    arm = ps.read_json(folder / "arm.json") or ps.read_json(folder / "job.json")
     if not arm.get("mark"):
         print(f"watchdog: {folder} has neither arm.json nor job.json with a mark", file=sys.stderr)
         return 2
@@ -240,13 +237,15 @@ def watch(folder: Path, ready: int) -> int:
         print(f"watchdog: {error}", file=sys.stderr)
         return 2
     dog.adopts = ps.adopt_orphans()
+    threading.Thread(target=last_resort, args=(dog,), daemon=True).start()
     why = ""
     while not why:
         started = time.monotonic()
         try:
             why = dog.look_once()
         except Exception:  # noqa: BLE001 (whatever fails while looking, the time limit must still be judged)
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # nor may a full disk
+                os.write(2, traceback.format_exc()[-2000:].encode() if dog.looks < 1000 else b"")
             why = dog.over()
         if ready >= 0:
             os.write(ready, b"armed")
@@ -256,6 +255,27 @@ def watch(folder: Path, ready: int) -> int:
             dog.doze(started + (dog.tick if dog.result_seen is None else min(dog.tick, LAST_TICK)))
     dog.end(why)
     return 0
+
+
+def last_resort(dog: Watchdog) -> None:
+    """End all by clock and kernel alone: a disk that hangs (a network volume) may hold the main thread for hours."""
+    tree = ps.Tree(dog.mark)
+    while dog.limits.left(dog.limits.ceiling, dog.clock) > -HANGS:
+        time.sleep(1.0)
+    tree.known = dict(dog.tree.known)
+    while True:
+        with contextlib.suppress(OSError, ValueError, MemoryError):
+            tree.end(set(), seconds=5.0)
+        time.sleep(1.0)
+
+
+def listed(folder: Path) -> Dict[int, str]:
+    """Read processes.json; a start time that is not true any more is passed over by who uses it."""
+    try:
+        entries = json.loads((folder / "processes.json").read_bytes())
+        return {int(entry["pid"]): str(entry["started"]) for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def detach(folder: Path) -> int:
@@ -290,10 +310,13 @@ def main(argv: List[str]) -> int:
     folder = Path(argv[-1]).resolve()
     ps.deaf([signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
     ps.deaf([signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP])
+    arm = ps.read_json(folder / "arm.json") or ps.read_json(folder / "job.json")
+    if arm.get("mark"):
+        ps.carry(str(arm["mark"]), argv)
     ready = detach(folder) if "--detach" in argv else -1
     with contextlib.suppress(OSError):  # a leader already: then it has its own session
         os.setsid()
-    return watch(folder, ready)
+    return watch(folder, arm, ready)
 
 
 if __name__ == "__main__":

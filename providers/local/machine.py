@@ -175,6 +175,9 @@ class LocalProvider:
             return Observation(Phase.ABSENT, billing=False, evidence=f"{allocation_id!r} is no mark of gpurun's")
         folder = self._folder(mark)
         self._must_be_here(folder)
+        if processes.held(folder / ".watchdog.lock"):  # the cheap look, for the many while it runs
+            evidence = f"the watchdog of {allocation_id} lives: its lock is held"
+            return Observation(self._phase(folder), billing=True, evidence=evidence, price=Decimal(0))
         everyone = processes.living()
         ours = processes.of_job(everyone, allocation_id, processes.listed(folder))
         if ours:

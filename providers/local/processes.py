@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import psutil
 
 _PROC = Path("/proc")
+_FREEZE_SECONDS = 2.0  # that stopping may take before killing begins anyhow
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Living:
 
 def living() -> dict[int, Living]:
     """Look at every living process of this computer."""
+    if sys.platform.startswith("linux"):
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()[:8]
+        looks = (_look_up(int(path.name), boot) for path in _PROC.iterdir() if path.name.isdigit())
+        return {one.pid: one for one in looks if one is not None}
     import psutil
 
     found = {}
@@ -74,16 +79,39 @@ def listed(folder: Path) -> list[tuple[int, str]]:
 
 
 def end(mark: str, folder: Path, seconds: float) -> list[Living]:
-    """End all of a job's processes by force, until two looks running find none; gives those that would not die."""
-    until, clean = time.monotonic() + seconds, 0
+    """End all of a job's processes by force, until two looks running find none; gives those that would not die.
+
+    Stopped first, until a look finds nobody new: what is stopped does not fork, and every child still has the parent
+    by which it is known. Watchdog and agent are not stopped, so that the job is guarded if we die in the midst.
+    """
+    begun, clean = time.monotonic(), 0
+    known = listed(folder)
+    stopped: set[Living] = set()
     while True:
-        left = of_job(living(), mark, listed(folder))
+        left = of_job(living(), mark, known)
+        known = [*listed(folder), *((one.pid, one.started) for one in left)]
         clean = 0 if left else clean + 1
-        if clean == 2 or (left and time.monotonic() > until):
+        if clean == 2 or (left and time.monotonic() - begun > seconds):
             return left
+        guards = {_holder(folder / name) for name in (".watchdog.lock", ".agent.lock")}
+        fresh = [one for one in left if one not in stopped and (one.pid, one.started) not in guards]
+        if fresh and time.monotonic() - begun < _FREEZE_SECONDS:
+            for one in fresh:
+                _send(one, signal.SIGSTOP)
+            stopped.update(fresh)
+            continue
         for one in left:
-            _kill(one)
+            _send(one, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _holder(lock: Path) -> tuple[int, str]:
+    """Read who wrote itself into a lock; it counts only together with its start time."""
+    try:
+        pid, started = lock.read_text().split()
+        return int(pid), started
+    except (OSError, ValueError):
+        return 0, ""
 
 
 def held(lock: Path) -> bool:
@@ -93,7 +121,7 @@ def held(lock: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask don't take each other for the holder
     except OSError:
         return True
     else:
@@ -117,6 +145,24 @@ def born(pid: int) -> float:
         return 0.0
 
 
+def _look_up(pid: int, boot: str) -> Living | None:
+    """Look at one process by /proc; None = gone or dead."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    try:
+        variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        variables = []  # another user's: it may be ours by descent all the same
+    if len(fields) < 20 or (fields[0] in {b"Z", b"X"} and int(fields[17]) < 2):
+        return None  # dead; a dead leader whose other threads live on still is a process
+    carried = next((one for one in variables if one.startswith(b"GPURUN_MARK=")), b"=").partition(b"=")[2]
+    return Living(
+        pid, int(fields[1]), int(fields[3]), f"{boot}:{fields[19].decode()}", carried.decode(errors="replace")
+    )
+
+
 def _look(process: psutil.Process) -> Living | None:
     import psutil
 
@@ -138,20 +184,20 @@ def _started(process: psutil.Process) -> str:
     return f"{boot}:{(_PROC / str(process.pid) / 'stat').read_bytes().rpartition(b')')[2].split()[19].decode()}"
 
 
-def _kill(one: Living) -> None:
-    """SIGKILL that very process, not a later one with its number."""
+def _send(one: Living, number: signal.Signals) -> None:
+    """Signal that very process, not a later one with its number."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
         if not hasattr(os, "pidfd_open"):
             process = psutil.Process(one.pid)
             if _started(process) == one.started:
-                process.kill()
+                process.send_signal(number)
             return
         handle = os.pidfd_open(one.pid)
         try:
             # Bound to whoever has the number now: once the start time agrees, it can't change hands under us.
             if _started(psutil.Process(one.pid)) == one.started:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)

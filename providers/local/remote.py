@@ -70,7 +70,10 @@ class LocalRemote:
         """Two controllers may start at once, the one of them waking late."""
         handle = os.open(self._folder / ".start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StartError("another gpurun is starting this job right now") from error
             yield
         finally:
             os.close(handle)

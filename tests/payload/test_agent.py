@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from boxes import PATIENCE, SAVES, STRAYS, steps, until
@@ -211,10 +212,24 @@ def test_a_second_agent_leaves_the_first_one_alone(box):
     assert each.result()["restarts"] == 0
 
 
+def test_an_agent_started_by_hand_carries_the_mark_for_all_to_see(box):
+    each = box()
+    each.put("job.json", {**each.job, "command": ["{python}", "-S", "-c", steps(more=SAVES), each.token]})
+    argv = [sys.executable, each.folder / "payload" / "agent.py", each.folder]
+    agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    each.step(1)
+    assert f"GPURUN_MARK={each.mark}".encode() in Path(f"/proc/{agent.pid}/environ").read_bytes().split(b"\0")
+    until(lambda: each.read("watchdog.json"), "its own watchdog")
+    each.put("order.json", {"id": 1, "kind": "stop"})
+    agent.wait(PATIENCE)
+    assert each.result()["reason"] == "stopped"
+
+
 def test_nothing_that_a_training_leaves_behind_outlives_it(box):
     each = box().go(STRAYS)
+    until(lambda: each.read("result.json"), "the result")
+    assert [line for line in each.living().values() if "agent.py" not in line and "watchdog.py" not in line] == []
     assert each.result()["reason"] == "completed"
-    assert each.living() == {}
 
 
 # ── what it prints ────────────────────────────────────────────────────────────────────────────────────────────────

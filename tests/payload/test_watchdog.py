@@ -136,6 +136,21 @@ def test_a_disk_that_takes_nothing_does_not_keep_it_from_ending(box):
     assert 0 <= time.time() - each.limits["ceiling"] < 2
 
 
+def test_a_disk_that_hangs_does_not_keep_it_from_ending(box):
+    """Reads of an order that never comes (a pipe nobody writes to) stand for a network volume that is away."""
+    each = box(deadline=2, grace_seconds=0.1)
+    script = each.folder / "payload" / "watchdog.py"
+    script.write_text(script.read_text().replace("HANGS = 10.0", "HANGS = 0.5"))
+    each.go(steps(more=DEAF))
+    each.step(1)
+    os.mkfifo(each.folder / "order.json")
+    until(lambda: len(each.living()) == 1, "only the watchdog is left, waiting")
+    assert 0 <= time.time() - each.limits["ceiling"] < 5
+    (each.folder / "order.json").rename(each.folder / "pipe")
+    (each.folder / "pipe").write_text("{}")
+    each.silence()
+
+
 def test_every_process_is_listed_with_its_start_time(box):
     each = box().go(STRAYS + "\ntime.sleep(99)")
     until(lambda: len(each.living()) == 7, "the whole tree")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from providers.errors import UsageError
-from providers.local import LocalProvider, payload_python
+from providers.local import LocalProvider, payload_python, processes
 from providers.local.python import python_for
 from providers.table import open_provider
 
@@ -102,6 +102,10 @@ def test_only_our_own_trainings_need_torch(home):
     assert python_for(("sh", "-c", "true"), home) == Path(sys.executable)
     with pytest.raises(UsageError):
         python_for(("{python}", "payload/train_sft.py", "config.json"), home)
+
+
+def test_no_mark_is_nobody_s_mark():
+    assert processes.of_job(processes.living(), "", []) == []
 
 
 def test_a_provider_is_opened_by_name_and_a_typo_gets_a_suggestion(home):
