@@ -39,18 +39,26 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
         raise UsageError(f"{run.path.name} has no artifacts yet", hint=f"gpurun wait {run.path.name}")
     names, total = [], 0
     for entry in listed:
-        name, sha256 = str(entry["name"]), str(entry["sha256"])
-        relative = Path(name).relative_to("artifacts")
-        if ".." in relative.parts:
-            raise IntegrityError(f"result.json names {name!r}, which leads out of the artifacts")
+        relative, sha256 = _trusted(entry)
         try:
-            total += _copy(run.path / name, dest / relative, sha256)
+            total += _copy(run.artifacts / relative, dest / relative, sha256)
         except OSError as error:
             raise StateError(
                 f"{dest / relative} can't be written: {error.strerror}", hint="gpurun pull --to FOLDER"
             ) from error
         names.append(relative.as_posix())
     return Pulled(dest, tuple(names), total)
+
+
+def _trusted(entry: object) -> tuple[Path, str]:
+    """Take name and sha256 out of an entry of result.json: a machine's word, so it may say anything."""
+    name, sha256 = (entry.get("name"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(sha256, str):
+        raise IntegrityError(f"result.json lists {entry!r}, which is no artifact")
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or path.parts[:1] != ("artifacts",) or len(path.parts) < 2:
+        raise IntegrityError(f"result.json names {name!r}, which is no file in artifacts/")
+    return Path(*path.parts[1:]), sha256
 
 
 def _copy(source: Path, target: Path, sha256: str) -> int:
