@@ -106,6 +106,7 @@ def _payload(home: Home) -> Check:
 
     name = "payload"
     try:
+        settings_file.export_python(home.root / settings_file.NAME)
         python = payload_python(home.root)
         done = subprocess.run(
             [python, "-c", _VERSIONS, *PACKAGES], capture_output=True, text=True, timeout=60, check=True

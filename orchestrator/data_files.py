@@ -44,8 +44,10 @@ class DataFile:
     value: str  # what that key says on the machine: the file's name, or its folder's
 
 
-def collect(training: Training, base: Base, origin: Origin) -> tuple[DataFile, ...]:
+def collect(training: Training, base: Base, origin: Origin, shared: Path) -> tuple[DataFile, ...]:
     """Find every file that the settings name and look into the data.
+
+    What is not there is looked for under `shared`, where gpurun's own data lie: a copied template still finds them.
 
     Raises:
         ConfigError: a file is missing, empty, unreadable, or a row lacks its field; the message names file and row.
@@ -53,7 +55,8 @@ def collect(training: Training, base: Base, origin: Origin) -> tuple[DataFile, .
     names: dict[str, Path] = {}
     files: list[DataFile] = []
     for setting, value, data, step in _mentions(training):
-        path = _local(value, base(setting), is_data=data is not None, where=origin(setting))
+        roots = (base(setting), shared)
+        path = _local(value, roots, is_data=data is not None, where=origin(setting))
         if path is None:
             continue
         if data is not None:
@@ -98,13 +101,14 @@ def _absolute(value: str, base: Path) -> Path:
     return (base / Path(value).expanduser()).absolute()
 
 
-def _local(value: str, base: Path, *, is_data: bool, where: str) -> Path | None:
+def _local(value: str, roots: tuple[Path, ...], *, is_data: bool, where: str) -> Path | None:
     """Tell a path from a hub name."""
-    path = _absolute(value, base)
     looks = value.startswith((".", "/", "~")) or (is_data and value.lower().endswith(SUFFIXES))
+    path = _absolute(value, roots[0])
     try:
-        if path.exists() and (looks or is_data or path.is_dir()):
-            return path
+        for found in (_absolute(value, root) for root in roots):
+            if found.exists() and (looks or is_data or found.is_dir()):
+                return found
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise ConfigError(f"{where}: {explain.show(value)} can't be a file: {error}") from error
     if looks or not _HUB_NAME.fullmatch(value):

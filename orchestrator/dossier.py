@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
-from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, size, table
+from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, rfc3339, size, table
 from orchestrator.screens import run_json
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Dossier:
             "plan": self.plan,
             "status": self.status,
             "result": self.result,
-            "events": list(self.events),
+            "events": [{**asdict(event), "time": rfc3339(event.time)} for event in self.events],
             "files": [{"name": name, "size": count} for name, count in self.files],
         }
 

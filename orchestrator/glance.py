@@ -157,8 +157,10 @@ def tend(home: Home, found: Sequence[Run], now: float) -> list[str]:
     """Start a controller for every unfinished run that nobody holds; gives their ids."""
     alone = [run.run_id for run in found if not run.is_done and not run.held(now)]
     if alone:
+        from orchestrator import settings_file
         from orchestrator.processes import spawn_controller
 
+        settings_file.export_python(home.root / settings_file.NAME)
         for run_id in alone:
             spawn_controller(home, run_id)
     return alone

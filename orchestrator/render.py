@@ -135,6 +135,11 @@ def moment(epoch_seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch_seconds))
 
 
+def rfc3339(epoch_seconds: float | None) -> str | None:
+    """`2026-11-22T14:32:05Z`, for programs; None stays None."""
+    return moment(epoch_seconds).replace(" UTC", "Z").replace(" ", "T") or None
+
+
 def ago(seconds: float) -> str:
     """`just now`, `42 s ago`, `6 h ago`: one unit is enough for the past."""
     if seconds < 2:

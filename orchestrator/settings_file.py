@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from decimal import Decimal, InvalidOperation
@@ -33,7 +34,7 @@ class Key(NamedTuple):
 
 KEYS = {
     "provider": Key("text", "where to launch without --provider"),
-    "python": Key("path", "the Python with torch that trains on local"),
+    "python": Key("path", "trains on local where gpurun's own has no torch"),
     "max-hours": Key("hours", "the deadline where a template sets none"),
     "max-cost": Key("dollars", "the most that one run may cost, USD"),
     "max-idle": Key("minutes", "minutes without a step that mean hung"),
@@ -167,6 +168,14 @@ def _write(path: Path, values: Mapping[str, object]) -> None:
         write_aside(path, "".join(lines).encode())
     except OSError as error:
         raise StateError(f"{path} can't be written: {error.strerror}", hint="gpurun doctor") from error
+
+
+def export_python(path: Path) -> None:
+    """Let controllers started from here know the user's Python for trainings; the environment wins."""
+    if "GPURUN_PYTHON" not in os.environ:
+        python = _read(path).get("python")
+        if isinstance(python, str):
+            os.environ["GPURUN_PYTHON"] = python
 
 
 def _toml(value: object) -> str:

@@ -62,13 +62,15 @@ def load(
     wanted: str,
     sets: Sequence[str] = (),
     *,
+    flags: Mapping[str, tuple[Key, object]] | None = None,
     defaults: Mapping[Key, object] | None = None,
     own: Path | None = None,
     cwd: Path | None = None,
 ) -> Template:
     """Read a template by name or path with its overrides.
 
-    `defaults` are the user's, for what the template leaves open; `own` is the user's folder of templates.
+    `flags` are limits by the name of their flag; `defaults` are the user's, for what the template leaves open;
+    `own` is the user's folder of templates.
 
     Raises:
         ConfigError: no such template; a key, a value or a data file is wrong.
@@ -78,6 +80,9 @@ def load(
     raw, lines = yaml12.read(source)
     _lay_under(raw, defaults or {})
     from_flag = _lay_over(raw, sets)
+    for flag, (path, value) in (flags or {}).items():
+        _put(raw, path, yaml12.scalar(value) if isinstance(value, str) else value, flag)
+        from_flag[path] = flag
 
     def origin(path: Key) -> str:
         return _origin(path, source, lines, from_flag)
@@ -91,7 +96,7 @@ def load(
     def base(path: Key) -> Path:
         return here if _flag_of(path, from_flag) else source.parent
 
-    files = data_files.collect(settings.training, base, origin)
+    files = data_files.collect(settings.training, base, origin, shared=builtin_folder())
     return Template(
         settings=settings,
         source=source,
@@ -191,7 +196,7 @@ def _lay_over(raw: dict[str, Any], sets: Sequence[str]) -> dict[Key, str]:
                 hint="quote the whole for your shell: --set 'key=[1, 2]'",
             ) from error
         _put(raw, path, parsed, text)
-        from_flag[path] = key
+        from_flag[path] = f"--set {key}"
     return from_flag
 
 
@@ -244,13 +249,13 @@ def _put(raw: dict[str, Any], path: Key, value: object, text: str) -> None:
 
 
 def _flag_of(path: Key, from_flag: Mapping[Key, str]) -> str:
-    """Give the `--set` key that a place came from, the place itself or one above it."""
+    """Give the flag that a place came from, the place itself or one above it."""
     return next((from_flag[path[:end]] for end in range(len(path), 0, -1) if path[:end] in from_flag), "")
 
 
 def _origin(path: Key, source: Path, lines: Mapping[Key, int], from_flag: Mapping[Key, str]) -> str:
     flag = _flag_of(path, from_flag)
     if flag:
-        return f"--set {flag}"
+        return flag
     line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), 0)
     return f"{source.name} line {line}" if line else source.name

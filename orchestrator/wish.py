@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.settings_file import Value
     from orchestrator.yaml12 import Key
 
-_DEFAULTS: dict[str, Key] = {
+_LIMITS: dict[str, Key] = {
     "max-hours": ("limits", "max_hours"),
     "max-cost": ("limits", "max_cost"),
     "max-idle": ("limits", "max_idle_minutes"),
@@ -38,6 +38,16 @@ class Wish:
     provider: str | None
     gpu: str | None
     sets: tuple[str, ...]
+    max_hours: str | None = None
+    max_cost: str | None = None
+    max_idle: str | None = None
+    accept_risk: bool = False
+
+    def flags(self) -> dict[str, tuple[Key, object]]:
+        """Name the limits that were given as flags."""
+        given: dict[str, object] = {"max-hours": self.max_hours, "max-cost": self.max_cost, "max-idle": self.max_idle}
+        given["accept-risk"] = self.accept_risk or None
+        return {f"--{name}": (_LIMITS[name], value) for name, value in given.items() if value is not None}
 
 
 class Planned:
@@ -77,9 +87,10 @@ def planned(home: Home, wish: Wish) -> Iterator[Planned]:
     from providers.table import open_provider
 
     defaults = settings_file.load(home.root / settings_file.NAME)
-    under = {place: value for key, place in _DEFAULTS.items() if (value := defaults.get(key)) is not None}
-    template = templates.load(wish.template, wish.sets, defaults=under, own=home.root / "templates")
+    under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
+    template = templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=under, own=home.root / "templates")
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
+    settings_file.export_python(home.root / settings_file.NAME)
     provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
     home.ensure()
     ledger = Ledger(home.ledger)

@@ -136,7 +136,26 @@ def run(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (_PipeClosedError, BrokenPipeError):
         return _pipe_closed()
+    except OSError as error:
+        _tell(f"{error.filename or 'the system'}: {error.strerror or error}", hint="gpurun doctor")
+        return GpurunError.exit_code
+    except Exception as error:  # noqa: BLE001 (a bug of ours must not look like a failed training: that is exit code 1)
+        return _bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    """Tell a bug of ours: what it was, that runs go on without this command, and where the whole story is."""
+    if os.environ.get("GPURUN_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    _tell(
+        f"a bug of gpurun's: {type(error).__name__}: {error}",
+        more="a run that is under way goes on without this command: gpurun ps",
+        hint="the same command after: export GPURUN_TRACEBACK=1",
+    )
+    return GpurunError.exit_code
 
 
 def _help_hint(error: click.ClickException) -> str:

@@ -53,8 +53,8 @@ def launch(
     from orchestrator import wish
 
     home = Home.default()
-    flags = _as_sets(max_hours, max_cost, max_idle, accept_risk=accept_risk)
-    with wish.planned(home, wish.Wish(template, provider, gpu, (*sets, *flags))) as plan:
+    wanted = wish.Wish(template, provider, gpu, sets, max_hours, max_cost, max_idle, accept_risk)
+    with wish.planned(home, wanted) as plan:
         show_plan(plan.plan, plan.limits, as_json=as_json, as_data=dry_run)
         if dry_run:
             return 0
@@ -67,15 +67,6 @@ def launch(
 
 
 NOT_WANTED = 6  # as a run that was stopped: nothing was launched, because the user said so
-
-
-def _as_sets(
-    max_hours: str | None, max_cost: str | None, max_idle: str | None, *, accept_risk: bool
-) -> tuple[str, ...]:
-    """Spell the limits given as flags as the `--set` that they are short for."""
-    flags = {"max_hours": max_hours, "max_cost": max_cost, "max_idle_minutes": max_idle}
-    sets = [f"limits.{key}={value}" for key, value in flags.items() if value is not None]
-    return (*sets, "limits.accept_risk=true") if accept_risk else tuple(sets)
 
 
 def show_plan(plan: dict[str, Any], limits: dict[str, Any], *, as_json: bool, as_data: bool) -> None:

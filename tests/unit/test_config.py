@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -266,3 +267,19 @@ def test_a_file_that_can_not_be_read_is_an_error_of_the_home(config: Path) -> No
 def test_the_home_made_for_the_file_is_the_users_alone(config: Path) -> None:
     settings_file.set_value(config, "max-hours", "2")
     assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
+
+
+def test_the_users_python_reaches_controllers_unless_the_environment_names_one(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GPURUN_PYTHON", raising=False)
+    settings_file.export_python(config)
+    assert "GPURUN_PYTHON" not in os.environ
+    (tmp_path / "python").write_text("")
+    settings_file.set_value(config, "python", str(tmp_path / "python"))
+    monkeypatch.setenv("GPURUN_PYTHON", "mine")
+    settings_file.export_python(config)
+    assert os.environ["GPURUN_PYTHON"] == "mine"
+    monkeypatch.delenv("GPURUN_PYTHON")
+    settings_file.export_python(config)
+    assert os.environ["GPURUN_PYTHON"] == str(tmp_path / "python")

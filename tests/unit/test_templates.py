@@ -242,6 +242,11 @@ def test_template_paths_start_at_the_template_and_flag_paths_at_the_working_fold
     assert templates.load(path, ["data.train=rows.jsonl"], cwd=here).files[0].path == here / "rows.jsonl"
 
 
+def test_a_copied_template_still_finds_the_data_that_come_with_gpurun(tmp_path: Path) -> None:
+    copy = written(tmp_path, templates.find("demo").read_text(encoding="utf-8"))
+    assert templates.load(copy).files == templates.load("demo").files
+
+
 def test_two_files_of_one_name_stay_apart(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
