@@ -45,9 +45,7 @@ class Check:
 
 def all_checks(home: Home) -> Iterator[Check]:
     """Look at everything; a check that fails does not hide the others."""
-    from importlib.metadata import version
-
-    yield Check("gpurun", "ok", f"{version('gpurun')} on Python {platform.python_version()}, {platform.system()}")
+    yield Check("gpurun", "ok", f"{own_version()} on Python {platform.python_version()}, {platform.system()}")
     writable = _home(home)
     yield writable
     if writable.verdict == "ok":
@@ -58,6 +56,16 @@ def all_checks(home: Home) -> Iterator[Check]:
     yield Check("provider local", "ok", "needs no account and no key")
     if writable.verdict == "ok":
         yield from _unfinished(home)
+
+
+def own_version() -> str:
+    """Give gpurun's own version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gpurun")
+    except PackageNotFoundError:
+        return "from a source folder, not installed"
 
 
 def _home(home: Home) -> Check:

@@ -1,4 +1,4 @@
-"""What a person reads about a run: the list, one run, its end. Text out of values; no clock, no disk, no terminal."""
+"""What a person reads about a run: the list, the plan, its end. Text out of values; no clock, no terminal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from orchestrator.render import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from orchestrator.glance import Run
+    from orchestrator.home import RunFolder
 
 STALE_SECONDS = 60.0  # a running run that nobody looked at for this long is not called running
 
@@ -98,7 +100,7 @@ def run_json(run: Run, folder: object) -> dict[str, Any]:
     }
 
 
-def ending(run: Run, result: Mapping[str, Any], folder: object, checkpoint: object = None) -> str:
+def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None = None) -> str:
     """The last words of a run: outcome, figures, where the files lie, and on whose word nothing bills."""
     metrics = result.get("metrics")
     listed = result.get("artifacts")
@@ -106,15 +108,16 @@ def ending(run: Run, result: Mapping[str, Any], folder: object, checkpoint: obje
     total = sum(file["size"] for file in artifacts if isinstance(file.get("size"), int))
     many = f"{len(artifacts)} file{'' if len(artifacts) == 1 else 's'}, {size(total)}"
     detail = "" if run.reason == "completed" else clean(run.detail)
+    has_log = folder.log.exists()
     return facts(
         [
             ("run", run.run_id),
             ("outcome", f"{run.outcome or 'not over'}: {run.reason or run.state}"),
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
-            ("artifacts", f"{folder}/artifacts\n({many})" if artifacts else "none"),
+            ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),
             ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
-            ("log", "" if run.reason == "completed" else f"gpurun logs {run.run_id}"),
+            ("log", f"gpurun logs {run.run_id}" if run.reason != "completed" and has_log else ""),
             ("wall time", duration((run.ended or run.created) - run.created) if run.ended else ""),
             ("cost", money_range(run.low, run.high)),
             ("billing", _billing(run)),

@@ -91,9 +91,9 @@ class LazyGroup(click.Group):
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's signature)
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from orchestrator.checks import own_version
 
-        click.echo(f"gpurun {version('gpurun')}")
+        click.echo(f"gpurun {own_version()}")
         ctx.exit()
 
 

@@ -76,7 +76,7 @@ def tell_end(home: Home, watched: Watched, *, as_json: bool) -> int:
 
         folder = home.run(watched.run.run_id)
         checkpoint = newest_checkpoint(folder.checkpoints)
-        click.echo(screens.ending(watched.run, read_json(folder.result) or {}, folder.path, checkpoint))
+        click.echo(screens.ending(watched.run, read_json(folder.result) or {}, folder, checkpoint))
     return exit_code_of(watched.run)
 
 

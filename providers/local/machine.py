@@ -102,7 +102,13 @@ class LocalProvider:
         ]
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:  # noqa: ARG002 (the contract's shape)
-        """The watchdog: it ends all processes by itself, whatever becomes of the controller."""
+        """The watchdog: it ends all processes by itself, whatever becomes of the controller.
+
+        Raises:
+            UsageError: no Python here can run the job; said while it is planned, not once it is launched.
+        """
+        if self._python is None:
+            python_for(job.command, self._root.parent)
         evidence = "starts with the job; ends its processes at the ceiling"
         return [Holder("watchdog", Place.MACHINE, Proof.UNPROVEN, True, 2, evidence)]  # noqa: FBT003 (extendable, seconds)
 
