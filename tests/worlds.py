@@ -118,7 +118,7 @@ class World:
         lease = self.ledger.acquire(RUN, f"host:{self.controllers}:1", self.clock(), lambda _holder: False)
         return Controller(self.home, ledger, Brittle(self.cloud, self.killer), lease, clock=self.clock)
 
-    def drive(self, *, until: Callable[[], bool] | None = None, most_seconds: float = 3600 * 3) -> None:
+    def drive(self, *, until: Callable[[], bool] | None = None, most_seconds: float = 7200) -> None:
         """Tick controllers, a new one after each kill, until the run is done (or `until` holds)."""
         controller = None
         while (self.clock() - START).total_seconds() < most_seconds:

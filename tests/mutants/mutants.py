@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTROLLER = ("tests/unit/test_controller.py",)
-LIFE = ("tests/unit/test_controller.py", "tests/props")
+LIFE = ("tests/unit/test_controller.py",)  # the laws of tests/props catch them too, only later
+AGENT = ("tests/payload/test_agent.py",)
+WATCHDOG = ("tests/payload/test_watchdog.py",)
+LOCAL = ("tests/contract/test_local_jobs.py", "tests/contract/test_contract.py")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Mutant:
 
 _LIFE = "orchestrator/lifecycle.py"
 _LOOP = "orchestrator/controller.py"
+_AGENT = "payload/agent.py"
+_DOG = "payload/watchdog.py"
 
 MUTANTS = (
     Mutant("deadline ignored", _LIFE, "    if now >= rules.deadline:\n        return Reason.DEADLINE\n", "", LIFE),
@@ -129,5 +133,96 @@ MUTANTS = (
         "            offset = _size(self._folder.log) - base\n",
         "            offset = _size(self._folder.log)\n",
         LIFE,
+    ),
+    Mutant(
+        "a file that is not the manifest's is kept",
+        "providers/local/remote.py",
+        "        if found != digest:\n",
+        "        if found == digest + digest:\n",
+        LOCAL,
+    ),
+    Mutant(
+        "terminate believes itself",
+        "providers/local/processes.py",
+        "            _send(one, signal.SIGKILL)\n",
+        "            _send(one, signal.SIGCONT)\n",
+        LOCAL,
+    ),
+    Mutant(
+        "agent: the deadline does not save",
+        _AGENT,
+        '            self.stop("deadline", self.grace)\n',
+        "            pass\n",
+        AGENT,
+    ),
+    Mutant(
+        "agent: one that will not leave is not killed",
+        _AGENT,
+        "        if now >= self.kill_at or self.time_left(self.late) <= 0:\n",
+        "        if self.time_left(-60.0) <= 0:\n",
+        AGENT,
+    ),
+    Mutant(
+        "agent: output counts as progress",
+        _AGENT,
+        "        self.idle = 0.0 if self.output.moves != self.moves else",
+        "        self.idle = 0.0 if time.time() else",
+        AGENT,
+    ),
+    Mutant(
+        "agent: a loss that is not finite goes on",
+        _AGENT,
+        "        if self.output.diverged:\n",
+        "        if self.output is None:\n",
+        AGENT,
+    ),
+    Mutant(
+        "agent: started again for ever",
+        _AGENT,
+        "        moved = self.restarts == 0 or self.output.ever > self.step_at_restart\n",
+        "        moved = True\n",
+        AGENT,
+    ),
+    Mutant(
+        "agent: a training's daemons outlive it",
+        _AGENT,
+        "        self.kill()\n        if self.copier",
+        "        if self.copier",
+        AGENT,
+    ),
+    Mutant(
+        "agent: a dead watchdog is not replaced",
+        _AGENT,
+        "        elif now - self.guarded > 2 * self.tick:\n",
+        "        elif now - self.guarded > 2e9 * self.tick:\n",
+        WATCHDOG,
+    ),
+    Mutant(
+        "watchdog: the ceiling is ignored",
+        _DOG,
+        "        if self.limits.left(self.limits.ceiling, self.clock) <= 0:\n",
+        "        if self.limits.left(self.limits.ceiling, self.clock) <= -600:\n",
+        WATCHDOG,
+    ),
+    Mutant(
+        "watchdog: a dead agent is not noticed",
+        _DOG,
+        "        return f\"the agent is gone without a result ({self.agent_end or 'seen dead by a later watchdog'})\"\n",
+        '        return ""\n',
+        WATCHDOG,
+    ),
+    Mutant(
+        "a clock set back lengthens a job",
+        "payload/processes.py",
+        "        return min(moment - clock.wall(), self.armed + self.max_seconds - (self.ceiling - moment) - clock.steady())\n",
+        "        return moment - clock.wall()\n",
+        WATCHDOG,
+    ),
+    Mutant(
+        "watchdog: ended by signals of others",
+        _DOG,
+        "    ps.deaf([signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])\n",
+        "    ps.deaf([signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])\n",
+        WATCHDOG,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -79,6 +80,17 @@ def test_a_launch_that_never_arrived_is_settled_before_the_next_attempt(world: W
     assert world.memory.reason is Reason.COMPLETED
     assert world.memory.attempt == 2
     assert (world.cloud.machines["m-1"].since - START).total_seconds() >= world.cloud.traits.list_lag_seconds
+
+
+def test_a_launch_that_was_never_found_may_have_billed_and_the_ledger_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path, hours=72 / 3600)
+    world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=60.0)
+    world.cloud.faults["launch"].append("lost_reply")
+    world.cloud.faults["find"].extend(["unreachable", "", "unreachable", "unreachable"])
+    world.drive()
+    assert world.cloud.dollars() > 0
+    assert world.memory.allocation_id == ""
+    world.check_ended()
 
 
 def test_one_launch_that_made_two_ends_both_and_tries_again(world: World) -> None:
