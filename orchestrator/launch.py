@@ -110,7 +110,7 @@ def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decim
     Raises:
         RefusedError: the monthly cap; nothing was entered.
     """
-    waited = max((now - prepared.plan.launched), timedelta(0)).total_seconds()
+    waited = int(max((now - prepared.plan.launched), timedelta(0)).total_seconds())
     row = replace(
         prepared.row,
         created=now.timestamp(),
