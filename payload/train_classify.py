@@ -115,7 +115,7 @@ def main():
             for ids, mask, number in zip(coded["input_ids"], coded["attention_mask"], labels, strict=True)
         ]
 
-    train_set, eval_set = encode(rows), encode(held_out)
+    train_set, eval_set = encode(rows), encode(held_out) if held_out else []
 
     class ClassTrainer(Trainer):
         """Trainer whose steps hold rows of similar length, in an order that a resumed run repeats."""

@@ -44,7 +44,7 @@ _PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}
 _PASSED |= {name for way in ("no_proxy", "http_proxy", "https_proxy") for name in (way, way.upper())}
 _PASSED_PREFIXES = (
     *("LC_", "XDG_", "CUDA_", "NVIDIA_", "HF_HUB_", "HF_DATASETS_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_"),
-    *("TORCH", "OMP_", "MKL_", "OPENBLAS_", "GPURUN_"),
+    *("TORCH", "OMP_", "MKL_", "OPENBLAS_", "GPURUN_", "PIP_"),  # PIP_: weights may come as a package
 )
 _ARM_SECONDS = 20.0  # a Python that takes longer to start is called unclear
 _DIE_SECONDS = 10.0  # SIGKILL takes milliseconds; what lives after this hangs in the kernel

@@ -36,7 +36,7 @@ def write(path: Path, some: list[dict]) -> Path:
 
 
 def make_models(folder: Path) -> None:
-    """Make bert/, llama/ and chat/ (a llama with a chat template): 2 layers of 64, the block that bitsandbytes packs."""
+    """Make bert/, llama/ and chat/ (a llama with a chat template): 2 layers of 64, the least bitsandbytes packs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch
