@@ -40,20 +40,22 @@ class Watched:
 
     @property
     def run_id(self) -> str:
+        """The run's id, as soon as its folder is there."""
         runs = list((self.home / "runs").glob("loop-*")) if (self.home / "runs").is_dir() else []
         return runs[0].name if runs else ""
 
     def ledger(self, column: str) -> Any:
-        """Read one column of the run; None while there is none."""
+        """Read one column of the run; None while there is none. Reads the file itself: no code of ours is trusted."""
         path = self.home / "ledger.sqlite"
         if not path.exists():
             return None
         try:
             with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-                row = db.execute(f"SELECT {column} FROM runs").fetchone()
+                db.row_factory = sqlite3.Row
+                row = db.execute("SELECT * FROM runs").fetchone()
         except sqlite3.Error:
             return None
-        return row[0] if row else None
+        return row[column] if row else None
 
     def pids(self, target: str) -> list[int]:
         """Find the processes of a role right now."""
@@ -79,7 +81,8 @@ def marked(run_id: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if run_id and run_id in process.environ().get("GPURUN_MARK", "") and process.status() != psutil.STATUS_ZOMBIE:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and run_id and run_id in process.environ().get("GPURUN_MARK", ""):
                 found.append(process)
         except psutil.Error:
             continue

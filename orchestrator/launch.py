@@ -160,10 +160,4 @@ def _row(
         worst=worst(offer.price, (times.ceiling - now).total_seconds(), provider.traits.billing_step_seconds),
         plan={},
         memory=Memory(),
-        seen=None,
-        ended=None,
-        lease_holder=None,
-        lease_epoch=0,
-        lease_until=None,
-        spells=(),
     )

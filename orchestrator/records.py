@@ -29,12 +29,12 @@ class RunRow:
     worst: Decimal
     plan: dict[str, Any]
     memory: Memory
-    seen: float | None
-    ended: float | None
-    lease_holder: str | None
-    lease_epoch: int
-    lease_until: float | None
-    spells: tuple[Spell, ...]
+    seen: float | None = None
+    ended: float | None = None
+    lease_holder: str | None = None
+    lease_epoch: int = 0
+    lease_until: float | None = None
+    spells: tuple[Spell, ...] = ()
 
     def accrued(self, now: float) -> Interval:
         """What it cost by `now`."""

@@ -1,4 +1,4 @@
-"""Any history ends once, with nothing billing: random faults, kills, stops, deaths and lags on the shipped controller."""
+"""Any history ends once with nothing billing: random faults, kills, stops and lags on the shipped controller."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
+from worlds import FAST, RUN, START, World
+
 from orchestrator.words import Reason, State
-from worlds import RUN, START, World
 
 FAULTS = {
     "launch": ["", "lost_reply", "lost_request", "capacity", "unreachable"],
@@ -93,7 +94,6 @@ LAWS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
-FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # every write of the ledger waits for the disk
 
 
 @LAWS

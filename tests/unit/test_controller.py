@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from worlds import FAST, RUN, START, World
+
 from orchestrator.follow import by_step
 from orchestrator.words import Reason, State
 from providers.errors import LeaseLostError
-from worlds import RUN, START, World
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def fast_path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def world(fast_path: Path) -> World:
+    return World(fast_path)
 
 
 def metrics(world: World) -> list[int]:
@@ -82,8 +91,8 @@ def test_a_launch_that_never_arrived_is_settled_before_the_next_attempt(world: W
     assert (world.cloud.machines["m-1"].since - START).total_seconds() >= world.cloud.traits.list_lag_seconds
 
 
-def test_a_launch_that_was_never_found_may_have_billed_and_the_ledger_says_so(tmp_path: Path) -> None:
-    world = World(tmp_path, hours=72 / 3600)
+def test_a_launch_that_was_never_found_may_have_billed_and_the_ledger_says_so(fast_path: Path) -> None:
+    world = World(fast_path, hours=72 / 3600)
     world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=60.0)
     world.cloud.faults["launch"].append("lost_reply")
     world.cloud.faults["find"].extend(["unreachable", "", "unreachable", "unreachable"])
@@ -188,8 +197,8 @@ def test_a_stop_while_it_boots_ends_it_without_a_start(world: World) -> None:
     assert world.cloud.machines["m-1"].job is None
 
 
-def test_the_deadline_ends_a_run_with_its_work_home(tmp_path: Path) -> None:
-    world = World(tmp_path, hours=60 / 3600)
+def test_the_deadline_ends_a_run_with_its_work_home(fast_path: Path) -> None:
+    world = World(fast_path, hours=60 / 3600)
     world.cloud.total_steps = 10_000
     world.drive()
     world.check_ended()
@@ -199,8 +208,8 @@ def test_the_deadline_ends_a_run_with_its_work_home(tmp_path: Path) -> None:
     assert overrun <= timedelta(seconds=60)
 
 
-def test_the_controller_ends_it_at_the_deadline_even_if_the_machine_says_nothing(tmp_path: Path) -> None:
-    world = World(tmp_path, hours=100 / 3600)
+def test_the_controller_ends_it_at_the_deadline_even_if_the_machine_says_nothing(fast_path: Path) -> None:
+    world = World(fast_path, hours=100 / 3600)
     world.cloud.holder_on_machine = False
     world.cloud.faults["status"].extend(["unreachable"] * 500)
     world.drive()
@@ -210,8 +219,8 @@ def test_the_controller_ends_it_at_the_deadline_even_if_the_machine_says_nothing
     assert (machine.ended - START).total_seconds() <= 100 + 70  # the slowest poll, twice
 
 
-def test_a_budget_stops_the_run_before_it_is_passed(tmp_path: Path) -> None:
-    world = World(tmp_path, max_cost=Decimal("0.02"))
+def test_a_budget_stops_the_run_before_it_is_passed(fast_path: Path) -> None:
+    world = World(fast_path, max_cost=Decimal("0.02"))
     world.cloud.total_steps = 10_000
     world.drive()
     world.check_ended()
@@ -236,14 +245,14 @@ def test_a_corrupt_file_is_fetched_again_until_whole(world: World) -> None:
     assert world.memory.reason is Reason.COMPLETED
 
 
-def test_a_kill_at_every_single_line_never_bills_twice_and_always_ends(tmp_path: Path) -> None:
-    whole = World(tmp_path / "whole")
+def test_a_kill_at_every_single_line_never_bills_twice_and_always_ends(fast_path: Path) -> None:
+    whole = World(fast_path / "whole")
     whole.cloud.total_steps, whole.cloud.checkpoint_every = 12, 5
     whole.drive()
     lines = whole.killer.passed
     assert lines > 50
     for line in range(1, lines + 1):
-        world = World(tmp_path / str(line))
+        world = World(fast_path / str(line))
         world.cloud.total_steps, world.cloud.checkpoint_every = 12, 5
         world.killer.at = {line}
         world.drive()

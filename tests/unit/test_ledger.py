@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+
 from orchestrator.cost import Spell
 from orchestrator.ledger import LEASE_SECONDS, Ledger
 from orchestrator.lifecycle import Memory
@@ -27,10 +28,7 @@ RUN = "demo-261122-abcdef"
 
 def row(run_id: str = RUN, worst: str = "1.50") -> RunRow:
     stamp = NOW.timestamp()
-    return RunRow(
-        run_id, "demo", "fake", stamp, stamp + 3600, stamp + 7200, 60, 3, None, Decimal(worst), {}, Memory(), None, None, None, 0,
-        None, (),
-    )  # fmt: skip
+    return RunRow(run_id, "demo", "fake", stamp, stamp + 3600, stamp + 7200, 60, 3, None, Decimal(worst), {}, Memory())
 
 
 @pytest.fixture
