@@ -69,9 +69,8 @@ def test_every_epoch_is_evaluated_and_the_best_is_what_comes_out(uninterrupted: 
 
 
 def test_accuracy_stands_beside_that_of_the_commonest_class(models: Path, uninterrupted: Job) -> None:
-    labels = [json.loads(line)["label"] for line in (models / "train.jsonl").read_text().splitlines()]
     held_out = [json.loads(line)["label"] for line in (models / "eval.jsonl").read_text().splitlines()]
-    commonest = max(set(labels), key=labels.count)
+    commonest = max(set(held_out), key=held_out.count)
     assert uninterrupted.summary()["metrics"]["majority_accuracy"] == held_out.count(commonest) / len(held_out)
 
 
@@ -112,6 +111,16 @@ def test_out_of_memory_halves_the_micro_batch_and_learns_the_same(
     assert "micro-batch halved to 2, accumulation raised to 4" in ended.text
     assert job.metrics[1]["loss"] == pytest.approx(uninterrupted.metrics[1]["loss"], rel=1e-2)  # dropout draws anew
     assert [job.metrics[step]["samples"] for step in (1, 2, 3)] == [8, 16, 24]
+
+
+def test_without_held_out_rows_the_last_weights_come_out_and_no_accuracy(models: Path, tmp_path: Path) -> None:
+    config = config_of(models) | {"data": {"train": str(models / "train.jsonl")}, "max_steps": 2}
+    job = Job(tmp_path, "train_classify.py", config)
+    assert job.run().code == 0
+    assert "accuracy" not in job.summary()["metrics"]
+    assert job.weights() == {
+        "artifacts/model.safetensors": job.weights("checkpoints/step-2")["checkpoints/step-2/model.safetensors"]
+    }
 
 
 def test_a_class_that_no_training_row_has_names_the_row(models: Path, tmp_path: Path) -> None:

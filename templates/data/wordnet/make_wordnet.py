@@ -36,7 +36,7 @@ CLASSES = {
     20: "plant",
     27: "substance",
 }
-TRAIN_ROWS = 4000
+TRAIN_ROWS = 3000
 EVAL_ROWS = 800
 GLOSS_ROWS = 4000
 
