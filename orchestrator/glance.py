@@ -9,7 +9,7 @@ import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from providers.errors import LedgerError, UsageError
+from providers.errors import LedgerError, StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +84,15 @@ def runs(home: Home, now: float, last: int | None = None) -> list[Run]:
 
     Raises:
         LedgerError: the ledger is damaged or was written by another version.
+        StateError: the home can't be looked into, which says nothing about what runs.
     """
-    if not home.ledger.exists():
-        return []
+    try:
+        home.ledger.stat()
+    except FileNotFoundError:
+        return []  # nothing was ever launched from here
+    except OSError as error:
+        hint = "name another home: export GPURUN_HOME=~/gpurun"
+        raise StateError(f"the home {home.root} can't be read: {error.strerror}", hint=hint) from error
     try:
         return _read(home.ledger, now, last)
     except sqlite3.DatabaseError:

@@ -54,7 +54,7 @@ def prepare(
         BundleError: code or data can't be shipped.
         ProviderError: the offers can't be read.
     """
-    settings = template.settings
+    settings, now = template.settings, now.replace(microsecond=0)  # a mark tells whole seconds
     offer = planning.choose(provider.offers(), gpu)
     times = planning.times(settings.limits, offer.price, now)
     run_id = new_run_id(settings.name, now)

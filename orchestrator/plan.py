@@ -113,8 +113,7 @@ def times(limits: Limits, price: Decimal, launched: datetime) -> Times:
             f"the limits leave {seconds:.0f} s at ${price}/h: no job can be done in that",
             hint="raise --max-cost or --max-hours",
         )
-    launched = launched.replace(microsecond=0)  # a mark tells whole seconds
-    seconds, ceiling = int(seconds), int(ceiling)
+    seconds, ceiling = int(seconds), int(ceiling)  # a mark tells whole seconds
     grace = min(MAX_GRACE_SECONDS, int(seconds * _GRACE_SHARE))
     return Times(launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling), max(grace, 1))
 

@@ -139,7 +139,7 @@ MUTANTS = (
         "providers/local/remote.py",
         "        if found != digest:\n",
         "        if found == digest + digest:\n",
-        LOCAL,
+        ("tests/contract/test_contract.py", "-k", "manifest_s_never"),
     ),
     Mutant(
         "terminate believes itself",

@@ -48,7 +48,7 @@ def test_limits_that_leave_no_time_are_refused_with_the_flag() -> None:
 
 
 def test_limits_are_whole_seconds_because_a_mark_tells_no_less() -> None:
-    limits = times(Limits(max_hours=0.0123), Decimal(0), NOW.replace(microsecond=123456))
+    limits = times(Limits(max_hours=0.0123), Decimal(0), NOW)
     assert limits.deadline.microsecond == limits.ceiling.microsecond == 0
 
 
