@@ -98,6 +98,7 @@ class FakeCloud:
     holder_on_machine: bool = True
     machines: dict[str, Machine] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    spoiled: set[str] = field(default_factory=set)  # names of files whose bytes changed behind the manifest's back
     most_billing: int = 0
 
     # ── the test's own view ─────────────────────────────────────────────────────────────────────
@@ -235,7 +236,9 @@ class FakeRemote:
         step, reason = self._progress()
         gone = machine.died is not None and machine.died <= self._cloud.clock.now
         phase = Phase.EXITED if reason or gone else Phase.RUNNING
-        return RemoteStatus(phase, self._cloud.clock.now, "train", step, self._cloud.total_steps, reason=reason)
+        dog = Holder("the watchdog", Place.MACHINE, Proof.PROVEN, proven_at=self._cloud.clock.now)
+        now, total = self._cloud.clock.now, self._cloud.total_steps
+        return RemoteStatus(phase, now, "train", step, total, reason=reason, watchdog=dog)
 
     def logs(self, offset: int) -> bytes:
         self._cloud._fault("logs")
@@ -259,7 +262,9 @@ class FakeRemote:
     def fetch(self, names: Sequence[str], dest: Path) -> None:
         files = self._files()
         for name in names:
-            if self._cloud._fault("fetch") == "corrupt":
+            if name not in files:
+                raise RemoteError(f"{self._id} has no file {name!r}")
+            if self._cloud._fault("fetch") == "corrupt" or name in self._cloud.spoiled:
                 raise IntegrityError(f"{name} is not what the manifest says")
             path = dest / name
             path.parent.mkdir(parents=True, exist_ok=True)

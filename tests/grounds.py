@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from boxes import PAYLOAD
+from fakes import OFFER, Clock, FakeCloud
 
 from providers.base import Job, Mark, Offer, Provider
 from providers.local import LocalProvider
@@ -95,6 +96,36 @@ class LocalGround:
         path.write_bytes(path.read_bytes()[::-1])
 
 
+@dataclass
+class FakeGround:
+    """The cloud in memory that serves the orchestrator's tests: held to the same promises, so that it stays honest."""
+
+    path: Path
+    provider: FakeCloud = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.provider = FakeCloud(Clock())
+
+    def again(self) -> Provider:
+        return self.provider  # the vendor forgets nothing when we do
+
+    def offer(self) -> Offer:
+        return OFFER
+
+    def job(self, work: str = "short") -> Job:
+        self.provider.total_steps = 5 if work == "short" else 1_000_000
+        now = self.provider.clock()
+        mark = Mark("beef", f"contract-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(hours=9))
+        return Job(mark, self.path / "b.tar.gz", (), (), now + timedelta(hours=8), mark.ceiling, 9 * 3600, 60, 600)
+
+    def pass_(self) -> None:
+        self.provider.clock.advance(1)
+
+    def spoil(self, job: Job, name: str) -> None:
+        self.provider.spoiled.add(name)
+
+
 GROUNDS = {
     "local": LocalGround,
+    "fake": FakeGround,
 }
