@@ -7,7 +7,6 @@ from dataclasses import dataclass
 LIFE = ("tests/unit/test_controller.py",)  # the laws of tests/props catch them too, only later
 AGENT = ("tests/payload/test_agent.py",)
 WATCHDOG = ("tests/payload/test_watchdog.py",)
-LOCAL = ("tests/contract/test_local_jobs.py", "tests/contract/test_contract.py")
 
 
 @dataclass(frozen=True)
@@ -142,11 +141,11 @@ MUTANTS = (
         ("tests/contract/test_contract.py", "-k", "manifest_s_never"),
     ),
     Mutant(
-        "terminate believes itself",
-        "providers/local/processes.py",
-        "            _send(one, signal.SIGKILL)\n",
-        "            _send(one, signal.SIGCONT)\n",
-        LOCAL,
+        "terminate hides what would not die",
+        "providers/local/machine.py",
+        "            if left:\n",
+        "            if left is None:\n",
+        ("tests/contract/test_local_jobs.py", "-k", "will_not_die"),
     ),
     Mutant(
         "agent: the deadline does not save",
