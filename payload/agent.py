@@ -310,6 +310,10 @@ class Agent:
         """One line for a person on what went wrong."""
         if self.reason == "hung":
             stage = f" of stage {self.output.stage}" if self.output.stage else ""
+            if not self.output.ever and not stage:
+                return (
+                    f'no step for {self.idle:.0f} s (a program tells its steps in lines like ::metrics {{"step": 1}})'
+                )
             return f"no new step for {self.idle:.0f} s after step {self.output.step}{stage}"
         if self.reason == "diverged":
             return f"the loss is not finite at step {self.output.step}"

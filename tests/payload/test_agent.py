@@ -85,6 +85,12 @@ def test_a_training_that_only_prints_is_hung(box):
     assert "step 1" in result["detail"]
 
 
+def test_a_program_that_never_told_a_step_is_told_how_to(box):
+    result = box(max_idle_seconds=0.7, grace_seconds=0.5).go("import time; time.sleep(60)").result()
+    assert result["reason"] == "hung"
+    assert "::metrics" in result["detail"]
+
+
 def test_new_steps_keep_a_training_from_being_hung(box):
     each = box(max_idle_seconds=0.7, deadline=3.5, grace_seconds=0.5).go(steps(seconds=0.2, more=SAVES))
     assert each.result()["reason"] == "deadline"
