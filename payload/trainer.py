@@ -119,6 +119,7 @@ def _train(made, config, report, *, first):
     report.tokens = report.samples = 0
     if found:
         counters = json.loads((found / COUNTERS).read_text(encoding="utf-8"))
+        report.metrics.update(counters["metrics"])  # a run killed after its last step has no other word of them
         if first:  # after an OOM the clocks are this process's own already
             report.restore(counters)
         report.tokens, report.samples = counters["tokens"], counters["samples"]
@@ -215,7 +216,7 @@ class Voice(TrainerCallback):
     def on_save(self, _args, state, _control, **_):
         """Seal what Trainer wrote; leave here when SIGTERM asked for it."""
         made = checkpoint.STAGING / f"checkpoint-{state.global_step}"
-        write_json(made / COUNTERS, self.report.state())
+        write_json(made / COUNTERS, {**self.report.state(), "metrics": self.report.metrics})
         protect = (state.best_global_step,) if state.best_global_step else ()
         checkpoint.seal(made, state.global_step, protect=protect)
         self.report.stage("train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,33 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(models: Path, uninterru
     assert job.metrics == uninterrupted.metrics
     assert job.weights() == uninterrupted.weights()
     assert job.summary()["metrics"] == uninterrupted.summary()["metrics"]
+
+
+def test_killed_after_the_last_step_only_the_artifacts_are_made_again(
+    models: Path, uninterrupted: Job, tmp_path: Path
+) -> None:
+    job = Job(tmp_path, "train_classify.py", config_of(models))
+    shutil.copytree(uninterrupted.folder / "checkpoints", tmp_path / "checkpoints")
+    assert job.run().code == 0
+    assert not job.metrics  # no step is done twice
+    assert job.weights() == uninterrupted.weights()
+    assert job.summary()["metrics"] == uninterrupted.summary()["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("more", "patch", "code", "words"),
+    [
+        ({"learning_rate": 1e30, "schedule": "constant"}, "", 3, "a lower learning_rate often helps"),
+        ({}, "import checkpoint; checkpoint.free_bytes = lambda _: 1000", 4, "no room for the next checkpoint"),
+    ],
+)
+def test_a_run_that_can_not_go_on_leaves_with_its_code(
+    models: Path, tmp_path: Path, more: dict, patch: str, code: int, words: str
+) -> None:
+    ended = Job(tmp_path, "train_classify.py", config_of(models) | more).run(patch=patch)
+    assert ended.code == code, ended.output
+    assert words in ended.text
+    assert not list(tmp_path.glob("artifacts/*"))
 
 
 def test_every_epoch_is_evaluated_and_the_best_is_what_comes_out(uninterrupted: Job) -> None:
