@@ -301,9 +301,6 @@ def _environment(mark: Mark, offer: Offer) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     if offer.gpu_count == 0:
         passed["CUDA_VISIBLE_DEVICES"] = ""  # the CPU was asked for
-        # The user works on this computer too. OpenMP's threads spin while they wait for one another, and where a core
-        # is shared a training step took 5 times as long so (2 cores, 3 trainings at once, 2026-11: 4.8 s against 0.9).
-        passed.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return {**passed, "GPURUN_MARK": str(mark)}
 
 
