@@ -7,7 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING, BinaryIO
 
 from orchestrator import glance
-from orchestrator.view import POLL_SECONDS, Keeper, Tail, decoded, metrics_of, readable
+from orchestrator.follow import parse
+from orchestrator.view import POLL_SECONDS, Keeper, Tail, decoded, readable
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,6 @@ def _write(lines: Iterable[bytes], out: BinaryIO, *, last: int | None, raw: bool
 
 
 def _readable(lines: Iterable[bytes]) -> Iterator[bytes]:
-    for line in map(decoded, lines):
-        if metrics_of(line) is None:
-            yield readable(line).encode() + b"\n"
+    for line in lines:
+        if parse(line) is None:
+            yield readable(decoded(line)).encode() + b"\n"

@@ -7,11 +7,11 @@ Killing it harms nothing. Where it sees that no live controller holds the run, i
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator import glance
+from orchestrator.follow import parse
 from orchestrator.meter import Meter
 from orchestrator.render import clean, live_line, size
 from providers.errors import StateError
@@ -31,7 +31,6 @@ _CHUNK = 4 << 20
 _BACKLOG = 1 << 20  # more than this at once is not read by anyone: its end is shown
 _LONGEST_LINE = 4000  # characters shown of one line
 _SPAWNS = 6
-_METRICS = "::metrics "
 
 
 class Tail:
@@ -70,17 +69,6 @@ def readable(line: str) -> str:
     """Turn one line of the log into what may stand on a terminal: of a progress bar its last state, never an escape."""
     shown = clean(line.rsplit("\r", 1)[-1])
     return shown if len(shown) <= _LONGEST_LINE else shown[:_LONGEST_LINE] + "…"
-
-
-def metrics_of(line: str) -> dict[str, Any] | None:
-    """Read a metrics line; None = it is an ordinary one."""
-    if not line.startswith(_METRICS):
-        return None
-    try:
-        value = json.loads(line[len(_METRICS) :])
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 class Watched(NamedTuple):
@@ -167,12 +155,12 @@ class Viewer:
 
     def _show(self, run: Run, now: float) -> None:
         fresh = []
-        for line in map(decoded, self._tail.lines(last=run.is_done)):
-            metrics = metrics_of(line)
+        for line in self._tail.lines(last=run.is_done):
+            metrics = parse(line)
             if metrics is not None:
                 self._meter.add(metrics, now)
             elif self._show_log:
-                fresh.append(line)
+                fresh.append(decoded(line))
         for text in not_too_much(fresh, self._run_id):
             self._terminal.say(text)
         if run.is_done:

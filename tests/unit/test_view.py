@@ -18,7 +18,7 @@ from orchestrator.home import Home
 from orchestrator.meter import Meter
 from orchestrator.render import live_line
 from orchestrator.terminal import Terminal
-from orchestrator.view import Keeper, Tail, metrics_of, not_too_much, readable
+from orchestrator.view import Keeper, Tail, not_too_much, readable
 from providers.errors import StateError
 
 LINE = st.binary(max_size=30).map(lambda line: line.replace(b"\n", b""))
@@ -69,11 +69,6 @@ def test_a_line_without_an_end_does_not_eat_the_memory(tmp_path: Path) -> None:
 )
 def test_a_line_of_the_log_shows_without_tricks(line: str, shown: str) -> None:
     assert readable(line) == shown
-
-
-@pytest.mark.parametrize("line", ["::metrics {", "::metrics [1]", "::metrics", " ::metrics {}", "loss 3"])
-def test_what_is_no_metrics_line_is_an_ordinary_one(line: str) -> None:
-    assert metrics_of(line) is None
 
 
 def test_of_a_flood_only_the_end_is_shown_with_a_word_on_the_rest() -> None:
