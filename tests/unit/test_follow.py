@@ -79,7 +79,7 @@ def test_of_a_repeated_step_the_last_one_counts() -> None:
     assert by_step(iter(lines)) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}, {"step": 2, "accuracy": 0.5}]
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("line", [b"::metrics {", b"::metrics [1]", b"::metrics", b" ::metrics {}", b"\xff::metrics {}"])
     "line", [b"::metrics {", b"::metrics [1]", b"::metrics", b" ::metrics {}", b"loss 3", b"\xff::metrics {}"]
 )
 def test_what_is_no_metrics_line_is_an_ordinary_one(line: bytes) -> None:
