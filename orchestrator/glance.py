@@ -9,6 +9,7 @@ import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.words import Reason, outcome_of
 from providers.errors import LedgerError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Run(NamedTuple):
         """`succeeded failed stopped`; "" while it goes on."""
         if not self.is_done or not self.reason:
             return ""
-        return {"completed": "succeeded", "stopped": "stopped"}.get(self.reason, "failed")
+        return outcome_of(Reason(self.reason)).value
 
     def held(self, now: float) -> bool:
         """Whether a live controller has it."""
@@ -107,8 +108,9 @@ def runs(home: Home, now: float, last: int | None = None) -> list[Run]:
 
 
 def _read(path: Path, now: float, last: int | None) -> list[Run]:
-    database = sqlite3.connect(path, timeout=20)
+    database = sqlite3.connect(path, timeout=20, isolation_level=None)
     try:
+        database.execute("BEGIN")  # one moment for all: a run that ends in between would be listed twice
         found = [_run(row) for row in database.execute(_COLUMNS + _OPEN)]
         found += [_run(row) for row in database.execute(_COLUMNS + _OVER, (-1 if last is None else last,))]
         return [_with_money(database, run, now) for run in found]

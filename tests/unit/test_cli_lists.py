@@ -52,6 +52,21 @@ def test_ps_keeps_to_80_columns_and_shows_no_escape(capsys: pytest.CaptureFixtur
     assert "\x1b" not in out
 
 
+def test_a_run_that_ends_while_it_is_listed_is_listed_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    admit(home, "demo-261122-aaaaaa", Memory(state=State.RUNNING, launch=Launch.ACCEPTED, allocation_id="i-1"))
+    read = glance._run
+
+    def ends_now(row: tuple[object, ...]) -> glance.Run:
+        ledger = Ledger(home / "ledger.sqlite")
+        ledger._db.execute("UPDATE runs SET state = 'done', reason = 'completed'")
+        ledger.close()
+        return read(row)
+
+    monkeypatch.setattr(glance, "_run", ends_now)
+    assert [run.run_id for run in glance.runs(Home(home), NOW)] == ["demo-261122-aaaaaa"]
+    assert glance.find(Home(home), "demo", NOW).run_id == "demo-261122-aaaaaa"
+
+
 @pytest.mark.usefixtures("some_runs")
 def test_ps_json_has_every_run_with_its_money(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = output(capsys, "ps", "--json")
