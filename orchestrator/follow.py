@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.home import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.home import RunFolder
@@ -117,15 +116,6 @@ def parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def by_step(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge repeated steps: after a restart a step comes twice, and the last one counts."""
-    merged: dict[tuple[str, object, bool], dict[str, Any]] = {}
-    for line in lines:
-        evaluated = "eval_loss" in line or "accuracy" in line
-        merged[str(line.get("stage", "")), line.get("step"), evaluated] = line
-    return list(merged.values())
 
 
 def number(value: object) -> float | None:

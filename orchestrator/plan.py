@@ -60,11 +60,6 @@ class Plan:
     folder: str  # where results come home to
     launched: datetime
 
-    @property
-    def data_bytes(self) -> int:
-        """Size of the user's data."""
-        return sum(size for _name, size, _sha in self.data)
-
     def sentence(self) -> str:
         """Say who ends it and when, on whose word."""
         latest = f"{self.times.ceiling:%H:%M} UTC on {self.times.ceiling:%d %b}"

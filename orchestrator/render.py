@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
 WIDTH = 80
 _CENT = Decimal("0.01")
@@ -119,11 +118,6 @@ def percent(share: float) -> str:
     """`0.124 %`, `25 %`: three digits below one per cent, none from ten."""
     value = 100 * share
     return f"{value:.{3 if value < 1 else 1 if value < 10 else 0}f} %"
-
-
-def when(time: datetime, now: datetime) -> str:
-    """`14:32 UTC` on the same UTC day, else with the date."""
-    return f"{time:%H:%M} UTC" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M} UTC"
 
 
 def moment(epoch_seconds: float | None) -> str:

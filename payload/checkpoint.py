@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import random
 import shutil
 import time
 from contextlib import contextmanager
@@ -197,30 +196,6 @@ def is_disk_full(error):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-# --- random numbers
-
-
-def rng_state():
-    """Give the state of every generator a training may draw from, in plain values."""
-    import torch
-
-    state = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_rng(state):
-    """Put the generators back where `rng_state` found them."""
-    import torch
-
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 # --- small parts

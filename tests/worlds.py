@@ -147,5 +147,10 @@ class World:
         assert len(self.cloud.billing_now) <= 1, "two bill for one run"
 
 
+def steps_of(metrics: Path) -> list[int]:
+    """The steps in the home's metrics; one that repeats after a restart counts once."""
+    return list(dict.fromkeys(json.loads(line)["step"] for line in metrics.read_text().splitlines()))
+
+
 class Paused(BaseException):
     """The controller wants to sleep."""

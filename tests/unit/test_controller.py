@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from datetime import timedelta
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from worlds import FAST, RUN, START, World
+from worlds import FAST, RUN, START, World, steps_of
 
-from orchestrator.follow import by_step
 from orchestrator.words import Reason, State
 from providers.errors import LeaseLostError
 
@@ -33,8 +31,7 @@ def world(fast_path: Path) -> World:
 
 
 def metrics(world: World) -> list[int]:
-    lines = [json.loads(line) for line in world.home.run(RUN).metrics.read_text().splitlines()]
-    return [line["step"] for line in by_step(iter(lines))]
+    return steps_of(world.home.run(RUN).metrics)
 
 
 def test_a_run_completes_and_nothing_bills(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.follow import Follower, by_step, number, parse
+from orchestrator.follow import Follower, number, parse
 from orchestrator.home import RunFolder
 
 LINES = st.lists(
@@ -74,14 +74,7 @@ def test_a_kill_between_the_metrics_and_the_memory_of_them_repeats_nothing(tmp_p
     assert [json.loads(line)["step"] for line in home.metrics.read_text().splitlines()] == [1, 2]
 
 
-def test_of_a_repeated_step_the_last_one_counts() -> None:
-    lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "accuracy": 0.5}]
-    assert by_step(iter(lines)) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}, {"step": 2, "accuracy": 0.5}]
-
-
-@pytest.mark.parametrize("line", [b"::metrics {", b"::metrics [1]", b"::metrics", b" ::metrics {}", b"\xff::metrics {}"])
-    "line", [b"::metrics {", b"::metrics [1]", b"::metrics", b" ::metrics {}", b"loss 3", b"\xff::metrics {}"]
-)
+@pytest.mark.parametrize("line", [b"::metrics {", b"::metrics [1]", b" ::metrics {}", b"\xff::metrics {}"])
 def test_what_is_no_metrics_line_is_an_ordinary_one(line: bytes) -> None:
     assert parse(line) is None
 
