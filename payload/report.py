@@ -32,7 +32,6 @@ EXIT_STOPPED = 5  # SIGTERM was obeyed: saved and left
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "safetensors")
-# Keys whose values depend on the clock or on the machine: two equal trainings differ in them.
 
 
 def leave(code, message):

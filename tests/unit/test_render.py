@@ -112,6 +112,9 @@ def test_the_lora_share_of_the_classic_recipe_reads_as_in_the_literature() -> No
     assert render.percent(8_388_608 / 6_746_804_224) == "0.124 %"
 
 
+CELLS = st.lists(st.text(max_size=200), min_size=3, max_size=3)
+
+
 @given(st.lists(CELLS, max_size=5))
 def test_a_table_keeps_to_80_columns_whatever_is_in_it(rows: list[list[str]]) -> None:
     lines = render.table(("RUN", "STATE", "NOTE"), rows, right=(1,)).split("\n")
