@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KEPT_CHECKPOINTS = 2
 _CHECKPOINT = re.compile(r"checkpoints/(step-\d+)/(.+)")
-_SAFE = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[^\0\n\r]+")
+_SAFE = re.compile(r"(?s)(?!/)(?!.*(?:^|/)\.\.?(?:/|\Z))[^\0]+")
 
 
 def fetch(remote: Remote, manifest: Manifest, dest: Path) -> None:
