@@ -214,6 +214,12 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
         return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=memory.reason is Reason.LOST)
     if gone or impatient:  # whatever it had achieved, it is not here: never call that completed
         return _end(memory, Reason.LOST, memory.detail or "gone before its files were home", now, rules, again=True)
+    if memory.stop_requested:
+        asked = memory.told_to_stop or now
+        memory = replace(memory, told_to_stop=asked)
+        if seconds_between(max(asked, memory.entered or asked), now) > rules.grace_seconds + _STOP_MARGIN_SECONDS:
+            words = " · ".join(part for part in ("its files would not come home", memory.detail) if part)
+            return _end(memory, Reason.STOPPED, words, now, rules)
     if may_bill and now >= rules.deadline:
         reason = Reason.DEADLINE if memory.reason is Reason.COMPLETED else memory.reason
         return _end(memory, reason or Reason.DEADLINE, memory.detail, now, rules)

@@ -194,6 +194,21 @@ def test_a_stop_while_it_boots_ends_it_without_a_start(world: World) -> None:
     assert world.cloud.machines["m-1"].job is None
 
 
+def test_a_stop_ends_the_billing_though_the_files_will_not_come_home(fast_path: Path) -> None:
+    world = World(fast_path, hours=2)
+    world.cloud.spoiled.add("artifacts/model.bin")
+    world.drive(until=lambda: world.memory.state is State.COLLECTING)
+    world.clock.advance(60)
+    world.ledger.request_stop(RUN, world.clock())
+    asked = world.clock()
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.STOPPED
+    (machine,) = world.cloud.machines.values()
+    assert machine.ended is not None
+    assert machine.ended - asked <= timedelta(seconds=world.row.grace_seconds + 60)
+
+
 def test_the_deadline_ends_a_run_with_its_work_home(fast_path: Path) -> None:
     world = World(fast_path, hours=60 / 3600)
     world.cloud.total_steps = 10_000
