@@ -161,7 +161,10 @@ class Controller:
         looks = {one: self._provider.inspect(one) for one in _ids(memory)}
         for one, look in looks.items():
             if look.billing:
-                self._ledger.saw_billing(self._provider.name, one, self._clock(), look.price)
+                try:
+                    self._ledger.saw_billing(self._provider.name, one, self._clock(), look.price)
+                except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
+                    self._trouble(f"ledger: {error}")
         return max(looks.values(), key=lambda look: (look.billing, look.phase is not Phase.ABSENT))
 
     def _ask(self, observation: Observation) -> RemoteStatus | None:
@@ -174,7 +177,10 @@ class Controller:
             self._trouble(f"ask: {error}")
             return None
         values = asdict(status) | {"seen": self._clock(), "state": self._row.memory.state}
-        write_json(self._folder.status, _jsonable(values))
+        try:
+            write_json(self._folder.status, _jsonable(values))
+        except OSError as error:
+            self._trouble(f"status.json: {error}")
         return status
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────

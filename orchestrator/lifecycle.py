@@ -147,7 +147,7 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
             return _end(memory, Reason.PROVIDER, look.failure, now, rules, again=True)
         match look.phase:
             case Phase.RUNNING:
-                return Decision(_to(State.RUNNING, memory, now), Act.FOLLOW)
+                return Decision(_to(State.RUNNING, replace(memory, detail=""), now), Act.FOLLOW)
             case Phase.EXITED if seen.remote is not None:
                 return _finished(memory, seen.remote, now)
             case Phase.ABSENT if _proven_absent(memory, rules):

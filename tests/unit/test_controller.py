@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from worlds import FAST, RUN, START, World, steps_of
+from worlds import FAST, RUN, START, Paused, World, steps_of
 
 from orchestrator.words import Reason, State
 from providers.errors import LeaseLostError
@@ -246,6 +246,23 @@ def test_a_stale_controller_that_wakes_can_do_nothing(world: World) -> None:
     with pytest.raises(LeaseLostError):
         sleeper.tick()
     assert len(world.cloud.machines) == calls
+    world.drive()
+    world.check_ended()
+
+
+def test_a_full_disk_does_not_keep_what_is_to_end_from_being_ended(fast_path: Path) -> None:
+    world = World(fast_path, hours=24)
+    world.cloud.faults["terminate"].append("unreachable")
+    world.drive(until=lambda: world.memory.state is State.TERMINATING)
+    controller = world.controller()
+    world.ledger._db.execute("PRAGMA query_only = ON")  # every write fails from here on
+    (world.home.run(RUN).path / "status.json").unlink()
+    (world.home.run(RUN).path / "status.json").mkdir()
+    for _ in range(5):
+        with pytest.raises(Paused):
+            controller.run(world._pause_once)
+    assert world.cloud.billing_now == []
+    world.ledger._db.execute("PRAGMA query_only = OFF")
     world.drive()
     world.check_ended()
 
