@@ -28,6 +28,7 @@ from providers.base import Access, Order, OrderKind, Phase, utc
 from providers.errors import (
     CredentialsError,
     GpurunError,
+    JobGoneError,
     LeaseLostError,
     LedgerError,
     NoCapacityError,
@@ -118,7 +119,7 @@ class Controller:
             raise
         try:
             self._act(decision, seen)
-        except (ProviderError, OSError) as error:
+        except (ProviderError, JobGoneError, OSError) as error:
             self._trouble(f"{decision.act}: {error}")
         else:
             if seen.observation is not None or decision.act is not Act.WAIT:
@@ -206,7 +207,11 @@ class Controller:
 
     def _launch(self) -> None:
         offer = offer_of(self._row.plan)
-        job = self._job()
+        try:
+            job = self._job()
+        except (CredentialsError, JobGoneError) as error:  # known before anything was rented
+            self._refused(Reason.CREDENTIALS if isinstance(error, CredentialsError) else Reason.PROVIDER, error)
+            return
         intended = self._clock()
         text = f"{offer.name} at ${offer.price}/h as {job.mark}"
         try:
@@ -249,11 +254,11 @@ class Controller:
         )
 
     def _start(self) -> None:
-        job = self._job()
         try:
+            job = self._job()
             with self._ledger.deed(self._lease, job.mark.attempt, "start", str(job.mark), self._clock):
                 self._open_remote().start(job)
-        except RemoteError as error:
+        except (RemoteError, CredentialsError, JobGoneError) as error:
             self._close_remote()
             self._save(lifecycle.start_failed(self._row.memory, str(error)))
             raise

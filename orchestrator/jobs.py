@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import read_json, write_json
 from providers.base import Blob, Job, Mark, Offer, utc
-from providers.errors import StateError
+from providers.errors import JobGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,14 +44,19 @@ class JobFile:
         """Read it back.
 
         Raises:
-            StateError: it is gone or damaged.
+            JobGoneError: it is gone, or a file of the bundle or the data that it names is.
+            StateError: it is damaged.
         """
         values = read_json(folder.job)
         if values is None:
-            raise StateError(f"{folder.job} is gone: the run can be ended and collected, not started again")
+            raise JobGoneError(f"{folder.job} is gone: the run can't be started")
+        blobs = tuple(Blob(sha, size, Path(path), name) for sha, size, path, name in values["blobs"])
+        for path in (folder.bundle, *(blob.path for blob in blobs)):
+            if not path.exists():
+                raise JobGoneError(f"{path} is gone: the run can't be started")
         return cls(
             command=tuple(values["command"]),
-            blobs=tuple(Blob(sha, size, Path(path), name) for sha, size, path, name in values["blobs"]),
+            blobs=blobs,
             max_idle_seconds=values["max_idle_seconds"],
             secrets=tuple(values["secrets"]),
         )

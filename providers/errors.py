@@ -6,6 +6,7 @@
     │   └── BundleError            code or data that can't be shipped
     ├── StateError                 the home can't be read or written (exit 3)
     │   ├── LedgerError            corrupt, of a newer gpurun, or locked for too long
+    │   ├── JobGoneError           what is to be shipped is no longer there: the run can be ended, not started
     │   └── LeaseLostError         another controller holds the run now: touch nothing more
     ├── RefusedError               a limit or a guard of ours said no (exit 4)
     └── ProviderError              the money plane failed (exit 3)
@@ -55,6 +56,10 @@ class StateError(GpurunError):
 
 class LedgerError(StateError):
     """The ledger is corrupt, was written by a newer gpurun, or stayed locked."""
+
+
+class JobGoneError(StateError):
+    """What a run ships (its bundle, its data) is no longer there: it can be ended and collected, not started."""
 
 
 class LeaseLostError(StateError):

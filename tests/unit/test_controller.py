@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from worlds import FAST, RUN, START, Paused, World, steps_of
 
+from orchestrator.jobs import JobFile
 from orchestrator.words import Reason, State
 from providers.errors import LeaseLostError
 
@@ -154,6 +155,34 @@ def test_a_job_that_will_not_start_is_told_by_its_signature(world: World) -> Non
     world.drive()
     world.check_ended()
     assert "CUDA error 802" in world.memory.detail
+
+
+@pytest.mark.parametrize("gone", ["job.json", "bundle.tar.gz"])
+def test_what_is_no_longer_there_to_ship_ends_the_run_in_words_and_rents_nothing(world: World, gone: str) -> None:
+    (world.home.run(RUN).path / gone).unlink()
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.PROVIDER
+    assert f"{gone} is gone" in world.memory.detail
+    assert world.cloud.machines == {}
+
+
+def test_what_goes_away_while_the_machine_boots_is_the_reason_told(world: World) -> None:
+    world.drive(until=lambda: bool(world.memory.allocation_id))
+    world.home.run(RUN).bundle.unlink()
+    world.drive()
+    world.check_ended()
+    assert "bundle.tar.gz is gone" in world.memory.detail
+    assert len(world.cloud.machines) == 1
+
+
+def test_a_secret_that_a_later_controller_lacks_ends_the_run_as_credentials(world: World) -> None:
+    JobFile(("x",), (), 60, ("NO_SUCH_SECRET",)).write(world.home.run(RUN))
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.CREDENTIALS
+    assert "NO_SUCH_SECRET" in world.memory.detail
+    assert world.row.spells == ()
 
 
 def test_a_dead_agent_is_a_lost_attempt_and_the_next_carries_on_from_the_checkpoint(world: World) -> None:
