@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator import lifecycle
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
 _SLOWEST_SECONDS = 30.0
+_FREE_SECONDS = 60.0  # that a run must be seen free before a controller leaves that can't record it
 
 
 def clock() -> datetime:
@@ -82,6 +83,7 @@ class Controller:
         self._remote: tuple[str, Remote] | None = None
         self._troubles = 0
         self._synced = 0.0
+        self._free_since: datetime | None = None
 
     def run(self, pause: Callable[[float], None] = time.sleep) -> Memory:
         """Tick until nothing bills."""
@@ -94,7 +96,8 @@ class Controller:
                 # Whatever is wrong here (a full disk, a bug of ours), the meter must still stop.
                 log.exception("tick")
                 self._trouble(f"tick: {error}")
-                self._last_resort()
+                if self._last_resort():
+                    raise
                 wait = self._pace()
             if self._row.memory.is_done:
                 return self._row.memory
@@ -129,14 +132,23 @@ class Controller:
     def _pace(self) -> float:
         return min(self._provider.traits.poll_seconds * 2.0**self._troubles, _SLOWEST_SECONDS)
 
-    def _last_resort(self) -> None:
-        """Nothing can be decided or recorded: past its deadline the run is ended all the same."""
-        if self._clock() < utc(self._row.deadline) or not self._row.memory.allocation_id:
-            return
+    def _last_resort(self) -> bool:
+        """Nothing can be decided or recorded: past its deadline the run is ended all the same.
+
+        True = it was seen free for a while. The next command takes up what could not be written down.
+        """
+        now, ids = self._clock(), _ids(self._row.memory)
+        if now < utc(self._row.deadline) or (not ids and self._row.memory.launch is Launch.INTENDED):
+            return False
         try:
-            self._provider.terminate(_ids(self._row.memory))
+            self._provider.terminate(ids)
+            billing = any(self._provider.inspect(one).billing for one in ids)
         except ProviderError as error:
             log.warning("terminate: %s", error)
+            billing = True
+        self._free_since = None if billing else self._free_since or now
+        patience = timedelta(seconds=max(self._provider.traits.list_lag_seconds, _FREE_SECONDS))
+        return self._free_since is not None and now - self._free_since >= patience
 
     # ── look ────────────────────────────────────────────────────────────────────────────────────
 
