@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import shutil
 import subprocess
 import time
@@ -56,6 +57,7 @@ def all_checks(home: Home) -> Iterator[Check]:
     yield Check("provider local", "ok", "needs no account and no key")
     if writable.verdict == "ok":
         yield from _unfinished(home)
+        yield from _unknown(home)
 
 
 def own_version() -> str:
@@ -137,10 +139,27 @@ def _unfinished(home: Home) -> Iterator[Check]:
     except GpurunError:
         return  # the ledger's own check has said it
     if not runs:
-        yield Check("unfinished", "ok", "no run is under way: nothing bills")
+        yield Check("unfinished", "ok", "the ledger has no run under way")
     for run in runs:
         held = "a controller holds it" if run.held(now) else "nobody holds it"
         words = clean(run.detail) if run.state == "terminating" else ""
         yield Check(
             "unfinished", "note", f"{run.run_id} is {run.state}, {held}{': ' if words else ''}{words}", "gpurun ps"
         )
+
+
+def _unknown(home: Home) -> Iterator[Check]:
+    """What still runs out of this home though the ledger has it as over, or not at all: one was lost, or moved away."""
+    from providers.table import open_provider
+
+    try:
+        known = {run.run_id for run in glance.runs(home, time.time(), last=0)}
+        living = open_provider("local", home.root).allocations()
+    except GpurunError:
+        return  # said by the checks above
+    for one in living:
+        if one.mark is None or one.mark.run_id in known or not home.run(one.mark.run_id).path.is_dir():
+            continue
+        text = f"{one.mark.run_id} still runs, and the ledger does not know it; it ends at {one.mark.ceiling:%H:%M} UTC"
+        end = home.run(one.mark.run_id).path / "attempts" / str(one.mark.attempt) / "end.json"
+        yield Check("unknown", "bad", text, f"touch {shlex.quote(str(end))}")

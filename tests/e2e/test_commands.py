@@ -221,3 +221,24 @@ def test_the_next_command_takes_up_a_run_whose_controller_was_killed(work: Path,
         time.sleep(0.1)
     ledger.close()
     assert gpurun(work, "stop", "-y").returncode == 0
+
+
+@pytest.mark.usefixtures("only_run")
+def test_a_run_whose_ledger_is_lost_is_named_by_doctor_and_ended_by_what_it_says(work: Path, home: Path) -> None:
+    assert gpurun(work, "launch", "long.yaml", "-y", "--detach").returncode == 0
+    until = time.monotonic() + 30
+    ledger = Ledger(home / "ledger.sqlite")
+    while (row := ledger.runs()[0]).memory.state != "running":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    ledger.close()
+    assert row.lease_holder is not None
+    os.kill(int(row.lease_holder.split(":")[1]), signal.SIGKILL)
+    (folder,) = (home / "runs").iterdir()
+    for path in home.glob("ledger.sqlite*"):
+        path.rename(home / f"lost-{path.name}")
+    (told,) = [check for check in json.loads(gpurun(work, "doctor", "--json").stdout) if check["name"] == "unknown"]
+    assert (told["verdict"], folder.name in told["text"]) == ("bad", True)
+    subprocess.run(["sh", "-c", told["next"]], check=True)
+    while "unknown" in gpurun(work, "doctor", "--json").stdout:
+        assert time.monotonic() < until
