@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from nasty import NASTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,18 +27,6 @@ ALLOWED_SKIPS = {
     r"^needs a GPU\b": "most machines have none, and CI's has none",
     r"^needs Linux\b": "subreaper and /proc are Linux's; macOS has other means, tested there",
     r"^root reads everything\b": "file modes don't bind root, and CI is root",
-}
-
-# Names and values that have broken other people's quoting.
-NASTY = {
-    "spaces": " two  words ",
-    "quotes": 'it\'s "so"',
-    "newline": "a\n0",
-    "injection": "a'; echo foo #",
-    "substitution": "$(echo foo)`id`$HOME",
-    "glob": "*?[a]{b}",
-    "unicode": "mødel-模型-🚂",
-    "dashes": "--help",
 }
 
 # Inherited by every process that a test starts, so that those left over can be told from a user's own runs.

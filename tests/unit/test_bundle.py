@@ -8,7 +8,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import NASTY
+from nasty import NASTY
 
 from orchestrator.bundle import IGNORE_FILE, blobs, pack
 from providers.errors import BundleError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -116,6 +117,7 @@ def test_the_cap_counts_the_worst_case_of_open_runs_and_what_was_spent_this_mont
     ledger.admit(row("b-261122-bbbbbb", "4"), NOW, monthly_cap=Decimal(10))
 
 
+# Spawned, not forked: a fork of a test worker that has threads may hang for ever.
 def _try_to_admit(path: Path, number: int) -> bool:
     ledger = Ledger(path)
     try:
@@ -127,9 +129,23 @@ def _try_to_admit(path: Path, number: int) -> bool:
 
 def test_of_launches_that_race_under_one_cap_exactly_one_is_admitted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
         admitted = pool.starmap(_try_to_admit, [(path, number) for number in range(4)])
     assert sum(admitted) == 1
+
+
+def _open(path: Path, barrier: float) -> str:
+    while time.time() < barrier:  # all at the same moment
+        pass
+    return Ledger(path).home_id
+
+
+def test_a_new_ledger_opened_by_many_at_once_is_one_ledger(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        for number in range(5):
+            moment = time.time() + (1.5 if number == 0 else 0.05)  # the first waits for the interpreters
+            homes = pool.starmap(_open, [(tmp_path / f"{number}.sqlite", moment)] * 4)
+            assert len(set(homes)) == 1
 
 
 def _take_turns(path: Path, number: int) -> int:
@@ -142,7 +158,7 @@ def _take_turns(path: Path, number: int) -> int:
 def test_writers_at_once_lose_no_event_and_damage_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).admit(row(), NOW)
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
         pool.starmap(_take_turns, [(path, number) for number in range(3)])
     ledger = Ledger(path)
     ledger.check()
