@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import sqlite3
-import time
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +20,6 @@ from orchestrator.records import RunRow
 from orchestrator.words import Reason, State
 from providers.base import Mark
 from providers.errors import GpurunError, LeaseLostError, LedgerError, RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUN = "demo-261122-abcdef"
@@ -117,49 +115,49 @@ def test_the_cap_counts_the_worst_case_of_open_runs_and_what_was_spent_this_mont
     ledger.admit(row("b-261122-bbbbbb", "4"), NOW, monthly_cap=Decimal(10))
 
 
-# Spawned, not forked: a fork of a test worker that has threads may hang for ever.
-def _try_to_admit(path: Path, number: int) -> bool:
-    ledger = Ledger(path)
+def race(function: str, path: Path, count: int) -> list[str]:
+    """Run a function of this module in so many processes at once; gives what each printed."""
+    here = Path(__file__).resolve()
+    code = f"import sys, test_ledger as t; print(t.{function}(t.Path(sys.argv[1]), int(sys.argv[2])))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [here.parent, here.parents[1], here.parents[2]]))}
+    argv = [sys.executable, "-c", code, str(path)]
+    racers = [subprocess.Popen([*argv, str(n)], env=env, stdout=subprocess.PIPE, text=True) for n in range(count)]
+    said = [racer.communicate(timeout=60)[0].strip() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * count
+    return said
+
+
+def try_to_admit(path: Path, number: int) -> str:
     try:
-        ledger.admit(row(f"r{number}-261122-abcdef", "6"), NOW, monthly_cap=Decimal(10))
+        Ledger(path).admit(row(f"r{number}-261122-abcdef", "6"), NOW, monthly_cap=Decimal(10))
     except RefusedError:
-        return False
-    return True
+        return "refused"
+    return "admitted"
 
 
 def test_of_launches_that_race_under_one_cap_exactly_one_is_admitted(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        admitted = pool.starmap(_try_to_admit, [(path, number) for number in range(4)])
-    assert sum(admitted) == 1
+    assert sorted(race("try_to_admit", tmp_path / "ledger.sqlite", 4)) == ["admitted", *["refused"] * 3]
 
 
-def _open(path: Path, barrier: float) -> str:
-    while time.time() < barrier:  # all at the same moment
-        pass
-    return Ledger(path).home_id
+def open_many(path: Path, _number: int) -> list[str]:
+    return [Ledger(path.with_name(f"{count}.sqlite")).home_id for count in range(8)]
 
 
 def test_a_new_ledger_opened_by_many_at_once_is_one_ledger(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        for number in range(5):
-            moment = time.time() + (1.5 if number == 0 else 0.05)  # the first waits for the interpreters
-            homes = pool.starmap(_open, [(tmp_path / f"{number}.sqlite", moment)] * 4)
-            assert len(set(homes)) == 1
+    assert len(set(race("open_many", tmp_path / "0.sqlite", 4))) == 1
 
 
-def _take_turns(path: Path, number: int) -> int:
+def take_turns(path: Path, number: int) -> str:
     ledger = Ledger(path)
     for turn in range(20):
         ledger.note(RUN, number, "test", "note", "note", str(turn), NOW)
-    return 20
+    return "done"
 
 
 def test_writers_at_once_lose_no_event_and_damage_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).admit(row(), NOW)
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        pool.starmap(_take_turns, [(path, number) for number in range(3)])
+    race("take_turns", path, 3)
     ledger = Ledger(path)
     ledger.check()
     assert len(ledger.events(RUN)) == 61
