@@ -39,7 +39,7 @@ def spawn_controller(home: Home, run_id: str) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.controller_log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.hold", run_id],
+            [sys.executable, "-P", "-m", "orchestrator.hold", run_id],  # -P: the home is data, not code
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

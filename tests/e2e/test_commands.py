@@ -242,3 +242,11 @@ def test_a_run_whose_ledger_is_lost_is_named_by_doctor_and_ended_by_what_it_says
     subprocess.run(["sh", "-c", told["next"]], check=True)
     while "unknown" in gpurun(work, "doctor", "--json").stdout:
         assert time.monotonic() < until
+
+
+@pytest.mark.usefixtures("only_run")
+def test_python_files_in_the_home_are_not_taken_for_gpurun_or_the_library(work: Path, home: Path) -> None:
+    home.mkdir()
+    for name in ("orchestrator.py", "providers.py", "sqlite3.py"):
+        (home / name).write_text("raise SystemExit('somebody else')")
+    assert gpurun(work, "launch", "short.yaml", "-y").returncode == 0
