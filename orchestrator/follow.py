@@ -42,12 +42,11 @@ class Follower:
         base = self._base()
         new = 0
         while True:
-            offset = _size(self._folder.log) - base
+            offset = max(_size(self._folder.log) - base, 0)
             chunk = remote.logs(offset)
             if not chunk:
                 break
-            with self._folder.log.open("ab") as log:
-                log.write(chunk)
+            _write_at(self._folder.log, base + offset, chunk)
             new += len(chunk)
         self._metrics()
         return new
@@ -123,6 +122,17 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def _write_at(path: Path, place: int, data: bytes) -> None:
+    """Write at a place, not at the end: a controller that slept since it read these bytes repeats nothing."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            done = os.pwrite(handle, data, place)
+            data, place = data[done:], place + done
+    finally:
+        os.close(handle)
 
 
 def _size(path: Path) -> int:

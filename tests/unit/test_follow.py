@@ -85,3 +85,25 @@ def test_a_number_that_is_none_is_never_shown_as_one() -> None:
         0.5,
         *[None] * 5,
     ]
+
+
+def test_a_follower_that_slept_through_anothers_work_repeats_nothing(tmp_path: Path) -> None:
+    home, data = RunFolder(tmp_path), b"".join(b'::metrics {"step": %d}\n' % step for step in range(30))
+
+    class Sleeps(Log):
+        def logs(self, offset: int) -> bytes:
+            chunk = super().logs(offset)
+            awake = Log(data, [])
+            awake.until = 400
+            Follower(home, 1).pull(awake)  # type: ignore[arg-type]
+            return chunk
+
+    sleeper = Sleeps(data, [100])
+    sleeper.until = 300
+    Follower(home, 1).pull(sleeper)  # type: ignore[arg-type]
+    assert home.log.read_bytes() == data[:400]
+    log = Log(data, [])
+    log.until = len(data)
+    Follower(home, 1).pull(log)  # type: ignore[arg-type]
+    assert home.log.read_bytes() == data
+    assert [json.loads(line)["step"] for line in home.metrics.read_text().splitlines()] == list(range(30))
