@@ -137,12 +137,12 @@ class Controller:
 
         True = it was seen free for a while. The next command takes up what could not be written down.
         """
-        now, ids = self._clock(), _ids(self._row.memory)
-        if now < utc(self._row.deadline) or (not ids and self._row.memory.launch is Launch.INTENDED):
+        now, ours = self._clock(), _ids(self._row.memory)
+        if now < utc(self._row.deadline) or (not ours and self._row.memory.launch is Launch.INTENDED):
             return False
         try:
-            self._provider.terminate(ids)
-            billing = any(self._provider.inspect(one).billing for one in ids)
+            self._provider.terminate(ours)
+            billing = any(self._provider.inspect(one).billing for one in ours)
         except ProviderError as error:
             log.warning("terminate: %s", error)
             billing = True

@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant(
         "log of the next attempt read from the wrong byte",
         "orchestrator/follow.py",
-        "            offset = _size(self._folder.log) - base\n",
+        "            offset = max(_size(self._folder.log) - base, 0)\n",
         "            offset = _size(self._folder.log)\n",
         LIFE,
     ),
