@@ -118,7 +118,8 @@ class Output:
         self._long = False
         if self._tail:
             self._notice(now=True)
-            self._write(b"the last of it:\n" + self._tail.split(b"\n", 1)[-1])
+            cut = len(self._tail) == TAIL  # then its first line is but the end of one
+            self._write(b"the last of it:\n" + (self._tail.split(b"\n", 1)[-1] if cut else self._tail))
             self._tail = b""
 
     def _split(self, chunk: bytes) -> Tuple[bytes, bytes]:

@@ -65,6 +65,7 @@ def test_any_cutting_of_the_output_tells_the_same(make, data, cuts):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(LINES, st.integers(0, 60))
+@example(b'::metrics {"step": 0}\n::metrics {"step": 1}\n::metrics {', 0)
 def test_a_full_log_holds_its_beginning_and_every_metrics_line(make, data, limit):
     output, folder = make(limit)
     output.feed(data)
