@@ -137,6 +137,9 @@ class Viewer:
                 if run.is_done:
                     return Watched(run)
                 time.sleep(POLL_SECONDS)
+            except StateError as error:  # the ledger went bad under a run that goes on
+                error.allocation_id = error.allocation_id or run.allocation_id or run.run_id
+                raise
             except KeyboardInterrupt:
                 choice = self._terminal.ask_detach_stop_go() if self._ask else ""
                 if choice == "stop":

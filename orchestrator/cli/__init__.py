@@ -33,6 +33,7 @@ COMMANDS = {
     "completion": ("about", "Print the completion script for your shell."),
 }
 INTERRUPTED = 130  # as shells count SIGINT
+EXIT_MAY_BILL = 5  # as words.py has it, which `gpurun --help` does not load
 BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 
@@ -124,7 +125,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except GpurunError as error:
         may_bill = f"may still bill: allocation {error.allocation_id}" if error.allocation_id else ""
         _tell(str(error), hint=error.hint, more=may_bill)
-        return error.exit_code
+        return EXIT_MAY_BILL if error.allocation_id else error.exit_code
     except click.Abort:
         _tell("interrupted")
         return INTERRUPTED

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.home import Home
+from providers.errors import CredentialsError, ProviderError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.glance import Run
     from orchestrator.view import Watched
+    from providers.errors import GpurunError
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -102,3 +104,25 @@ def _last_line(home: Home, run: Run) -> None:
         "evidence": run.evidence,
     }
     click.echo(to_json(values, indent=None))
+
+
+def tell_error(home: Home, run_id: str, error: GpurunError) -> None:
+    """Print the one object that `--json` ends with where an error ended the command."""
+    if run_id:
+        from orchestrator.render import to_json
+
+        folder = str(home.run(run_id).path)
+        unknown = {"run_id": run_id, "outcome": None, "reason": None, "accrued_usd": None, "folder": folder}
+        click.echo(to_json({**unknown, "state": None, "evidence": str(error)}, indent=None))
+        return
+    words = {CredentialsError: "credentials", ProviderError: "provider", RefusedError: "refused", UsageError: "usage"}
+    reason = next((word for kind, word in words.items() if isinstance(error, kind)), "home")
+    tell_nothing_launched("failed", reason, str(error))
+
+
+def tell_nothing_launched(outcome: str, reason: str, why: str) -> None:
+    """Print that object where there is no run."""
+    from orchestrator.render import to_json
+
+    none = {"run_id": None, "outcome": outcome, "reason": reason, "accrued_usd": 0, "folder": None}
+    click.echo(to_json({**none, "state": None, "evidence": f"nothing was launched: {why}"}, indent=None))

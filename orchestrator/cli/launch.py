@@ -7,9 +7,19 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import complete_template, find_run, json_option, tell_detached, tell_end, watch, yes_option
+from orchestrator.cli.common import (
+    complete_template,
+    find_run,
+    json_option,
+    tell_detached,
+    tell_end,
+    tell_error,
+    tell_nothing_launched,
+    watch,
+    yes_option,
+)
 from orchestrator.home import Home
-from providers.errors import UsageError
+from providers.errors import GpurunError, UsageError
 
 
 @click.command()
@@ -52,21 +62,33 @@ def launch(
     """
     from orchestrator import wish
 
-    home = Home.default()
+    home, run_id = Home.default(), ""
     wanted = wish.Wish(template, provider, gpu, sets, max_hours, max_cost, max_idle, accept_risk)
-    with wish.planned(home, wanted) as plan:
-        show_plan(plan.plan, plan.limits, as_json=as_json, as_data=dry_run)
-        if dry_run:
-            return 0
-        if not agreed(yes=yes):
-            return NOT_WANTED
-        run_id = plan.go()
-    if detach:
-        return tell_detached(home, find_run(home, run_id), as_json=as_json)
-    return tell_end(home, watch(home, find_run(home, run_id), ask=True), as_json=as_json)
+    try:
+        with wish.planned(home, wanted) as plan:
+            show_plan(plan.plan, plan.limits, as_json=as_json, as_data=dry_run)
+            if dry_run:
+                return 0
+            if not agreed(yes=yes):
+                return tell_not_wanted(as_json=as_json)
+            run_id = plan.go()
+        if detach:
+            return tell_detached(home, find_run(home, run_id), as_json=as_json)
+        return tell_end(home, watch(home, find_run(home, run_id), ask=True), as_json=as_json)
+    except GpurunError as error:
+        if as_json and not dry_run:
+            tell_error(home, run_id, error)
+        raise
 
 
 NOT_WANTED = 6  # as a run that was stopped: nothing was launched, because the user said so
+
+
+def tell_not_wanted(*, as_json: bool) -> int:
+    """Say nothing but the last line of `--json`."""
+    if as_json:
+        tell_nothing_launched("stopped", "stopped", "the answer was no")
+    return NOT_WANTED
 
 
 def show_plan(plan: dict[str, Any], limits: dict[str, Any], *, as_json: bool, as_data: bool) -> None:

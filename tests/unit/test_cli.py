@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_an_error_is_told_with_its_hint_and_what_may_bill(
 
     monkeypatch.setattr(glance, "runs", fails)
     code, out, err = output(capsys, "ps")
-    assert (code, out) == (4, "")
+    assert (code, out) == (5, "")  # 5 whatever else it is
     assert err == "gpurun: too dear\n  may still bill: allocation i-1\n  next: raise --max-cost\n"
 
 
@@ -233,3 +234,22 @@ def test_nobody_to_ask_is_a_refusal_that_names_the_flag(capsys: pytest.CaptureFi
     assert code == 2
     assert "-y" in err
     assert list((home / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "reason"),
+    [
+        (["lop"], 2, "usage"),
+        (["loop", "--set", "epocs=1"], 2, "usage"),
+        (["loop", "--gpu", "h100"], 4, "refused"),
+        (["lora-8bit"], 3, "credentials"),
+    ],
+)
+def test_a_launch_as_json_ends_with_its_object_where_nothing_was_launched_too(
+    capsys: pytest.CaptureFixture[str], home: Path, args: list[str], code: int, reason: str
+) -> None:
+    found, out, _ = output(capsys, "launch", *args, "-y", "--json")
+    last = json.loads(out.splitlines()[-1])
+    assert (found, last["run_id"], last["outcome"], last["reason"]) == (code, None, "failed", reason)
+    assert (last["accrued_usd"], last["folder"]) == (0, None)
+    assert list(home.glob("runs/*")) == []

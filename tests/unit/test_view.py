@@ -19,7 +19,7 @@ from orchestrator.meter import Meter
 from orchestrator.render import live_line
 from orchestrator.terminal import Terminal
 from orchestrator.view import Keeper, Tail, not_too_much, readable
-from providers.errors import StateError
+from providers.errors import LedgerError, StateError
 
 LINE = st.binary(max_size=30).map(lambda line: line.replace(b"\n", b""))
 
@@ -205,3 +205,20 @@ def test_ctrl_c_with_nobody_to_ask_detaches(home: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(view.time, "sleep", pressed)
     watched = view.Viewer(Home(home), "demo-1", Terminal(), ask=True).watch()
     assert (watched.detached, watched.asked) == (True, False)
+
+
+def test_a_ledger_that_breaks_under_a_watched_run_says_what_may_bill(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([a_run(created=time.time())])
+
+    def find(*_: object) -> glance.Run:
+        try:
+            return next(looks)
+        except StopIteration:
+            raise LedgerError("file is not a database") from None
+
+    monkeypatch.setattr(glance, "find", find)
+    with pytest.raises(LedgerError) as caught:
+        view.Viewer(Home(home), "demo-1", Terminal()).watch()
+    assert caught.value.allocation_id == "i-1"
