@@ -135,7 +135,8 @@ def _processes(*, home: Path | None = None, below: Path | None = None) -> list[t
             ours = marked and session in names
         else:
             ours = f"GPURUN_HOME={home}".encode() in names or (marked and cwd.is_relative_to(below))
-        if ours and command:  # a zombie has no command line
+        # A zombie has no command line; Python's own resource tracker ends with the process that started it.
+        if ours and command and ".resource_tracker" not in command:
             found.append((int(folder.name), command[:200]))
     return found
 
