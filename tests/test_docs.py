@@ -30,7 +30,7 @@ def commands() -> dict[str, click.Command]:
     found = {}
 
     def walk(group: click.Group, words: tuple[str, ...]) -> None:
-        context = click.Context(group)
+        context = click.Context(group, help_option_names=["-h", "--help"])  # click keeps the first answer
         for name in group.list_commands(context):
             command = group.get_command(context, name)
             assert command is not None
@@ -59,7 +59,7 @@ def resolve(line: str) -> None:
     """Parse a command line as gpurun would, without running it; click raises what the user would see."""
     command: click.Command = cli
     words = shlex.split(line)[1:]
-    context = click.Context(cli, info_name="gpurun")
+    context = click.Context(cli, info_name="gpurun", **cli.context_settings)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, found, words = command.resolve_command(context, words)
         assert found is not None

@@ -62,7 +62,7 @@ def test_the_lines_of_help_are_the_first_lines_of_the_docstrings() -> None:
 
 
 def every_command() -> list[tuple[str, click.Command]]:
-    context = click.Context(cli.cli)
+    context = click.Context(cli.cli, **cli.cli.context_settings)
     found = []
     for name in COMMANDS:
         command = cli.cli.get_command(context, name)
