@@ -25,6 +25,7 @@ def _exact(value: object) -> object:
 
 Dollars = Annotated[Decimal, BeforeValidator(_exact)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
 
 class Data(_Strict):
@@ -55,7 +56,7 @@ class Limits(_Strict):
 class _Training(_Strict):
     """What every method shares. One optimizer step sees batch_size * gradient_accumulation rows."""
 
-    seed: int = 0
+    seed: Seed = 0
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = None  # ends earlier than `epochs`
     batch_size: PositiveInt = 8
@@ -93,7 +94,7 @@ class Loop(_Training):
 
     method: Literal["loop"]
     data: Data | None = None
-    layers: list[PositiveInt] = [64, 128, 10]  # inputs, hidden…, classes
+    layers: Annotated[list[PositiveInt], Field(min_length=2)] = [64, 128, 10]  # inputs, hidden…, classes
     rows: PositiveInt = 4096  # of the made-up problem
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 1e-3
@@ -157,7 +158,7 @@ class Export(_Strict):
     revision: str | None = None
     adapter: str | None = None  # folder with adapters to merge first
     quantization: Literal["none", "4bit"] = "none"
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu"] = "auto"
     push: Push | None = None
 
@@ -169,14 +170,16 @@ class Chain(_Strict):
     """`train_chain.py`: steps one after another; a later one names an earlier one's artifacts as `step:<name>`."""
 
     method: Literal["chain"]
-    steps: dict[str, Step]
+    steps: Annotated[dict[str, Step], Field(min_length=1)]
 
 
 class Script(_Strict):
     """The user's own program, with our limits, log and artifacts round it."""
 
     method: Literal["script"]
-    command: list[str]  # argv in the job's folder; "{python}" is the payload's interpreter
+    command: Annotated[
+        list[str], Field(min_length=1)
+    ]  # argv; "{python}" is the payload's interpreter
     code: str | None = None  # folder or file that is shipped as code/
     data: Data | None = None
 

@@ -191,6 +191,7 @@ def _bounds(kind: str, context: Mapping[str, Any]) -> str:
         "less_than": ("a number below", "lt"),
         "less_than_equal": ("a number up to", "le"),
         "string_too_long": ("a text no longer than", "max_length"),
+        "too_short": ("a length of at least", "min_length"),
     }
     if kind not in words:
         return ""

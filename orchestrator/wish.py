@@ -5,6 +5,7 @@ flags > template > config.toml > built-in;  wish -> plan -> (asked) -> ledger + 
 
 from __future__ import annotations
 
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import credentials, launch, settings_file, templates
 from orchestrator.ledger import Ledger
 from orchestrator.processes import spawn_controller
+from providers.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +90,12 @@ def planned(home: Home, wish: Wish) -> Iterator[Planned]:
 
     defaults = settings_file.load(home.root / settings_file.NAME)
     under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
-    template = templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=under, own=home.root / "templates")
+    try:
+        own = home.root / "templates"
+        template = templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=under, own=own)
+    except ConfigError as error:
+        error.hint = error.hint or f"mend it, then look: gpurun launch {shlex.quote(wish.template)} --dry-run"
+        raise
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
     settings_file.export_python(home.root / settings_file.NAME)
     provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)

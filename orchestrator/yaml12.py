@@ -107,6 +107,8 @@ def _parse(text: str) -> tuple[Any, dict[Key, int]]:
             return None, lines
         _note_lines(node, (), lines, set())
         return loader.construct_document(node), lines
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
     finally:
         loader.dispose()
 

@@ -8,6 +8,7 @@ Reads config.json and data/, writes checkpoints/, artifacts/ and summary.json.
 
 import itertools
 import json
+import math
 import sys
 
 import checkpoint
@@ -38,11 +39,14 @@ def numbers_of(row, names, label_field):
     """Give one row as {"x": numbers, "y": the class's name}."""
     y = data.label_of(row, label_field)
     try:
-        return {"x": [float(row.fields[name]) for name in names], "y": y}
+        x = [float(row.fields[name]) for name in names]
     except KeyError as error:
         row.fail(f"no field {error}")
     except (TypeError, ValueError):
         row.fail("a field holds no number")
+    if not all(map(math.isfinite, x)):
+        row.fail("a field holds no finite number")
+    return {"x": x, "y": y}
 
 
 def main():

@@ -162,12 +162,14 @@ def test_a_broken_newest_checkpoint_is_skipped_and_the_end_is_the_same(uninterru
             {"method": "loop", "layers": [1, 2], "data": {"train": "bad.csv", "label_field": "c"}},
             'row 2: no field "c"',
         ),
+        ({"method": "loop", "layers": [1, 2], "data": {"train": "nan.csv"}}, "row 3: a field holds no finite number"),
         ({"method": "loop", "data": {"train": "good.csv"}}, "1 features and 2 classes, but layers is [64, 128, 10]"),
     ],
 )
 def test_bad_config_or_data_leaves_with_2_and_names_it(tmp_path: Path, config: dict, words: str) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "bad.csv").write_text("a,label\n1,x\ntwo,y\n")
+    (tmp_path / "nan.csv").write_text("a,label\n1,x\nnan,y\n")
     (tmp_path / "good.csv").write_text("a,label\n1,x\n2,y\n")
     ended = Job(tmp_path, "train_loop.py", config).run()
     assert ended.code == 2

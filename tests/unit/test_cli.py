@@ -241,6 +241,8 @@ def test_nobody_to_ask_is_a_refusal_that_names_the_flag(capsys: pytest.CaptureFi
     [
         (["lop"], 2, "usage"),
         (["loop", "--set", "epocs=1"], 2, "usage"),
+        (["loop", "--set", "epochs=x"], 2, "usage"),
+        (["demo", "--set", "data.train=./none.jsonl"], 2, "usage"),
         (["loop", "--gpu", "h100"], 4, "refused"),
         (["lora-8bit"], 3, "credentials"),
     ],
@@ -248,8 +250,9 @@ def test_nobody_to_ask_is_a_refusal_that_names_the_flag(capsys: pytest.CaptureFi
 def test_a_launch_as_json_ends_with_its_object_where_nothing_was_launched_too(
     capsys: pytest.CaptureFixture[str], home: Path, args: list[str], code: int, reason: str
 ) -> None:
-    found, out, _ = output(capsys, "launch", *args, "-y", "--json")
+    found, out, err = output(capsys, "launch", *args, "-y", "--json")
     last = json.loads(out.splitlines()[-1])
     assert (found, last["run_id"], last["outcome"], last["reason"]) == (code, None, "failed", reason)
     assert (last["accrued_usd"], last["folder"]) == (0, None)
+    assert "\n  next: " in err
     assert list(home.glob("runs/*")) == []

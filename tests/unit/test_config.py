@@ -135,6 +135,7 @@ def test_a_value_is_read_as_its_spelling_says(text: str, value: object) -> None:
         ("max_hours=.inf", "limits.max_hours is inf"),
         ("learning_rate=.nan", "training.learning_rate is nan: a number is needed"),
         ("max_cost=x", 'limits.max_cost is "x": a number is needed'),
+        ("seed=-1", "training.seed is -1: a number from 0 is needed"),
         ("warmup=1", "training.warmup is 1: a number below 1 is needed"),
         ("schedule=cosin", 'training.schedule is "cosin": one of linear cosine constant is needed'),
         ("model=3", "training.model is 3: a text is needed"),

@@ -177,6 +177,10 @@ def test_yaml_1_1_traps_are_no_traps(tmp_path: Path) -> None:
         ("name: [a\n", "is not YAML"),
         ("name: a\nname: b\n", "line 2: name stands twice; the first is in line 1"),
         ("name: !!python/object/apply:os.system [ls]\n", "is not YAML"),
+        ("name: a\ntraining: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("name: a\ntraining: {method: script, command: []}\n", "command is []: a length of at least 1 is needed"),
+        ("name: a\ntraining: {method: chain, steps: {}}\n", "steps is {}: a length of at least 1 is needed"),
+        ("name: a\ntraining: {method: loop, layers: [3]}\n", "layers is [3]: a length of at least 2 is needed"),
         ("name: a\ntraining: &t {method: loop, data: *t}\n", "data"),
     ],
 )
