@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 30.0
 _BUSY_SECONDS = 20.0
+_HINTS = {
+    "SQLITE_FULL": "free some space on its disk, then the same again",
+    "SQLITE_BUSY": "another gpurun is writing to it: the same again",
+    "SQLITE_CANTOPEN": "its folder must be yours to write, or name another home: export GPURUN_HOME=~/gpurun",
+    "SQLITE_READONLY": "its folder must be yours to write, or name another home: export GPURUN_HOME=~/gpurun",
+    "SQLITE_IOERR": "the disk fails or is full: df",
+}
 
 
 class Ledger:
@@ -224,19 +232,19 @@ class Ledger:
         Raises:
             UsageError: no such run.
         """
-        row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        if row is None:
+        rows = self._all("SELECT * FROM runs WHERE run_id = ?", run_id)
+        if not rows:
             raise UsageError(f"no run is called {run_id}", hint="see them all: gpurun ps --all")
-        return self._row(row)
+        return self._row(rows[0])
 
     def runs(self, *, unfinished: bool = False) -> list[RunRow]:
         """Read all runs, newest first."""
         query = "SELECT * FROM runs WHERE state != 'done' OR ? ORDER BY created DESC, rowid DESC"
-        return [self._row(row) for row in self._db.execute(query, (not unfinished,))]
+        return [self._row(row) for row in self._all(query, not unfinished)]
 
     def events(self, run_id: str) -> list[Event]:
         """Read a run's history in order."""
-        rows = self._db.execute("SELECT * FROM events WHERE run_id = ? ORDER BY id", (run_id,))
+        rows = self._all("SELECT * FROM events WHERE run_id = ? ORDER BY id", run_id)
         return [Event(r["time"], r["attempt"], r["actor"], r["verb"], r["kind"], r["text"]) for r in rows]
 
     def check(self) -> None:
@@ -245,17 +253,14 @@ class Ledger:
         Raises:
             LedgerError: it is damaged.
         """
-        try:
-            verdict = self._one("PRAGMA quick_check")[0]
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+        verdict = self._one("PRAGMA quick_check")[0]
         if verdict != "ok":
             raise self._broken(verdict)
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
 
     def _row(self, row: sqlite3.Row) -> RunRow:
-        spells = self._db.execute("SELECT * FROM allocations WHERE run_id = ? ORDER BY attempt", (row["run_id"],))
+        spells = self._all("SELECT * FROM allocations WHERE run_id = ? ORDER BY attempt", row["run_id"])
         return RunRow(
             run_id=row["run_id"],
             template=row["template"],
@@ -317,11 +322,17 @@ class Ledger:
             (now.timestamp(), run_id, attempt, actor, verb, kind, text),
         )
 
+    def _all(self, query: str, *values: object) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
     def _one(self, query: str, *values: object) -> sqlite3.Row:
-        row: sqlite3.Row | None = self._db.execute(query, values).fetchone()
-        if row is None:
+        rows = self._all(query, *values)
+        if not rows:
             raise self._broken(f"nothing answers {query!r}")
-        return row
+        return rows[0]
 
     @contextmanager
     def _write(self) -> Iterator[None]:
@@ -331,7 +342,8 @@ class Ledger:
             try:
                 yield
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -368,11 +380,12 @@ class Ledger:
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('home', ?)", (secrets.token_hex(2),))
 
     def _broken(self, error: object) -> LedgerError:
-        return LedgerError(
-            f"the ledger {self.path} can't be used: {error}",
-            hint="if the disk is full, free some; if the file is damaged, move it away, then see what still runs:"
-            f" mv {self.path} {self.path}.damaged && gpurun doctor",
-        )
+        kind = str(getattr(error, "sqlite_errorname", ""))
+        hint = next((words for name, words in _HINTS.items() if kind.startswith(name)), "")
+        if not hint:  # only what is damaged is to be moved away: the ledger knows what may bill
+            old, aside = shlex.quote(str(self.path)), shlex.quote(f"{self.path}.damaged")
+            hint = f"move it away, then see what still runs: mv {old} {aside} && gpurun doctor"
+        return LedgerError(f"the ledger {self.path} can't be used: {error}", hint=hint)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -199,6 +199,31 @@ def test_a_damaged_ledger_is_told_with_the_next_step(tmp_path: Path, damage: byt
     assert "gpurun doctor" in caught.value.hint
 
 
+def test_a_ledger_that_is_damaged_under_an_open_connection_is_told_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger.admit(row(), NOW)
+    ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger._db.execute("PRAGMA shrink_memory")
+    path.write_bytes(b"\xde\xad" * (path.stat().st_size // 2))
+    with pytest.raises(LedgerError):
+        ledger.run(RUN)
+    with pytest.raises(LedgerError):
+        ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("PRAGMA max_page_count = 1", "free some space"), ("PRAGMA query_only = ON", "yours to write")]
+)
+def test_a_ledger_that_only_can_not_be_written_is_not_to_be_moved_away(tmp_path: Path, fault: str, words: str) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger._db.execute(fault)
+    with pytest.raises(LedgerError) as caught:
+        ledger.admit(replace(row(), plan={"much": "x" * 100_000}), NOW)
+    assert words in caught.value.hint
+    assert "mv" not in caught.value.hint
+
+
 def test_a_ledger_of_a_newer_gpurun_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
