@@ -49,6 +49,16 @@ def find_run(home: Home, prefix: str | None) -> Run:
     return glance.find(home, prefix, time.time())
 
 
+def take_up(home: Home) -> None:
+    """Carry on with every run that nobody holds: whatever is typed next after a crash does so."""
+    import time
+
+    from orchestrator import glance
+
+    now = time.time()
+    glance.tend(home, glance.runs(home, now, last=0), now)
+
+
 def exit_code_of(run: Run) -> int:
     """Give the exit code of the table: 5 for whatever may still bill."""
     from orchestrator.words import Reason, State, exit_code

@@ -11,6 +11,7 @@ from orchestrator.cli.common import (
     complete_template,
     find_run,
     json_option,
+    take_up,
     tell_detached,
     tell_end,
     tell_error,
@@ -71,6 +72,7 @@ def launch(
                 return 0
             if not agreed(yes=yes):
                 return tell_not_wanted(as_json=as_json)
+            take_up(home)
             run_id = plan.go()
         if detach:
             return tell_detached(home, find_run(home, run_id), as_json=as_json)

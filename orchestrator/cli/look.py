@@ -6,7 +6,7 @@ import time
 
 import click
 
-from orchestrator.cli.common import find_run, json_option, run_argument
+from orchestrator.cli.common import find_run, json_option, run_argument, take_up
 from orchestrator.home import Home
 
 
@@ -55,6 +55,7 @@ def show(run: str | None, *, as_json: bool) -> None:
     from orchestrator.render import to_json
 
     home = Home.default()
+    take_up(home)
     found = find_run(home, run)
     facts = dossier.read(home, found)
     click.echo(to_json(facts.as_json()) if as_json else dossier.screen(facts, time.time()))

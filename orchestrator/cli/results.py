@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import find_run, run_argument, tell_end, watch, yes_option
+from orchestrator.cli.common import find_run, run_argument, take_up, tell_end, watch, yes_option
 from orchestrator.home import Home
 from providers.errors import UsageError
 
@@ -29,6 +29,7 @@ def pull(run: str | None, dest: Path | None) -> None:
     from orchestrator.render import size
 
     home = Home.default()
+    take_up(home)
     found = find_run(home, run)
     pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id))
     click.echo(f"{pulled.folder}: {len(pulled.files)} files, {size(pulled.size)}, all as the machine wrote them")
@@ -56,6 +57,7 @@ def stop(run: str | None, *, yes: bool, detach: bool) -> int:
         return 0
     request_stop(home, found.run_id)
     if detach:
+        take_up(home)
         click.echo(f"{found.run_id} is being stopped; see: gpurun ps", err=True)
         return 0
     watched = watch(home, found, show_log=False)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from orchestrator.cli.common import find_run, json_option, run_argument, tell_end, watch
+from orchestrator.cli.common import find_run, json_option, run_argument, take_up, tell_end, watch
 from orchestrator.home import Home
 
 
@@ -29,6 +29,8 @@ def logs(run: str | None, last: int | None, *, follow: bool, raw: bool) -> None:
     from orchestrator import logbook
 
     home = Home.default()
+    if not follow:  # who follows sees to it
+        take_up(home)
     found = find_run(home, run)
     logbook.show(home, found.run_id, sys.stdout.buffer, last=last, raw=raw, follow=follow)
 

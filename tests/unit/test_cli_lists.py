@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from past import NOW, admit, done, output
 
-from orchestrator import glance, screens
+from orchestrator import cli, glance, processes, screens
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
 from orchestrator.lifecycle import Memory
@@ -179,3 +179,15 @@ def test_a_dry_run_shows_the_plan_as_data_and_leaves_nothing(capsys: pytest.Capt
     assert plan["sentence"].startswith("Ends by")
     assert list((home / "runs").iterdir()) == []
     assert Ledger(home / "ledger.sqlite").runs() == []
+
+
+@pytest.mark.parametrize("args", [["ps"], ["show"], ["logs"], ["pull"], ["stop", "-y", "--detach"]])
+def test_whatever_is_typed_next_takes_up_a_run_that_nobody_holds(
+    home: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]
+) -> None:
+    spawned: list[str] = []
+    monkeypatch.setattr(processes, "spawn_controller", lambda _home, run_id: spawned.append(run_id))
+    admit(home, "demo-261122-aaaaaa", Memory(state=State.RUNNING, launch=Launch.ACCEPTED, allocation_id="i-1"))
+    monkeypatch.setattr(glance.Run, "held", lambda *_: False)
+    cli.run(args)
+    assert spawned == ["demo-261122-aaaaaa"]
