@@ -31,6 +31,7 @@ _CHUNK = 4 << 20
 _BACKLOG = 1 << 20  # more than this at once is not read by anyone: its end is shown
 _LONGEST_LINE = 4000  # characters shown of one line
 _SPAWNS = 6
+_BEFORE = ("pending", "provisioning", "starting")  # no log yet that could say what is wrong
 
 
 class Tail:
@@ -127,6 +128,7 @@ class Viewer:
         self._keeper = Keeper(home)
         self._next_plain = time.monotonic() + PLAIN_SECONDS
         self._told = ("", -1)
+        self._why = ""
 
     def watch(self) -> Watched:
         """Look again and again; Ctrl-C asks."""
@@ -169,6 +171,9 @@ class Viewer:
         if run.is_done:
             self._terminal.clear()
         else:
+            if run.state in _BEFORE and run.detail != self._why:  # a start that fails is tried again, for minutes
+                self._why = run.detail
+                self._terminal.say(clean(f"{run.state}: {run.detail}"))
             self._show_progress(run, now)
 
     def _show_progress(self, run: Run, now: float) -> None:

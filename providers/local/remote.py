@@ -99,7 +99,10 @@ class LocalRemote:
         target = _inside(self._folder, name)
         if target.exists() and _digest(target) == digest:
             return
-        _copy(source, target, digest, link=False)
+        try:
+            _copy(source, target, digest, link=False)
+        except IntegrityError as error:
+            raise StartError(f"{source} changed since the launch: gpurun stop, then launch again") from error
 
     def _seed(self, checkpoint: Path) -> None:
         """Bring the checkpoint to carry on from; linked, since both sides only ever replace such files."""

@@ -17,7 +17,6 @@ from boxes import STRAYS, until
 
 from providers.base import Blob, Phase, Proof, Secret
 from providers.errors import (
-    IntegrityError,
     NoCapacityError,
     ProviderError,
     StartError,
@@ -278,7 +277,7 @@ def test_data_that_changed_since_it_was_hashed_is_refused(here, tmp_path):
     data.write_bytes(b"changed")
     job = here.ground.job(blobs=(Blob("0" * 64, 7, data, "data/rows.jsonl"),))
     allocation_id = here.launch(job)
-    with pytest.raises(IntegrityError, match=r"rows\.jsonl"):
+    with pytest.raises(StartError, match=r"rows\.jsonl changed since the launch"):
         here.remote(allocation_id).start(job)
     assert not (here.ground.folder(job) / "job.json").exists()
     here.provider.terminate([allocation_id])

@@ -222,3 +222,13 @@ def test_a_ledger_that_breaks_under_a_watched_run_says_what_may_bill(
     with pytest.raises(LedgerError) as caught:
         view.Viewer(Home(home), "demo-1", Terminal()).watch()
     assert caught.value.allocation_id == "i-1"
+
+
+def test_a_start_that_fails_says_why_once_while_it_is_tried_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = a_run(state="starting", detail="no space\x1b[2J left", created=time.time())
+    looks = iter([late, late, late, late, late._replace(state="done", reason="provider")])
+    monkeypatch.setattr(glance, "find", lambda *_: next(looks))
+    view.Viewer(Home(home), "demo-1", Terminal()).watch()
+    assert capsys.readouterr().err.count("starting: no space left\n") == 1
