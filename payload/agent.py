@@ -316,7 +316,8 @@ class Agent:
                 )
             return f"no new step for {self.idle:.0f} s after step {self.output.step}{stage}"
         if self.reason == "diverged":
-            return f"the loss is not finite at step {self.output.step}"
+            on_whose_word = "" if self.output.diverged else "it left with exit code 3, which says that "
+            return f"{on_whose_word}the loss is not finite at step {self.output.step}"
         return self.output.story or f"left with exit code {self.exit_code} without a word"
 
     def finish(self) -> None:

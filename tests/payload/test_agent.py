@@ -286,3 +286,8 @@ def test_the_heartbeat_tells_where_the_training_is(box):
     each.put("order.json", {"id": 1, "kind": "stop"})
     each.result()
     assert each.read("status.json")["phase"] == "exited"
+
+
+def test_a_diverged_that_only_the_exit_code_tells_says_so(box):
+    result = box().go("import sys; sys.exit(3)").result()
+    assert result["detail"] == "it left with exit code 3, which says that the loss is not finite at step 0"
