@@ -177,9 +177,7 @@ class Script(_Strict):
     """The user's own program, with our limits, log and artifacts round it."""
 
     method: Literal["script"]
-    command: Annotated[
-        list[str], Field(min_length=1)
-    ]  # argv; "{python}" is the payload's interpreter
+    command: Annotated[list[str], Field(min_length=1)]  # argv; "{python}" is the payload's interpreter
     code: str | None = None  # folder or file that is shipped as code/
     data: Data | None = None
 
