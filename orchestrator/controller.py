@@ -35,6 +35,7 @@ from providers.errors import (
     ProviderError,
     QuotaError,
     RemoteError,
+    StartError,
     UnclearError,
     UnreachableError,
     UsageError,
@@ -240,8 +241,21 @@ class Controller:
             # It may have been rented all the same: `find` settles it before anything else is launched.
             self._trouble(f"launch: {error}")
         else:
+            self._took(allocation_id, intended)
+
+    def _took(self, allocation_id: str, intended: datetime) -> None:
+        """Remember what was rented; what nobody tracks any more is ended again at once."""
+        try:
             self._open(allocation_id, intended)
             self._save(lifecycle.launch_accepted(self._row.memory, allocation_id))
+        except LeaseLostError:
+            # Held up between intent and deed (a suspended computer) until another had settled it as never sent.
+            if allocation_id not in _ids(self._ledger.run(self._lease.run_id).memory):
+                self._provider.terminate([allocation_id])
+                look = self._provider.inspect(allocation_id)
+                if not look.billing:
+                    self._ledger.saw_free(self._provider.name, allocation_id, self._clock(), look.evidence)
+            raise
 
     def _refused(self, reason: Reason, error: GpurunError) -> None:
         words = f"{error} {error.hint}".strip()
@@ -272,7 +286,8 @@ class Controller:
                 self._open_remote().start(job)
         except (RemoteError, CredentialsError, JobGoneError) as error:
             self._close_remote()
-            self._save(lifecycle.start_failed(self._row.memory, str(error)))
+            permanent = isinstance(error, JobGoneError) or (isinstance(error, StartError) and error.permanent)
+            self._save(lifecycle.start_failed(self._row.memory, str(error), permanent=permanent))
             raise
 
     def _follow(self) -> None:

@@ -47,6 +47,7 @@ class Memory:
     stop_requested: bool = False
     told_to_stop: datetime | None = None
     collected: bool = False
+    hopeless: bool = False  # the job can't be started, here or anywhere
     terminate_sent: bool = False
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition
@@ -164,6 +165,8 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
 
 
 def _starting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    if memory.hopeless:
+        return _end(memory, Reason.FAILED, memory.detail, now, rules)
     return _on_the_way(memory, seen, now, rules, rules.start_limit_seconds, "the job would not start")
 
 
@@ -319,9 +322,9 @@ def launch_refused(memory: Memory, reason: Reason, detail: str, now: datetime) -
     return _to(State.DONE, done, now)
 
 
-def start_failed(memory: Memory, signature: str) -> Memory:
-    """The job could not be started this time; the limit of the state decides when that is final."""
-    return replace(memory, detail=signature)
+def start_failed(memory: Memory, signature: str, *, permanent: bool) -> Memory:
+    """The job could not be started: it never will be, or the limit of the state decides when that is final."""
+    return replace(memory, detail=signature, hopeless=permanent)
 
 
 def files_home(memory: Memory, remote: RemoteStatus | None) -> Memory:

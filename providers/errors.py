@@ -101,7 +101,14 @@ class RemoteError(ProviderError):
 
 
 class StartError(RemoteError):
-    """The job could not be started on the machine; the message is the failure's signature."""
+    """The job could not be started on the machine; the message is the failure's signature.
+
+    `permanent` = it would fail the same way again, here and anywhere: not to be tried for minutes that bill.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", allocation_id: str = "", permanent: bool = False) -> None:
+        super().__init__(message, hint=hint, allocation_id=allocation_id)
+        self.permanent = permanent
 
 
 class IntegrityError(RemoteError):

@@ -220,8 +220,11 @@ class FakeRemote:
         self._id = allocation_id
 
     def start(self, job: Job) -> None:
-        if self._cloud._fault("start") == "broken":
+        fault = self._cloud._fault("start")
+        if fault == "broken":
             raise StartError("CUDA error 802")
+        if fault == "changed data":
+            raise StartError("rows.jsonl changed since the launch", permanent=True)
         machine = self._machine()
         if machine.job is None:
             machine.job, machine.started = job, self._cloud.clock.now

@@ -102,7 +102,7 @@ class LocalRemote:
         try:
             _copy(source, target, digest, link=False)
         except IntegrityError as error:
-            raise StartError(f"{source} changed since the launch: gpurun stop, then launch again") from error
+            raise StartError(f"{source} changed since the launch: launch again", permanent=True) from error
 
     def _seed(self, checkpoint: Path) -> None:
         """Bring the checkpoint to carry on from; linked, since both sides only ever replace such files."""

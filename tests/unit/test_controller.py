@@ -19,6 +19,8 @@ from providers.errors import LeaseLostError, LedgerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from providers.base import Job, Offer
+
 
 @pytest.fixture
 def fast_path() -> Iterator[Path]:
@@ -314,6 +316,31 @@ def test_a_controller_that_can_record_nothing_ends_the_run_at_its_deadline_and_l
     assert machine.ended is not None
     assert (machine.ended - START).total_seconds() <= 100 + 70
     assert (world.clock() - machine.ended).total_seconds() >= 60  # it looked on for a while before it believed that
+
+
+def test_what_a_controller_rented_after_it_had_lost_its_lease_is_ended_at_once(world: World) -> None:
+    sleeper, launch = world.controller(), world.cloud.launch
+
+    def late(job: Job, offer: Offer) -> str:
+        world.cloud.launch = launch  # type: ignore[method-assign]
+        world.drive(until=lambda: world.memory.attempt == 2 and bool(world.memory.allocation_id))
+        return launch(job, offer)
+
+    world.cloud.launch = late  # type: ignore[method-assign]
+    with pytest.raises(LeaseLostError):
+        sleeper.tick()
+    assert [machine.mark.attempt for machine in world.cloud.billing_now] == [2]
+    world.drive()
+    world.check_ended()
+
+
+def test_a_job_that_can_never_start_is_not_tried_for_minutes_that_bill(world: World) -> None:
+    world.cloud.faults["start"].append("changed data")
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.FAILED
+    assert "changed" in world.memory.detail
+    assert len(world.cloud.machines) == 1
 
 
 def test_a_corrupt_file_is_fetched_again_until_whole(world: World) -> None:
