@@ -5,11 +5,13 @@ Wish -> prepare() -> Prepared(plan) -> shown and asked -> commit() -> a backgrou
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import plan as planning
 from orchestrator.bundle import blobs, pack
@@ -21,6 +23,7 @@ from orchestrator.records import RunRow
 from providers.base import Holder, Place, Proof
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from decimal import Decimal
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.ledger import Ledger
     from orchestrator.plan import Plan
     from orchestrator.templates import Template
-    from providers.base import Offer, Provider
+    from providers.base import Blob, Offer, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +79,18 @@ def prepare(
         row = _row(run_id, template, offer, times, provider, now)
         holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _here())
         planning.refuse_sole_holder(holders, offer.price, accept_risk=limits.accept_risk)
+        work = work_of(template.config, data)
         plan = planning.Plan(
             run_id=run_id,
             template=settings.name,
+            work=work,
             offer=offer,
             times=times,
             quote=planning.quote(
                 offer,
                 (times.ceiling - now).total_seconds(),
                 provider.traits.billing_step_seconds,
-                seconds_of_like_runs(ledger, settings.name, offer),
+                seconds_of_same_runs(ledger, work, offer),
                 settings.name,
             ),
             holders=holders,
@@ -126,14 +131,20 @@ def new_run_id(name: str, now: datetime) -> str:
     return f"{name[:24].strip('-')}-{now:%y%m%d}-{secrets.token_hex(3)}"
 
 
-def seconds_of_like_runs(ledger: Ledger, template: str, offer: Offer) -> list[float]:
-    """Durations of this home's finished runs of the same template on the same offer, seconds."""
+def work_of(config: dict[str, Any], data: Iterable[Blob]) -> str:
+    """Name what a run does: the same settings on the same data have the same name."""
+    facts = [config, [(blob.name, blob.sha256) for blob in data]]
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def seconds_of_same_runs(ledger: Ledger, work: str, offer: Offer) -> list[float]:
+    """Durations of this home's finished runs of the same work on the same offer, seconds."""
     return [
         row.ended - row.created
         for row in ledger.runs()
         if row.ended is not None
         and row.memory.reason == "completed"
-        and row.template == template
+        and row.plan.get("work") == work
         and (row.provider, row.plan["offer"]["name"]) == (offer.provider, offer.name)
     ]
 

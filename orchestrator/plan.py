@@ -50,6 +50,7 @@ class Plan:
 
     run_id: str
     template: str
+    work: str  # names the settings and the data: runs of the same work are comparable
     offer: Offer
     times: Times
     quote: Quote

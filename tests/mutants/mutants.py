@@ -106,6 +106,13 @@ MUTANTS = (
         LIFE,
     ),
     Mutant(
+        "rented under a lost lease and kept",
+        _LOOP,
+        "                self._provider.terminate([allocation_id])\n",
+        "                pass\n",
+        LIFE,
+    ),
+    Mutant(
         "a launch never found costs nothing",
         _LOOP,
         "        if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:\n",
