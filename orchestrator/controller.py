@@ -22,7 +22,7 @@ from orchestrator.credentials import Redactor, resolve
 from orchestrator.follow import Follower
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile, mark_of, offer_of
-from orchestrator.lifecycle import Decision, Memory, Rules, Seen
+from orchestrator.lifecycle import Decision, Memory, Seen
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Access, Order, OrderKind, Phase, utc
 from providers.errors import (
@@ -113,7 +113,7 @@ class Controller:
         now = self._clock()
         self._reload()
         seen = self._look()
-        decision = lifecycle.decide(self._row.memory, seen, now, self._rules())
+        decision = lifecycle.decide(self._row.memory, seen, now, self._row.rules(self._provider.traits))
         self._settle_money(decision, seen, now)
         try:
             self._save(decision.memory, looked=seen.observation is not None)
@@ -159,6 +159,7 @@ class Controller:
         if memory.state in {State.PENDING, State.DONE}:
             return Seen(accrued_high=accrued)
         try:
+            self._check_account()
             if memory.launch is Launch.INTENDED:
                 found = tuple(self._provider.find(mark_of(self._row, self._ledger.home_id)))
                 for allocation in found:
@@ -170,6 +171,19 @@ class Controller:
             return Seen(accrued_high=accrued)
         return Seen(observation, self._ask(observation), accrued_high=accrued)
 
+    def _check_account(self) -> None:
+        """Another account's "no such thing" says nothing about ours.
+
+        Raises:
+            CredentialsError: the key opens another account than the one that the plan was made on.
+        """
+        planned, now = self._row.plan["account"], self._provider.account()
+        if now != planned:
+            raise CredentialsError(
+                f"the key opens the account {now}, and {self._row.run_id} runs on {planned}",
+                hint=f"set the key of {planned}, then: gpurun resume {self._row.run_id}",
+            )
+
     def _inspect(self, memory: Memory) -> Observation:
         """Look at all that this attempt made: what bills counts first."""
         looks = {one: self._provider.inspect(one) for one in _ids(memory)}
@@ -179,7 +193,8 @@ class Controller:
                     self._ledger.saw_billing(self._provider.name, one, self._clock(), look.price)
                 except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
                     self._trouble(f"ledger: {error}")
-        return max(looks.values(), key=lambda look: (look.billing, look.phase is not Phase.ABSENT))
+        # Of two that are free the one that is merely absent counts: it takes more reads to believe.
+        return max(looks.values(), key=lambda look: (look.billing, look.phase is Phase.ABSENT))
 
     def _ask(self, observation: Observation) -> RemoteStatus | None:
         if observation.phase in {Phase.QUEUED, Phase.ABSENT}:
@@ -192,7 +207,7 @@ class Controller:
             return None
         values = asdict(status) | {"seen": self._clock(), "state": self._row.memory.state}
         try:
-            write_json(self._folder.status, _jsonable(values))
+            write_json(self._folder.status, values)
         except OSError as error:
             self._trouble(f"status.json: {error}")
         return status
@@ -221,6 +236,7 @@ class Controller:
     def _launch(self) -> None:
         offer = offer_of(self._row.plan)
         try:
+            self._check_account()
             job = self._job()
         except (CredentialsError, JobGoneError) as error:  # known before anything was rented
             self._refused(Reason.CREDENTIALS if isinstance(error, CredentialsError) else Reason.PROVIDER, error)
@@ -343,19 +359,6 @@ class Controller:
             for one in _ids(before):
                 self._ledger.saw_free(self._provider.name, one, now, seen.observation.evidence)
 
-    def _rules(self) -> Rules:
-        traits = self._provider.traits
-        return Rules(
-            deadline=utc(self._row.deadline),
-            ceiling=utc(self._row.ceiling),
-            grace_seconds=self._row.grace_seconds,
-            max_attempts=self._row.max_attempts,
-            list_lag_seconds=traits.list_lag_seconds,
-            boot_limit_seconds=traits.boot_limit_seconds,
-            start_limit_seconds=traits.start_limit_seconds,
-            max_cost=self._row.max_cost,
-        )
-
     def _job(self) -> Job:
         job_file = JobFile.read(self._folder)
         secrets = resolve(job_file.secrets)
@@ -378,12 +381,6 @@ class Controller:
         """Say what went wrong and slow down; nothing is given up."""
         self._troubles = min(self._troubles + 1, 6)
         log.warning("%s", text)
-
-
-def _jsonable(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _jsonable(inner) for key, inner in value.items()}
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _ids(memory: Memory) -> list[str]:

@@ -141,8 +141,9 @@ def write_aside(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside, then move it into place."""
-    write_aside(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+    """Write JSON aside, then move it into place; a time is written as ISO 8601."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=lambda time: time.isoformat())
+    write_aside(path, text.encode() + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -85,6 +85,7 @@ def prepare(
             template=settings.name,
             work=work,
             offer=offer,
+            account=provider.account(),
             times=times,
             quote=planning.quote(
                 offer,

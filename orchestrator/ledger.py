@@ -136,7 +136,7 @@ class Ledger:
         deed = Deed()
         try:
             yield deed
-        except GpurunError as error:
+        except (GpurunError, OSError) as error:
             self.note(lease.run_id, attempt, lease.actor, verb, "failed", f"{type(error).__name__}: {error}", clock())
             raise
         self.note(lease.run_id, attempt, lease.actor, verb, "done", deed.text, clock())

@@ -52,6 +52,7 @@ class Plan:
     template: str
     work: str  # names the settings and the data: runs of the same work are comparable
     offer: Offer
+    account: str  # fingerprint: only its word counts for what this run made
     times: Times
     quote: Quote
     holders: tuple[Holder, ...]

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import Interval, Spell, accrued
+from orchestrator.lifecycle import Rules
+from providers.base import utc
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from orchestrator.lifecycle import Memory
+    from providers.base import Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,19 @@ class RunRow:
     lease_epoch: int = 0
     lease_until: float | None = None
     spells: tuple[Spell, ...] = ()
+
+    def rules(self, traits: Traits) -> Rules:
+        """Give the limits and the vendor's pace in the life cycle's words."""
+        return Rules(
+            deadline=utc(self.deadline),
+            ceiling=utc(self.ceiling),
+            grace_seconds=self.grace_seconds,
+            max_attempts=self.max_attempts,
+            list_lag_seconds=traits.list_lag_seconds,
+            boot_limit_seconds=traits.boot_limit_seconds,
+            start_limit_seconds=traits.start_limit_seconds,
+            max_cost=self.max_cost,
+        )
 
     def accrued(self, now: float) -> Interval:
         """What it cost by `now`."""

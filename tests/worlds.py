@@ -85,7 +85,7 @@ class World:
         JobFile(("{python}", "x.py"), (), 60, ()).write(folder)
         seconds = hours * 3600
         start, end = START.timestamp(), START.timestamp() + seconds
-        plan = {"offer": _plain(asdict(OFFER))}
+        plan = {"offer": _plain(asdict(OFFER)), "account": self.cloud.account()}
         grace = int(seconds / 5)
         row = RunRow(RUN, "demo", "fake", start, end, end, grace, max_attempts, max_cost, Decimal(1), plan, Memory())
         self.ledger.admit(row, self.clock())

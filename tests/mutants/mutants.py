@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LIFE = ("tests/unit/test_controller.py",)  # the laws of tests/props catch them too, only later
+CLAIMS = ("tests/unit/test_claims.py",)
 AGENT = ("tests/payload/test_agent.py",)
 WATCHDOG = ("tests/payload/test_watchdog.py",)
 
@@ -104,6 +105,20 @@ MUTANTS = (
         '            with self._ledger.deed(self._lease, job.mark.attempt, "launch", text, self._clock) as deed:\n                allocation_id = self._provider.launch(job, offer)\n                deed.text = allocation_id\n',
         "            allocation_id = self._provider.launch(job, offer)\n",
         LIFE,
+    ),
+    Mutant(
+        "another account's word believed",
+        _LOOP,
+        "        if now != planned:\n",
+        "        if now is planned is None:\n",
+        CLAIMS,
+    ),
+    Mutant(
+        "of two ends the more certain one believed",
+        _LOOP,
+        "(look.billing, look.phase is Phase.ABSENT)",
+        "(look.billing, look.phase is not Phase.ABSENT)",
+        CLAIMS,
     ),
     Mutant(
         "rented under a lost lease and kept",

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from worlds import FAST, RUN, START, Paused, World, steps_of
+from worlds import RUN, START, Paused, World, steps_of
 
 from orchestrator.jobs import JobFile
 from orchestrator.words import Reason, State
 from providers.errors import LeaseLostError, LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from providers.base import Job, Offer
-
-
-@pytest.fixture
-def fast_path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=FAST) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def world(fast_path: Path) -> World:
-    return World(fast_path)
 
 
 def metrics(world: World) -> list[int]:

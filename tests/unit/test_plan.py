@@ -96,7 +96,7 @@ def test_a_launch_that_only_this_computer_can_stop_is_refused_until_the_risk_is_
 def plan(holders: tuple[Holder, ...], offer: Offer = OFFER) -> Plan:
     limits = times(Limits(max_hours=2.5), offer.price, NOW)
     quoted = Quote(None, None, Decimal("3.00"), None, "")
-    return Plan("r", "demo", "w", offer, limits, quoted, holders, (), 0, (), "/x", NOW)
+    return Plan("r", "demo", "w", offer, "acct", limits, quoted, holders, (), 0, (), "/x", NOW)
 
 
 def test_the_sentence_names_the_holder_the_time_and_the_dollars() -> None:

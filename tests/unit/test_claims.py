@@ -1,0 +1,54 @@
+"""What the controller may conclude: on whose word, from which account, of how many allocations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.words import Reason, State
+from providers.base import Observation, Phase
+
+if TYPE_CHECKING:
+    from worlds import World
+
+
+def test_another_account_s_no_such_thing_is_no_absence(world: World) -> None:
+    world.drive(until=lambda: world.memory.step > 5)
+    account = world.cloud.account
+    world.cloud.account = lambda: "acct-other"  # type: ignore[method-assign]
+    world.cloud.faults["inspect"].extend(["absent"] * 200)  # what a key of another account would read
+    stranger = world.controller()
+    for _ in range(60):
+        stranger.tick()
+        world.clock.advance(5)
+    assert not world.memory.is_done
+    assert world.memory.absences == ()
+    assert len(world.cloud.machines) == 1
+    world.cloud.account = account  # type: ignore[method-assign]
+    world.cloud.faults["inspect"].clear()
+    world.drive()
+    world.check_ended()
+
+
+def test_nothing_is_rented_on_an_account_that_the_plan_did_not_name(world: World) -> None:
+    world.cloud.account = lambda: "acct-other"  # type: ignore[method-assign]
+    world.drive()
+    assert world.memory.reason is Reason.CREDENTIALS
+    assert world.cloud.machines == {}
+
+
+def test_of_two_allocations_the_less_certain_end_counts(world: World) -> None:
+    world.cloud.faults["launch"].append("twice")
+    world.cloud.faults["terminate"].extend(["ignored"] * 6)
+    world.drive(until=lambda: world.memory.state is State.TERMINATING)
+    inspect, false_looks = world.cloud.inspect, [True, True]
+
+    def one_ended_one_lagging(allocation_id: str) -> Observation:
+        look = inspect(allocation_id)
+        if allocation_id == "m-1":
+            world.cloud.machines["m-1"].ended = world.cloud.machines["m-1"].ended or world.clock()
+            return Observation(Phase.EXITED, billing=False, evidence="terminated")
+        return Observation(Phase.ABSENT, billing=False, evidence="404") if false_looks and false_looks.pop() else look
+
+    world.cloud.inspect = one_ended_one_lagging  # type: ignore[method-assign]
+    world.drive(until=lambda: world.memory.state is not State.TERMINATING)
+    assert world.cloud.billing_now == []
