@@ -197,7 +197,7 @@ def _finished(memory: Memory, remote: RemoteStatus, now: datetime) -> Decision:
 
 def _word_of(memory: Memory, remote: RemoteStatus) -> tuple[Reason, str]:
     if remote.reason not in set(Reason):
-        return Reason.LOST, remote.detail or "ended without a result"
+        return Reason.LOST, remote.detail or f"ended without a result while {memory.state}"
     reason = Reason(remote.reason)
     if memory.reason is Reason.BUDGET and reason is Reason.STOPPED:
         reason = Reason.BUDGET  # we told it to stop because of the money

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.words import Reason, State
-from providers.base import Observation, Phase
+from fakes import START
+
+from orchestrator.lifecycle import Memory, Seen, decide
+from orchestrator.words import Launch, Reason, State
+from providers.base import Observation, Phase, RemoteStatus
 
 if TYPE_CHECKING:
     from worlds import World
@@ -52,3 +55,12 @@ def test_of_two_allocations_the_less_certain_end_counts(world: World) -> None:
     world.cloud.inspect = one_ended_one_lagging  # type: ignore[method-assign]
     world.drive(until=lambda: world.memory.state is not State.TERMINATING)
     assert world.cloud.billing_now == []
+
+
+def test_an_end_before_the_start_is_another_failure_than_an_end_after_it(world: World) -> None:
+    seen = Seen(Observation(Phase.EXITED, billing=False, evidence="gone"), RemoteStatus(Phase.EXITED))
+    rules = world.row.rules(world.cloud.traits)
+    states = (State.PROVISIONING, State.STARTING, State.RUNNING)
+    ends = [decide(Memory(state=state, launch=Launch.ACCEPTED), seen, START, rules).memory for state in states]
+    assert {end.reason for end in ends} == {Reason.LOST}
+    assert len({end.detail for end in ends}) == len(states)
