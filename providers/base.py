@@ -136,6 +136,7 @@ class Observation:
     billed_until: datetime | None = None
     message: str = ""  # the vendor's words for a person
     failure: str = ""  # a signature, where the vendor says that the allocation is broken for good
+    ending: bool = False  # the vendor took the end but has not carried it out: it may still bill, or live on
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +196,10 @@ class Job:
     grace_seconds: int  # SIGTERM this long before the deadline
     max_idle_seconds: int  # no step for this long = hung
     checkpoint: Path | None = None  # the newest whole checkpoint at home, to carry on from
-    client_key: Path | None = None  # this attempt's own key pair
-    host_key: Path | None = None
+    client_key: Path | None = None  # private half of this attempt's own ed25519 pair; the public one is <name>.pub
+    host_key: Path | None = None  # the same for the machine, so that the first connection is already verified
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
     store: str = ""
 
@@ -206,10 +208,8 @@ class Job:
 class Access:
     """What a later process needs to reach the same remote again; lies in `runs/<id>/ssh/`."""
 
-    folder: Path  # that folder, 0600 files
-    host: str = ""
-    port: int = 22
-    user: str = ""
+    folder: Path  # this attempt's own part of it, 0600: client_ed25519, host_ed25519.pub, config (for the system's ssh)
+    trust_on_first_use: bool = False  # the user's explicit leave to take whatever host key answers first
 
 
 class OrderKind(StrEnum):
@@ -304,11 +304,20 @@ class Remote(Protocol):
 
 
 @runtime_checkable
+class Adopts(Protocol):
+    """A vendor on which an allocation that somebody else started can be given a mark."""
+
+    def adopt(self, allocation_id: str, mark: Mark) -> None:
+        """Put the mark on it: from here on it is ours to end."""
+
+
+@runtime_checkable
 class Provider(Protocol):
     """The money plane of one vendor. Constructors do no I/O. Raises `ProviderError`."""
 
     name: str
     traits: Traits
+    skew: timedelta  # how far the vendor's clock was ahead of ours at its last answer; zero while it is not known
 
     def account(self) -> str:
         """Fingerprint of the account, workspace or namespace that the key opens."""

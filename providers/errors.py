@@ -16,6 +16,7 @@
         ├── UnclearError           a launch may or may not have happened: find it by its mark
         ├── UnreachableError       no answer: says nothing about what exists
         └── RemoteError            the byte plane failed while the machine may bill
+            ├── HostKeyError       the machine shows another host key than the one made for it
             ├── StartError         the job could not be started there
             └── IntegrityError     bytes arrived that are not the bytes that were sent
 
@@ -98,6 +99,10 @@ class UnreachableError(ProviderError):
 
 class RemoteError(ProviderError):
     """The byte plane failed while the machine may bill."""
+
+
+class HostKeyError(RemoteError):
+    """The machine shows another host key than the one made for it: nothing was sent to it, and it is to be ended."""
 
 
 class StartError(RemoteError):

@@ -92,6 +92,7 @@ class FakeCloud:
     clock: Clock
     traits: Traits = field(default_factory=lambda: Traits(10.0, 300.0, 120.0, 5.0, 1))
     name: str = "fake"
+    skew: timedelta = timedelta(0)
     boot_seconds: float = 20.0
     total_steps: int = 60  # one a second
     checkpoint_every: int = 7

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from datetime import timedelta
 from decimal import Decimal
 from hashlib import sha256
 from importlib.resources import files
@@ -61,6 +62,7 @@ class LocalProvider:
         poll_seconds=0.3,
         billing_step_seconds=1,
     )
+    skew = timedelta(0)
 
     def __init__(self, root: Path, python: Path | None = None) -> None:
         self._root = root
