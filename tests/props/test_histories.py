@@ -42,11 +42,19 @@ class Story:
     hours: float
 
 
+def at_most_two_lies(faults: dict[str, list[str]]) -> dict[str, list[str]]:
+    """A vendor that denies what exists in three reads running breaks the promise on which all proof rests."""
+    kept: list[str] = []
+    for kind in faults["inspect"]:
+        kept.append("" if kept[-2:] == [kind, kind] == ["absent", "absent"] else kind)
+    return {**faults, "inspect": kept}
+
+
 stories = st.builds(
     Story,
     faults=st.fixed_dictionaries(
         {verb: st.lists(st.sampled_from(kinds), max_size=12) for verb, kinds in FAULTS.items()}
-    ),
+    ).map(at_most_two_lies),
     kills=st.frozensets(st.integers(1, 400), max_size=6),
     stop_at=st.none() | st.integers(0, 200),
     agent_dies_at=st.none() | st.integers(20, 150),
