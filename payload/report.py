@@ -9,6 +9,7 @@
 Not here: what is trained. torch is imported where it is asked, so that a bad config fails within a blink.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -38,6 +39,17 @@ def leave(code, message):
     """End the program with an exit code of payload/README.md and one line on standard error."""
     print(f"error: {message}" if code != EXIT_STOPPED else message, file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+# Set by train_chain.py for the steps it runs: a step speaks to the log itself, so that killing the chain loses no line.
+CHAIN = json.loads(os.environ.get("GPURUN_CHAIN_STEP", "null"))  # {"name", "base": steps before it, "handle": a pipe's}
+
+
+def tell_chain(what, step):
+    """Tell the chain that runs this step, if one does: "at" a step, or a checkpoint "saved"."""
+    if CHAIN:
+        with contextlib.suppress(OSError):  # the chain is dead: the kernel is ending us too
+            os.write(CHAIN["handle"], f"{what} {step}\n".encode())
 
 
 def write_json(path, content):
@@ -169,6 +181,10 @@ class Report:
 
     def _print(self, values):
         line = {key: _plain(value) for key, value in values.items()}
+        if CHAIN:
+            tell_chain("at", line.get("step", 0))
+            line |= {key: line[key] + CHAIN["base"] for key in ("step", "total_steps") if key in line}
+            line["stage"] = f"{CHAIN['name']}/{line['stage']}"
         print("::metrics " + json.dumps({**line, "time": round(time.time(), 3)}), flush=True)
 
     # --- what is measured

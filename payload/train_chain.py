@@ -31,8 +31,6 @@ SCRIPTS = {
     "export": "export.py",
 }
 HERE = Path(__file__).resolve().parent
-PREFIX = b"::metrics "
-SAVED = re.compile(rb"checkpoint: step-(\d+) saved")  # what checkpoint.seal prints
 DONE = "DONE.json"  # in a finished step's folder: {"steps", "files"}
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -150,20 +148,6 @@ def end_by(number):
     os.kill(os.getpid(), number)
 
 
-def relabelled(line, name, base):
-    """Put the step's name before the stage and count its steps from `base` on."""
-    try:
-        values = json.loads(line[len(PREFIX) :])
-    except ValueError:
-        return line, 0
-    step = values.get("step", 0)
-    for key in ("step", "total_steps"):
-        if key in values:
-            values[key] += base
-    values["stage"] = f"{name}/{values['stage']}" if "stage" in values else name
-    return PREFIX + json.dumps(values).encode() + b"\n", step
-
-
 def merged_summary(folders):
     """Put the steps' summaries together: the last value of each metric, and each step's own as `<name>/<metric>`."""
     total = {"metrics": {}, "versions": {}, "stage_seconds": {}, "peak_memory_gib": 0}
@@ -217,29 +201,25 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config_of(name, step, folders))
         argv = [sys.executable, "-u", str(HERE / SCRIPTS[step["method"]]), "config.json"]
+        reader, writer = os.pipe()  # what report.tell_chain says; the step's output goes where ours does
         child = subprocess.Popen(  # no `with`: a kill in between must not wait for it
             argv,
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            pass_fds=[writer],
+            env={**os.environ, "GPURUN_CHAIN_STEP": json.dumps({"name": name, "base": base, "handle": writer})},
             preexec_fn=die_with_parent,  # noqa: PLW1509 (this process has one thread)
         )
+        os.close(writer)
         if asked:
             child.send_signal(signal.SIGTERM)
         reached = 0
-        for line in child.stdout:
-            shown = line
-            if line.startswith(PREFIX):
-                shown, at = relabelled(line, name, base)
-                reached = max(reached, at)
-            sys.stdout.buffer.write(shown)
-            sys.stdout.buffer.flush()
-            saved = SAVED.match(line)
-            if saved:
-                at = int(saved[1])
-                reached = max(reached, at)
-                seal(base + at, folders, (name, folder / "checkpoints" / f"step-{at}"))
+        with os.fdopen(reader, encoding="ascii") as told:
+            for line in told:
+                what, at = line.split()
+                reached = max(reached, int(at))
+                if what == "saved":
+                    seal(base + int(at), folders, (name, folder / "checkpoints" / f"step-{at}"))
         code = child.wait()
         if code == -signal.SIGTERM and asked:
             leave(EXIT_STOPPED, f"stopped before {name} had begun: the earlier steps are saved")

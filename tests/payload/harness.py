@@ -56,9 +56,18 @@ class Job:
         (folder / "config.json").write_text(json.dumps(config))
 
     def run(
-        self, *, kill_at: int | None = None, number: int = signal.SIGKILL, patch: str = "", env: dict | None = None
+        self,
+        *,
+        kill_at: int | None = None,
+        number: int = signal.SIGKILL,
+        patch: str = "",
+        env: dict | None = None,
+        frozen_until: str = "",
     ) -> Ended:
         """Run to the end, or send signal `number` once a line with step >= `kill_at` is out.
+
+        `frozen_until` holds the script itself still before that until a path below its folder exists: what it started
+        runs ahead of it meanwhile.
 
         `patch` is Python that runs in the script's process before it: `import checkpoint; checkpoint.free_bytes = …`.
         """
@@ -78,6 +87,9 @@ class Job:
                 output.append(line)
                 if kill_at is not None and any(seen.get("step", -1) >= kill_at for seen in parse(line)):
                     time.sleep(random.random() / 50)  # somewhere in what follows the line, not right at it
+                    if frozen_until:
+                        process.send_signal(signal.SIGSTOP)
+                        await_path(self.folder / frozen_until)
                     process.send_signal(number)
                     kill_at = None
         self.output += "".join(output)
@@ -107,6 +119,14 @@ class Job:
     def summary(self) -> dict:
         """Read summary.json."""
         return json.loads((self.folder / "summary.json").read_text())
+
+
+def await_path(path: Path) -> None:
+    """Wait until something is there."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"never there: {path}"
+        time.sleep(0.01)
 
 
 def parse(text: str) -> list[dict]:

@@ -62,6 +62,15 @@ def test_killed_in_a_later_step_and_resumed_equals_uninterrupted(uninterrupted: 
     assert job.weights() == uninterrupted.weights()
 
 
+def test_a_chain_killed_while_its_step_ran_ahead_loses_no_line(uninterrupted: Job, tmp_path: Path) -> None:
+    write_text(tmp_path)
+    job = Job(tmp_path, "train_chain.py", CONFIG)
+    assert job.run(kill_at=8, frozen_until="steps/2-gpt/checkpoints/step-9").code == -signal.SIGKILL
+    assert job.run().code == 0
+    assert job.metrics == uninterrupted.metrics
+    assert job.weights() == uninterrupted.weights()
+
+
 def test_a_fresh_machine_carries_on_from_the_newest_checkpoint_alone(uninterrupted: Job, tmp_path: Path) -> None:
     write_text(tmp_path / "lost")
     lost = Job(tmp_path / "lost", "train_chain.py", CONFIG)
