@@ -46,6 +46,7 @@ class Template:
     config: dict[str, Any]  # the payload's config.json
     command: tuple[str, ...]  # argv on the machine
     code: Path | None = None  # the user's own folder or file, shipped as code/
+    bare: bool = False  # the machine as it is: no environment is made on it
 
 
 @dataclass(frozen=True, slots=True)

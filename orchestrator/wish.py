@@ -18,10 +18,11 @@ from orchestrator.processes import spawn_controller
 from providers.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.home import Home
     from orchestrator.settings_file import Value
+    from orchestrator.templates import Template
     from orchestrator.yaml12 import Key
 
 _LIMITS: dict[str, Key] = {
@@ -44,6 +45,8 @@ class Wish:
     max_cost: str | None = None
     max_idle: str | None = None
     accept_risk: bool = False
+    wait_for_capacity: float = 0.0  # seconds to go on asking for an offer that can't be had; 0 = not at all
+    trust_on_first_use: bool = False  # take whatever host key a machine shows first
 
     def flags(self) -> dict[str, tuple[Key, object]]:
         """Name the limits that were given as flags."""
@@ -79,9 +82,28 @@ class Planned:
         return run_id
 
 
+def read_template(home: Home, wish: Wish, defaults: Mapping[Key, object]) -> Template:
+    """Read the template that was named, the user's defaults under it and the flags over it.
+
+    Raises:
+        ConfigError: no such template; a key, a value or a data file is wrong.
+        UsageError: a `--set` that is no `key=value`.
+    """
+    own = home.root / "templates"
+    try:
+        return templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=defaults, own=own)
+    except ConfigError as error:
+        error.hint = error.hint or f"mend it, then look: gpurun launch {shlex.quote(wish.template)} --dry-run"
+        raise
+
+
 @contextmanager
-def planned(home: Home, wish: Wish) -> Iterator[Planned]:
+def planned(
+    home: Home, wish: Wish, make: Callable[[Home, Wish, Mapping[Key, object]], Template] = read_template
+) -> Iterator[Planned]:
     """Check everything that can be checked here and plan the run; what is not launched leaves nothing behind.
+
+    `make` gives the template, of the home, the wish and the user's default limits.
 
     Raises:
         GpurunError: whatever is wrong; nothing was started.
@@ -90,12 +112,7 @@ def planned(home: Home, wish: Wish) -> Iterator[Planned]:
 
     defaults = settings_file.load(home.root / settings_file.NAME)
     under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
-    try:
-        own = home.root / "templates"
-        template = templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=under, own=own)
-    except ConfigError as error:
-        error.hint = error.hint or f"mend it, then look: gpurun launch {shlex.quote(wish.template)} --dry-run"
-        raise
+    template = make(home, wish, under)
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
     settings_file.export_python(home.root / settings_file.NAME)
     provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
