@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from report import EXIT_DISK, leave, tell_chain, write_json
+from report import EXIT_DISK, leave, say, tell_chain, write_json
 
 FOLDER = Path("checkpoints")
 STAGING = Path("checkpoints/.staging")  # same disk as FOLDER, so that a move is atomic; readers skip dotted names
@@ -71,7 +71,7 @@ def seal(made, step, *, folder=FOLDER, keep=KEEP, protect=(), known=None):
     _sync_folder(folder)
     prune(folder, newest=step, keep=keep, protect=protect)
     size = sum(fact["size"] for fact in files.values())
-    print(f"checkpoint: {final.name} saved, {size / 1e6:.1f} MB in {time.monotonic() - started:.2f} s", flush=True)
+    say(f"checkpoint: {final.name} saved, {size / 1e6:.1f} MB in {time.monotonic() - started:.2f} s")
     tell_chain("saved", step)
     return final
 

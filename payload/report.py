@@ -52,6 +52,12 @@ def tell_chain(what, step):
             os.write(CHAIN["handle"], f"{what} {step}\n".encode())
 
 
+def say(line):
+    """Print one line in one write: two processes may share the log, and `print` sends the line's end by itself."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def write_json(path, content):
     """Write JSON aside, then move it into place: a reader never sees half of it."""
     path = Path(path)
@@ -185,7 +191,7 @@ class Report:
             tell_chain("at", line.get("step", 0))
             line |= {key: line[key] + CHAIN["base"] for key in ("step", "total_steps") if key in line}
             line["stage"] = f"{CHAIN['name']}/{line['stage']}"
-        print("::metrics " + json.dumps({**line, "time": round(time.time(), 3)}), flush=True)
+        say("::metrics " + json.dumps({**line, "time": round(time.time(), 3)}))
 
     # --- what is measured
 

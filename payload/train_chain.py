@@ -21,7 +21,7 @@ from pathlib import Path
 
 import checkpoint
 import settings
-from report import EXIT_CONFIG, EXIT_STOPPED, leave, write_json
+from report import EXIT_CONFIG, EXIT_STOPPED, leave, say, write_json
 
 SCRIPTS = {
     "loop": "train_loop.py",
@@ -191,13 +191,13 @@ def main():
     for number, (name, step) in enumerate(steps.items(), 1):
         folder, done = folders[name], done_of(folders[name])
         if done:
-            print(f"chain: {name} is done already", flush=True)
+            say(f"chain: {name} is done already")
             base += done["steps"]
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             continue
         if asked:
             leave(EXIT_STOPPED, f"stopped before {name} as asked: the earlier steps are saved")
-        print(f"chain: step {number} of {len(steps)}, {name} ({step['method']})", flush=True)
+        say(f"chain: step {number} of {len(steps)}, {name} ({step['method']})")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config_of(name, step, folders))
         argv = [sys.executable, "-u", str(HERE / SCRIPTS[step["method"]]), "config.json"]
@@ -247,7 +247,7 @@ def main():
         for name in earlier:
             link(folders[name] / "artifacts", together / "steps" / name)
     write_json("summary.json", merged_summary(folders))
-    print(f"done: {len(steps)} steps; {last}'s artifacts lie in artifacts/, the earlier ones' in artifacts/steps/")
+    say(f"done: {len(steps)} steps; {last}'s artifacts lie in artifacts/, the earlier ones' in artifacts/steps/")
 
 
 if __name__ == "__main__":

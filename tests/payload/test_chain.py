@@ -10,6 +10,7 @@ import pytest
 from harness import PAYLOAD, Job
 from test_pretrain import CONFIG as PRETRAIN
 from test_pretrain import write_text
+from tiny import SLOW
 
 sys.path.insert(0, str(PAYLOAD))
 import train_chain
@@ -17,6 +18,16 @@ import train_chain
 LOOP = {"method": "loop", "rows": 200, "max_steps": 6, "log_every_steps": 1, "checkpoint_every_steps": 3}
 CONFIG = {"method": "chain", "steps": {"warm": LOOP, "gpt": {**PRETRAIN, "checkpoint_every_steps": 3}}}
 TOTAL = 6 + 14
+
+
+@pytest.fixture
+def slowly(tmp_path: Path) -> str:
+    """A patch for the chain: its steps pause after each line, so that a signal lands where it is aimed."""
+    python = tmp_path / "python"
+    start = "sys.argv = sys.argv[2:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"  # after -u
+    python.write_text(f"#!{sys.executable}\nimport runpy, sys\nsys.path.insert(0, {str(PAYLOAD)!r})\n{SLOW}\n{start}\n")
+    python.chmod(0o755)
+    return f"import sys; sys.executable = {str(python)!r}"
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +62,12 @@ def test_the_summary_holds_each_steps_metrics_under_its_name(uninterrupted: Job)
     assert summary["stage_seconds"]["gpt/train"] > 0
 
 
-def test_killed_in_a_later_step_and_resumed_equals_uninterrupted(uninterrupted: Job, tmp_path: Path) -> None:
+def test_killed_in_a_later_step_and_resumed_equals_uninterrupted(
+    uninterrupted: Job, tmp_path: Path, slowly: str
+) -> None:
     write_text(tmp_path)
     job = Job(tmp_path, "train_chain.py", CONFIG)
-    assert job.run(kill_at=15).code == -signal.SIGKILL
+    assert job.run(kill_at=15, patch=slowly).code == -signal.SIGKILL
     resumed = job.run()
     assert resumed.code == 0
     assert "warm is done already" in resumed.text
@@ -62,19 +75,21 @@ def test_killed_in_a_later_step_and_resumed_equals_uninterrupted(uninterrupted: 
     assert job.weights() == uninterrupted.weights()
 
 
-def test_a_chain_killed_while_its_step_ran_ahead_loses_no_line(uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_chain_killed_while_its_step_ran_ahead_loses_no_line(uninterrupted: Job, tmp_path: Path, slowly: str) -> None:
     write_text(tmp_path)
     job = Job(tmp_path, "train_chain.py", CONFIG)
-    assert job.run(kill_at=8, frozen_until="steps/2-gpt/checkpoints/step-9").code == -signal.SIGKILL
+    assert job.run(kill_at=8, frozen_until="steps/2-gpt/checkpoints/step-6", patch=slowly).code == -signal.SIGKILL
     assert job.run().code == 0
     assert job.metrics == uninterrupted.metrics
     assert job.weights() == uninterrupted.weights()
 
 
-def test_a_fresh_machine_carries_on_from_the_newest_checkpoint_alone(uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_fresh_machine_carries_on_from_the_newest_checkpoint_alone(
+    uninterrupted: Job, tmp_path: Path, slowly: str
+) -> None:
     write_text(tmp_path / "lost")
     lost = Job(tmp_path / "lost", "train_chain.py", CONFIG)
-    lost.run(kill_at=13)
+    lost.run(kill_at=13, patch=slowly)
     write_text(tmp_path / "fresh")
     fresh = Job(tmp_path / "fresh", "train_chain.py", CONFIG)
     newest = lost.checkpoints[-1]
@@ -85,10 +100,12 @@ def test_a_fresh_machine_carries_on_from_the_newest_checkpoint_alone(uninterrupt
     assert fresh.weights() == uninterrupted.weights()
 
 
-def test_sigterm_in_the_first_step_reaches_it_and_leaves_with_5(uninterrupted: Job, tmp_path: Path) -> None:
+def test_sigterm_in_the_first_step_reaches_it_and_leaves_with_5(
+    uninterrupted: Job, tmp_path: Path, slowly: str
+) -> None:
     write_text(tmp_path)
     job = Job(tmp_path, "train_chain.py", CONFIG)
-    stopped = job.run(kill_at=2, number=signal.SIGTERM)
+    stopped = job.run(kill_at=2, number=signal.SIGTERM, patch=slowly)
     assert stopped.code == 5
     assert job.checkpoints[-1] == f"step-{max(job.metrics)}"
     assert job.run().code == 0
