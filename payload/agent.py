@@ -1,8 +1,8 @@
-"""The agent: runs one training inside its limits and writes down how it ended.
+"""The agent: makes the environment, runs one training inside its limits and writes down how it ended.
 
     python payload/agent.py <folder>
 
-    job.json ──> agent ──> training (own session; output through a pipe)
+    job.json ──> agent ──> setup, then training (own session each; output through a pipe)
     order.json ─>  └──> log.txt metrics.jsonl status.json … result.json (last)
 
 It starts the training again after a death that nobody here caused, and starts a new watchdog when the old one is gone.
@@ -16,20 +16,19 @@ import contextlib
 import math
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import outcome
 import processes as ps
+from children import POLL, Children
 from output import Output, plain
 
-POLL = 0.05  # seconds between two looks at the training
+BROKEN = 10  # exit code of a setup: this machine can't do it, another one may
 LATE = 60.0  # at most so many seconds before the deadline the training is killed, to hash and write
 DIVERGED_WAIT = 5.0  # seconds a diverged training gets to leave by itself; it must not save what it has
 
@@ -44,7 +43,8 @@ class Agent:
         self.mark = str(job["mark"])
         if not self.mark or not job["command"]:
             raise ValueError("no mark, or no command")
-        self.command = [sys.executable if part == "{python}" else str(part) for part in job["command"]]
+        self.command = [str(part) for part in job["command"]]
+        self.setup = [str(part) for part in job.get("setup") or ()]
         self.limits = ps.limits_of(job, ps.armed(folder, clock)[1])
         self.grace = max(0.0, ps.number(job.get("grace_seconds")) or 0.0)
         self.late = min(LATE, self.grace / 4)
@@ -52,10 +52,7 @@ class Agent:
         self.max_restarts = int(3 if job.get("max_restarts") is None else job["max_restarts"])
         self.tick = ps.number(job.get("tick_seconds")) or 1.0
         self.output = Output(folder, int(ps.number(job.get("log_limit_bytes")) or 64 * 2**20))
-        self.tree = ps.Tree(self.mark)
-        self.training: Optional["subprocess.Popen[bytes]"] = None
-        self.watchdog: Optional["subprocess.Popen[bytes]"] = None
-        self.copier: Optional[threading.Thread] = None
+        self.child = Children(folder, self.mark, self.output, clock)
         self.started = clock.wall()
         self.phase = "starting"
         self.reason = ""  # why we end it; the first one counts
@@ -67,79 +64,74 @@ class Agent:
         self.order = 0
         self.idle = 0.0
         self.moves = 0
-        self.beaten = self.guarded = -math.inf  # steady seconds
-        self.stopped_looks = 0
+        self.preparing = False
+        self.beaten = -math.inf  # steady seconds
         self.terminated = False  # somebody sent us SIGTERM: as good as an order to stop
 
     # -- the whole life --
 
     def run(self) -> None:
-        """Train until it is over, then write the result."""
+        """Prepare and train until it is over, then write the result."""
         outcome.set_aside(self.folder)
-        self.clear()
-        while True:
-            ended = self.train_once()
-            self.clear()
-            if not self.again(ended):
-                break
+        self.child.clear()
+        if self.prepare():
+            while True:
+                ended = self.run_once(self.resolved(self.command), self.environment())
+                self.child.clear()
+                if not self.again(ended):
+                    break
         self.finish()
 
-    def train_once(self) -> Optional[int]:
-        """Start the training, follow it to its end; give its return code as `Popen` does, None = never started."""
+    def prepare(self) -> bool:
+        """Make the environment, once; False = there is none, and why is written down."""
+        if not self.setup:
+            return True
+        begun, self.preparing = self.clock.steady(), True
+        self.output.feed(b'::metrics {"stage": "setup"}\n')
+        gpus = ps.number(self.job.get("gpus")) or 0
+        ended = self.run_once(self.resolved(self.setup), {"GPURUN_GPUS": f"{gpus:.0f}"})
+        self.child.clear()
+        self.preparing = False
+        if ended is not None and (ended or self.reason):
+            self.spoiled(ended)
+        if self.reason:
+            return False
+        self.output.restart(f"setup: done in {self.clock.steady() - begun:.0f} s\n")
+        return True
+
+    def run_once(self, command: List[str], more: Dict[str, str]) -> Optional[int]:
+        """Start a command, follow it to its end; give its return code as `Popen` does, None = never started."""
         if self.time_left(self.grace) <= 0:
             self.reason, self.detail = "deadline", "no time was left to train"
             return None
         try:
-            self.start()
+            self.child.start(command, more)
         except (OSError, ValueError) as error:
-            self.reason, self.detail, self.exit_code = "failed", f"can't start {self.command[0]!r}: {error}", 127
+            self.reason, self.detail, self.exit_code = "failed", f"can't start {command[0]!r}: {error}", 127
             return None
-        training, before = self.training, self.clock.steady()
-        assert training is not None  # noqa: S101 (for mypy: start() has just made it)
-        self.phase = "running"
-        while training.poll() is None:
+        self.phase, self.idle, self.moves, before = "running", 0.0, self.progress(), self.clock.steady()
+        while True:
+            ended = self.child.poll()
+            if ended is not None:
+                return ended
             time.sleep(POLL)
             now = self.clock.steady()
             self.watch(now - before)
             before = now
-            self.reap()
-        return training.returncode
+            self.child.reap()
 
-    def start(self) -> None:
-        """Start the training in its own session, with its output through a pipe that a thread reads."""
-        reader, writer = os.pipe()
-        env = dict(os.environ, GPURUN_MARK=self.mark, PYTHONUNBUFFERED="1", **self.secrets())
-        try:
-            self.training = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
-                cwd=self.folder,
-                env=env,
-                start_new_session=True,
-            )
-        except (OSError, ValueError):
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        self.idle, self.moves = 0.0, self.output.moves
-        self.copier = threading.Thread(target=self.copy, args=(reader,), daemon=True)
-        self.copier.start()
+    def resolved(self, command: List[str]) -> List[str]:
+        """Put the interpreter in: the one that the setup left, else our own."""
+        own = self.folder / "env" / "bin" / "python"
+        python = str(own) if os.access(own, os.X_OK) else sys.executable
+        return [python if part == "{python}" else part for part in command]
 
-    def copy(self, reader: int) -> None:
-        """Read the pipe to its end, come what may: a training whose pipe is full hangs."""
-        try:
-            self.output.copy(reader)
-        finally:
-            while os.read(reader, 1 << 16):
-                pass
-            os.close(reader)
-
-    def secrets(self) -> Dict[str, str]:
-        """Environment of the training that stands in no other file, no argv and no log."""
-        return {str(key): str(value) for key, value in ps.read_json(self.folder / "secrets.json").items()}
+    def environment(self) -> Dict[str, str]:
+        """Give the training its secrets, which stand in no other file, no argv and no log, and its commands."""
+        secrets = {str(key): str(value) for key, value in ps.read_json(self.folder / "secrets.json").items()}
+        commands = self.folder / "env" / "bin"
+        path = {"PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"} if commands.is_dir() else {}
+        return {**path, **secrets}
 
     # -- while it runs --
 
@@ -154,16 +146,20 @@ class Agent:
         if self.output.diverged:
             self.stop("diverged", min(self.grace, DIVERGED_WAIT), politely=False)
         # A suspended computer or a stopped agent is no idle training: a look counts for a second at most.
-        self.idle = 0.0 if self.output.moves != self.moves else self.idle + min(passed, 1.0)
-        self.moves = self.output.moves
+        self.idle = 0.0 if self.progress() != self.moves else self.idle + min(passed, 1.0)
+        self.moves = self.progress()
         if self.idle > self.max_idle:
             self.stop("hung", min(self.grace, 60.0))
         if now >= self.kill_at or self.time_left(self.late) <= 0:
             self.reason = self.reason or "deadline"
-            self.kill()
+            self.child.kill()
         if now - self.beaten >= self.tick:
             self.beat()
-            self.guard()
+            self.child.guard(self.tick)
+
+    def progress(self) -> int:
+        """Give a number that grows as it gets on: a training by new steps and stages, a setup by what it says."""
+        return self.output.written if self.preparing else self.output.moves
 
     def time_left(self, before: float) -> float:
         """Seconds left to the moment so long before the deadline."""
@@ -187,65 +183,8 @@ class Agent:
             return
         self.reason, self.phase = reason, "ending"
         self.kill_at = self.clock.steady() + grace
-        training = self.training
-        if politely and training is not None and training.returncode is None:
-            with contextlib.suppress(OSError):  # not reaped yet: its number is its own
-                os.killpg(training.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the training and all that it left behind, by force."""
-        self.tree.end(self.spared(), seconds=5.0, each=self.reap)
-
-    def spared(self) -> Set[int]:
-        """Whom no stroke of ours may hit: the watchdog."""
-        watchdog = ps.holder(self.folder / ".watchdog.lock")
-        return {watchdog.pid} if watchdog else set()
-
-    def clear(self) -> None:
-        """Leave no process of the job but ourselves and the watchdog: asked first, then made to."""
-        spared = self.spared() | {os.getpid()}
-        for pid, process in self.tree.find().items():
-            if pid not in spared:
-                ps.send(process, signal.SIGTERM)
-        until = time.monotonic() + 1.0
-        while time.monotonic() < until and set(self.tree.find()) - spared:
-            self.reap()
-            time.sleep(POLL)
-        self.kill()
-        if self.copier is not None:
-            self.copier.join(5.0)  # the pipe is closed now, unless someone outside the job holds it
-
-    def reap(self) -> None:
-        """Bury orphans that came to us; the training and the watchdog are buried by their own `poll`."""
-        if self.watchdog is not None:
-            self.watchdog.poll()
-        own = {child.pid for child in (self.training, self.watchdog) if child is not None}
-        with contextlib.suppress(ChildProcessError):
-            while hasattr(os, "waitid"):
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if dead is None or dead.si_pid in own:
-                    if self.training is not None:
-                        self.training.poll()
-                    return
-                os.waitpid(dead.si_pid, os.WNOHANG)
-
-    def guard(self) -> None:
-        """Start a new watchdog when the old one is gone; wake one that was stopped, or replace it."""
-        lock, now = self.folder / ".watchdog.lock", self.clock.steady()
-        if ps.held(lock):
-            watchdog = ps.holder(lock)
-            self.stopped_looks = self.stopped_looks + 1 if watchdog and watchdog.state in "Tt" else 0
-            if watchdog and self.stopped_looks:
-                ps.send(watchdog, signal.SIGCONT if self.stopped_looks < 5 else signal.SIGKILL)
-        elif now - self.guarded > 2 * self.tick:
-            self.guarded = now
-            argv = [sys.executable, "-B", str(self.folder / "payload" / "watchdog.py"), str(self.folder)]
-            env = dict(os.environ, GPURUN_MARK=self.mark)
-            null = subprocess.DEVNULL
-            with contextlib.suppress(OSError):
-                self.watchdog = subprocess.Popen(
-                    argv, stdin=null, stdout=null, stderr=null, cwd=self.folder, env=env, start_new_session=True
-                )
+        if politely:
+            self.child.ask()
 
     def beat(self) -> None:
         """Write the heartbeat; a full disk costs only the heartbeat."""
@@ -296,6 +235,17 @@ class Agent:
             self.reason, self.detail = "failed", self.words()
         return False
 
+    def spoiled(self, ended: int) -> None:
+        """Judge a setup that did not end well, or did when all was over already."""
+        self.exit_code = 128 - ended if ended < 0 else ended
+        if self.reason:  # ordered, or the time was up
+            self.detail = f"while the environment was made{f': {self.output.story}' if self.output.story else ''}"
+        elif ended == BROKEN:
+            self.reason, self.detail = "lost", self.output.last_line or "the setup calls the machine broken"
+        else:
+            how = f"killed by signal {-ended}" if ended < 0 else self.output.story or f"left with exit code {ended}"
+            self.reason, self.detail = "failed", how if how.startswith("setup: ") else f"setup: {how}"
+
     def may_restart(self) -> bool:
         """Start again after a death that nobody here caused: a few times, and not twice at the same step."""
         moved = self.restarts == 0 or self.output.ever > self.step_at_restart
@@ -345,13 +295,13 @@ class Agent:
         """Stay visible while hashing; False = the deadline is too near to go on."""
         if self.clock.steady() - self.beaten >= self.tick:
             self.beat()
-            self.guard()
+            self.child.guard(self.tick)
         return self.time_left(self.late / 10) > 0
 
     def wait(self) -> None:
         """Wait a moment for room on the disk."""
         self.beat()
-        self.guard()
+        self.child.guard(self.tick)
         time.sleep(self.tick)
 
 
@@ -379,7 +329,7 @@ def main(argv: List[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_: setattr(agent, "terminated", True))
     agent.beat()
-    agent.guard()
+    agent.child.guard(agent.tick)
     agent.run()
     return 0
 

@@ -251,10 +251,11 @@ class Output:
         return self.error if self.error and self._since_error < 20 else self.last_line
 
     def restart(self, note: str) -> None:
-        """A new start of the training: its steps count from its checkpoint again."""
+        """A new start: its steps count from its checkpoint again, and the stage is its own to tell."""
         self._write(("" if self._fresh else "\n").encode() + note.encode())
         self.step = self.best_step = 0
         self.stage = ""
+        self.last.pop("stage", None)
         self.moves += 1
         self.diverged = False
 

@@ -38,7 +38,7 @@ MAY_CATCH_ALL = {
 }
 
 # Standing alone on a bare machine: nothing but Python 3.9.
-STDLIB_ONLY = tuple(f"payload/{name}.py" for name in ("agent", "watchdog", "processes", "output", "outcome"))
+STDLIB_ONLY = tuple(f"payload/{name}.py" for name in ("agent", "watchdog", "processes", "output", "outcome", "door"))
 
 
 def name_of(path: Path) -> str:
@@ -137,7 +137,7 @@ def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(name: str, t
 
 
 def test_every_adapter_stands_in_the_table() -> None:
-    shared = {"__init__", "base", "errors", "table", "http", "ssh"}
+    shared = {"__init__", "base", "errors", "table", "http", "ssh", "wire"}
     adapters = {f"providers.{path.stem}" for path in (ROOT / "providers").iterdir() if path.name[0] not in "_."}
     assert adapters - {f"providers.{name}" for name in shared} == {module for module, _ in PROVIDERS.values()}
 

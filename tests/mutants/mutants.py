@@ -24,6 +24,7 @@ class Mutant:
 _LIFE = "orchestrator/lifecycle.py"
 _LOOP = "orchestrator/controller.py"
 _AGENT = "payload/agent.py"
+_CHILDREN = "payload/children.py"
 _DOG = "payload/watchdog.py"
 
 MUTANTS = (
@@ -186,7 +187,7 @@ MUTANTS = (
     Mutant(
         "agent: output counts as progress",
         _AGENT,
-        "        self.idle = 0.0 if self.output.moves != self.moves else",
+        "        self.idle = 0.0 if self.progress() != self.moves else",
         "        self.idle = 0.0 if time.time() else",
         (*AGENT, "-k", "only_prints"),
     ),
@@ -206,15 +207,15 @@ MUTANTS = (
     ),
     Mutant(
         "agent: a training's daemons outlive it",
-        _AGENT,
+        _CHILDREN,
         "        self.kill()\n        if self.copier",
         "        if self.copier",
         (*AGENT, "-k", "outlives"),
     ),
     Mutant(
         "agent: a dead watchdog is not replaced",
-        _AGENT,
-        "        elif now - self.guarded > 2 * self.tick:\n",
+        _CHILDREN,
+        "        elif now - self.guarded > 2 * tick:\n",
         "        elif now < 0.0:\n",
         (*WATCHDOG, "-k", "killed_watchdog"),
     ),

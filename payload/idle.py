@@ -1,0 +1,45 @@
+"""What a bare machine "trains": nothing, until its time is up. `gpurun rent` runs it as any other command.
+
+    python payload/idle.py            # in a job's folder
+
+Tells a step a minute, so that it is never called hung. It leaves by itself with 0 just before the agent would ask it
+to: reaching the hours that were rented is no failure. SIGTERM is obeyed with 5; there is nothing to save.
+"""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+BEFORE = 2.0  # seconds before the agent's own SIGTERM (deadline - grace): the agent looks 20 times a second
+
+
+def read(name):
+    """Read an object; {} when it is missing or broken."""
+    try:
+        found = json.loads(Path(name).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def main():
+    """Sleep in small pieces: `gpurun extend` may move the end, which status.json tells."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+    job, begun, told = read("job.json"), time.time(), -1
+    every = min(60.0, float(job["max_idle_seconds"]) / 4)
+    while True:
+        deadline = read("status.json").get("deadline") or job["deadline"]
+        left = deadline - float(job.get("grace_seconds") or 0) - BEFORE - time.time()
+        if left <= 0:
+            return 0
+        step = int((time.time() - begun) / every)
+        if step > told:
+            told, total = step, step + int(left / every)
+            print("::metrics " + json.dumps({"stage": "idle", "step": step, "total_steps": total}), flush=True)
+        time.sleep(min(1.0, left))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
