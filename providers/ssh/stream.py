@@ -1,0 +1,170 @@
+"""One command on a machine: what goes in, what comes out, how it ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paramiko.buffered_pipe import PipeTimeout
+
+from providers.errors import RemoteError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import paramiko
+
+_PIECE = 2**20  # bytes
+_DYING_SECONDS = 0.3  # a dying connection ends its channels a moment before itself
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended; `code` -1 = by a signal."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+class Chunks:
+    """A channel's buffer that hands on what came as it came: paramiko's own copies each byte three times."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._closed = False
+        self._news = threading.Condition()
+
+    def feed(self, data: bytes) -> None:
+        """Take a packet's content, in the reading thread."""
+        with self._news:
+            self._chunks.append(data)
+            self._news.notify()
+
+    def close(self) -> None:
+        """No more will come."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
+        """Give one packet's content, or the beginning of it; b"" = no more will come."""
+        with self._news:
+            if not self._news.wait_for(lambda: self._chunks or self._closed, timeout):
+                raise PipeTimeout
+            if not self._chunks:
+                return b""
+            if len(self._chunks[0]) <= nbytes:
+                return self._chunks.popleft()
+            piece, self._chunks[0] = self._chunks[0][:nbytes], self._chunks[0][nbytes:]
+            return piece
+
+    def read_ready(self) -> bool:
+        """Say whether a read would give something."""
+        return bool(self._chunks)
+
+
+def quicken(channel: paramiko.Channel) -> paramiko.Channel:
+    """Put the quick buffer under a channel on which nothing was asked yet."""
+    channel.in_buffer = Chunks()  # type: ignore[assignment]
+    return channel
+
+
+class Stream:
+    """A running command. Reads raise `TimeoutError` when nothing comes, `UnreachableError` when the link dropped."""
+
+    def __init__(self, channel: paramiko.Channel, name: str) -> None:
+        self._channel = channel
+        self._name = name
+
+    def read(self, timeout: float | None, most: int = _PIECE) -> bytes:
+        """Read what there is of its output, waiting for the first byte; b"" = it has closed its output."""
+        self._channel.settimeout(timeout)
+        data = bytes(self._channel.recv(most))
+        if not data and not self._channel.eof_received:
+            self._still_there()
+        return data
+
+    def read_error(self, timeout: float | None, most: int = _PIECE) -> bytes:
+        """Read what it wrote to standard error; at most a window (16 MiB) of it waits unread."""
+        self._channel.settimeout(timeout)
+        return bytes(self._channel.recv_stderr(most))
+
+    def write(self, data: bytes, timeout: float | None) -> None:
+        """Write to its input, waiting while it takes nothing.
+
+        Raises:
+            BrokenPipeError: it has ended.
+        """
+        self._channel.settimeout(timeout)
+        try:
+            for at in range(0, len(data), _PIECE):
+                self._channel.sendall(data[at : at + _PIECE])
+        except TimeoutError:
+            raise
+        except (OSError, EOFError) as error:
+            self._still_there()
+            raise BrokenPipeError(f"a command on {self._name} ended before its input") from error
+
+    def finish(self) -> None:
+        """End its input."""
+        self._channel.shutdown_write()
+
+    def code(self, timeout: float | None) -> int:
+        """Wait for its end; -1 = by a signal."""
+        if not self._channel.status_event.wait(timeout):
+            raise TimeoutError
+        if self._channel.exit_status == -1:
+            self._still_there()
+        return int(self._channel.exit_status)
+
+    def close(self) -> None:
+        """Let go of it: its input and output are closed, which ends most commands."""
+        self._channel.close()
+
+    def _still_there(self) -> None:
+        """Tell a command that ended from a connection that did."""
+        transport = self._channel.get_transport()
+        if transport.is_active():
+            transport.join(_DYING_SECONDS)
+        if not transport.is_active():
+            raise UnreachableError(f"the connection to {self._name} dropped")
+
+
+def collect(stream: Stream, stdin: bytes, until: float, limit: int) -> Ran:
+    """Feed a command, read what it says, wait for its end.
+
+    Raises:
+        RemoteError: it is not done at `until` (monotonic), or said more than `limit` bytes.
+    """
+
+    def left() -> float:
+        return max(0.001, until - time.monotonic())
+
+    try:
+        try:
+            stream.write(stdin, left())
+            stream.finish()
+        except BrokenPipeError:
+            pass  # it did not want all of its input: its exit code says why
+        out = _all(lambda: stream.read(left()), limit)
+        err = _all(lambda: stream.read_error(left()), limit)
+        return Ran(stream.code(left()), out, err)
+    except TimeoutError as error:
+        raise RemoteError("a command on the machine took too long, and was left") from error
+    finally:
+        stream.close()
+
+
+def _all(read: Callable[[], bytes], limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := read():
+        size += len(piece)
+        if size > limit:
+            raise RemoteError(f"a command on the machine said more than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
