@@ -12,12 +12,22 @@ from orchestrator.view import POLL_SECONDS, Keeper, Tail, decoded, readable
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from orchestrator.home import Home
+    from orchestrator.view import Beside
 
 
-def show(home: Home, run_id: str, out: BinaryIO, *, last: int | None, raw: bool, follow: bool) -> None:
+def show(
+    home: Home,
+    run_id: str,
+    out: BinaryIO,
+    *,
+    last: int | None,
+    raw: bool,
+    follow: bool,
+    beside: Sequence[Beside] = (),
+) -> None:
     """Write the log to `out`; with `follow`, until nothing of the run bills.
 
     Raises:
@@ -29,7 +39,7 @@ def show(home: Home, run_id: str, out: BinaryIO, *, last: int | None, raw: bool,
         if over or not follow:
             hint = f"gpurun show {run_id}" if over else f"gpurun logs -f {run_id}"
             raise UsageError(f"{run_id} has no log{'' if over else ' yet'}", hint=hint)
-    tail, keeper = Tail(path), Keeper(home)
+    tail, looking = Tail(path), (Keeper(home), *beside)
     while True:
         now = time.time()
         run = glance.find(home, run_id, now)
@@ -38,7 +48,8 @@ def show(home: Home, run_id: str, out: BinaryIO, *, last: int | None, raw: bool,
         last = None
         if over:
             return
-        keeper.look(run, now)
+        for one in looking:
+            one.look(run, now)
         time.sleep(POLL_SECONDS)
 
 

@@ -211,7 +211,8 @@ def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) 
         words.append(f"at the latest {ceiling:%H:%M} UTC")
     if limits.get("max_cost"):
         words.append(f"at most {money(Decimal(limits['max_cost']))}")
-    words.append(f"hung after {duration(60 * limits['max_idle_minutes'])} without a step")
+    if 60 * limits["max_idle_minutes"] < (ceiling - begin).total_seconds():
+        words.append(f"hung after {duration(60 * limits['max_idle_minutes'])} without a step")
     return ", ".join(words)
 
 

@@ -8,7 +8,7 @@ Killing it harms nothing. Where it sees that no live controller holds the run, i
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator import glance
 from orchestrator.follow import parse
@@ -17,7 +17,7 @@ from orchestrator.render import clean, live_line, size
 from providers.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from orchestrator.glance import Run
@@ -80,6 +80,13 @@ class Watched(NamedTuple):
     asked: bool = False  # the user chose to detach; else it was cut off
 
 
+class Beside(Protocol):
+    """What goes on beside a viewer, looked at as often as the run is: forwarded ports, a word on how to log in."""
+
+    def look(self, run: Run, now: float) -> None:
+        """Do what the run's state asks for; `now` is epoch seconds."""
+
+
 class Keeper:
     """Sees to it that a live controller holds the run."""
 
@@ -116,7 +123,14 @@ class Viewer:
     """Follows one run until nothing of it bills, or until the user goes."""
 
     def __init__(
-        self, home: Home, run_id: str, terminal: Terminal, *, show_log: bool = True, ask: bool = False
+        self,
+        home: Home,
+        run_id: str,
+        terminal: Terminal,
+        *,
+        show_log: bool = True,
+        ask: bool = False,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._home = home
         self._run_id = run_id
@@ -125,7 +139,7 @@ class Viewer:
         self._ask = ask
         self._tail = Tail(home.run(run_id).log)
         self._meter = Meter()
-        self._keeper = Keeper(home)
+        self._beside = (Keeper(home), *beside)
         self._next_plain = time.monotonic() + PLAIN_SECONDS
         self._told = ("", -1)
         self._why = ""
@@ -155,7 +169,8 @@ class Viewer:
         run = glance.find(self._home, self._run_id, now)
         self._show(run, now)
         if not run.is_done:
-            self._keeper.look(run, now)
+            for one in self._beside:
+                one.look(run, now)
         return run
 
     def _show(self, run: Run, now: float) -> None:

@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 # name -> (module, first line of its docstring); in the order of a run's life. A test holds the lines to the docstrings.
 COMMANDS = {
     "launch": ("launch", "Show the plan and the price, ask, run, bring the results home."),
+    "rent": ("launch", "Rent a bare machine for some hours, and end it in time."),
     "ps": ("look", "List runs: what may still bill first."),
     "show": ("look", "Show one run: plan beside truth, history, files."),
     "logs": ("watch", "Print a run's log."),
     "wait": ("watch", "Wait for a run to end and leave with its exit code."),
     "resume": ("watch", "Carry on with an unfinished run and watch it."),
+    "ssh": ("ssh", "Log in to a run's machine, or run one command there."),
     "pull": ("results", "Copy a run's artifacts to a folder, checked."),
     "stop": ("results", "Stop a run: save, bring home, end the billing."),
     "templates": ("about", "List the ready templates, or show one."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
+    "rehearse": ("rehearse", "Practise on a simulated vendor: real commands, no account, no bill."),
     "config": ("settings", "Read and change your defaults."),
     "completion": ("about", "Print the completion script for your shell."),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +12,11 @@ from orchestrator.home import Home
 from providers.errors import CredentialsError, ProviderError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from orchestrator.forward import Port
     from orchestrator.glance import Run
-    from orchestrator.view import Watched
+    from orchestrator.view import Beside, Watched
     from providers.errors import GpurunError
 
 
@@ -34,7 +39,52 @@ def complete_template(_ctx: click.Context, _param: click.Parameter, incomplete: 
     return [listed.name for listed in templates.names(own) if listed.name.startswith(incomplete)]
 
 
+def duration(value: str | float) -> float:
+    """Read `2h`, `90s`, `1h30m` as seconds; a number without a unit is refused: nobody knows which was meant."""
+    if isinstance(value, float):  # click converts the default too
+        return value
+    text = value.strip().lower()
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])", text)
+    seconds = sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
+    if not seconds or re.sub(r"[0-9]+(\.[0-9]+)?\s*[smhd]\s*", "", text):
+        raise click.BadParameter(f'"{value}" is no duration: write 2h, 30m, 90s or 1h30m')
+    return seconds
+
+
+def port(value: str) -> Port:
+    """Read `8888` or `8888:80`: a port here, and the machine's."""
+    from orchestrator.forward import Port
+
+    here, _, there = value.partition(":")
+    numbers = [int(text) if text.isascii() and text.isdecimal() else 0 for text in (here, there or here)]
+    if not all(0 < number < 65536 for number in numbers):
+        raise click.BadParameter(f'"{value}" is no port: write 8888, or 8888:80 for the machine\'s port 80')
+    return Port(*numbers)
+
+
+class WithCommand(click.Command):
+    """A command that takes another one behind `--`, left as it was typed: `ctx.obj` holds it, a list of words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Part ours from theirs."""
+        at = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show the place of theirs."""
+        return [*super().collect_usage_pieces(ctx), "[-- CMD...]"]
+
+
 INTERRUPTED = 130  # as shells count SIGINT
+forward_option = click.option(
+    "--forward",
+    "forward",
+    multiple=True,
+    type=port,
+    metavar="PORT[:REMOTE]",
+    help="Reach the machine's port at localhost while this command watches. Repeatable.",
+)
 run_argument = click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -66,12 +116,56 @@ def exit_code_of(run: Run) -> int:
     return exit_code(State(run.state), Reason(run.reason) if run.reason else None)
 
 
-def watch(home: Home, run: Run, *, show_log: bool = True, ask: bool = False) -> Watched:
+def watch(
+    home: Home,
+    run: Run,
+    *,
+    show_log: bool = True,
+    ask: bool = False,
+    forward: Sequence[Port] = (),
+    rented: bool = False,
+) -> Watched:
     """Follow a run on this terminal; with `ask`, Ctrl-C asks whether to stop it."""
     from orchestrator.terminal import Terminal
     from orchestrator.view import Viewer
 
-    return Viewer(home, run.run_id, Terminal(), show_log=show_log, ask=ask).watch()
+    terminal = Terminal()
+    with forwarding(home, forward, terminal.say) as beside:
+        if rented:
+            from orchestrator.rent import Invitation
+
+            beside.append(Invitation(home, terminal.say))
+        return Viewer(home, run.run_id, terminal, show_log=show_log, ask=ask, beside=beside).watch()
+
+
+@contextmanager
+def forwarding(home: Home, ports: Sequence[Port], say: Callable[[str], None]) -> Iterator[list[Beside]]:
+    """Keep ports forwarded as long as the block lasts and what it is given is looked at; nothing without ports."""
+    if not ports:
+        yield []
+        return
+    from orchestrator.forward import Forwarder
+
+    with closing(Forwarder(home, ports, say)) as forwarder:
+        yield [forwarder]
+
+
+def need_ssh(forward: Sequence[Port], *, watched: bool = True) -> None:
+    """Say before anything is rented that ports can't be forwarded.
+
+    Raises:
+        StateError: this computer has no ssh.
+        UsageError: nobody would watch, or two ports here are the same.
+    """
+    if not forward:
+        return
+    from orchestrator.login import ssh_program
+
+    ssh_program()
+    if not watched:
+        raise UsageError("--forward lasts as long as this command watches", hint="drop --detach or --forward")
+    if len({port.here for port in forward}) < len(forward):
+        raise UsageError("--forward names one port of this computer twice", hint="--forward 8888 --forward 8889:8888")
 
 
 def tell_end(home: Home, watched: Watched, *, as_json: bool) -> int:

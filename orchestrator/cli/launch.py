@@ -1,16 +1,20 @@
-"""`gpurun launch`."""
+"""`gpurun launch` and `gpurun rent`: a plan shown, a question, a run watched to its end."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import (
     complete_template,
+    duration,
     find_run,
+    forward_option,
     json_option,
+    need_ssh,
     take_up,
     tell_detached,
     tell_end,
@@ -22,35 +26,62 @@ from orchestrator.cli.common import (
 from orchestrator.home import Home
 from providers.errors import GpurunError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from orchestrator.forward import Port
+    from orchestrator.wish import Planned
+
+_WHERE = (
+    click.option("--provider", metavar="NAME", help="Where to run; local unless your config says otherwise."),
+    click.option("--gpu", metavar="NAME", help="The GPU to rent, or cpu; the cheapest offer that has it is taken."),
+)
+_WHAT = (
+    click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set epochs=1. Repeatable."
+    ),
+    click.option("--max-hours", metavar="HOURS", help="End the run after so long, queueing included."),
+    click.option("--max-idle", metavar="MINUTES", help="No step for so long means hung."),
+)
+_LIMITS = (
+    click.option("--max-cost", metavar="USD", help="End the run before it costs more."),
+    click.option("--accept-risk", is_flag=True, help="Launch although this computer alone can stop the meter."),
+    click.option(
+        "--wait-for-capacity",
+        type=duration,
+        default=0.0,
+        metavar="DURATION",
+        help="Where nothing is free, go on asking for so long: 2h, 30m.",
+    ),
+    click.option(
+        "--trust-on-first-use", is_flag=True, help="Take whatever host key the machine shows first, unverified."
+    ),
+)
+_HOW = (
+    forward_option,
+    click.option("--dry-run", is_flag=True, help="Show the plan and stop there."),
+    click.option("--detach", is_flag=True, help="Do not watch: a background controller carries the run to its end."),
+    yes_option,
+    json_option,
+)
+
+
+def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Put options under a command, in this order."""
+
+    def put(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return put
+
 
 @click.command()
 @click.argument("template", default="demo", shell_complete=complete_template)
-@click.option("--provider", metavar="NAME", help="Where to run; local unless your config says otherwise.")
-@click.option("--gpu", metavar="NAME", help="The GPU to rent, or cpu; the cheapest offer that has it is taken.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set epochs=1. Repeatable.")
-@click.option("--max-hours", metavar="HOURS", help="End the run after so long, queueing included.")
-@click.option("--max-cost", metavar="USD", help="End the run before it costs more.")
-@click.option("--max-idle", metavar="MINUTES", help="No step for so long means hung.")
-@click.option("--accept-risk", is_flag=True, help="Launch although this computer alone can stop the meter.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop there.")
-@click.option("--detach", is_flag=True, help="Do not watch: a background controller carries the run to its end.")
-@yes_option
-@json_option
-def launch(
-    template: str,
-    provider: str | None,
-    gpu: str | None,
-    sets: tuple[str, ...],
-    max_hours: str | None,
-    max_cost: str | None,
-    max_idle: str | None,
-    *,
-    accept_risk: bool,
-    dry_run: bool,
-    detach: bool,
-    yes: bool,
-    as_json: bool,
-) -> int:
+@_with(*_WHERE, *_WHAT, *_LIMITS, *_HOW)
+def launch(**given: Any) -> int:
     """Show the plan and the price, ask, run, bring the results home.
 
     TEMPLATE is the name of a ready one (gpurun templates) or the path of a YAML file; demo when none is given.
@@ -59,28 +90,77 @@ def launch(
     Examples:
       gpurun launch demo --provider local
       gpurun launch my-run.yaml --set epochs=1 --set data.train=rows.jsonl
+      gpurun launch demo --provider lambda --gpu a10 --accept-risk
       gpurun launch demo --dry-run
     """
-    from orchestrator import wish
+    return _go(_How(**_taken(given, _How)), given)
 
+
+@click.command()
+@_with(*_WHERE)
+@click.option("--hours", "max_hours", metavar="HOURS", required=True, help="End it after so long, queueing included.")
+@_with(*_LIMITS, *_HOW)
+def rent(**given: Any) -> int:
+    """Rent a bare machine for some hours, and end it in time.
+
+    Nothing is trained on it: log in with gpurun ssh, end it early with gpurun stop. Ceiling, holders and the proof that
+    nothing bills are those of launch. What you leave in its folder artifacts/ comes home at the end.
+
+    \b
+    Examples:
+      gpurun rent --provider lambda --gpu a10 --hours 3 --accept-risk
+      gpurun rent --provider lambda --gpu h100 --hours 1 --wait-for-capacity 2h
+    """
+    return _go(_How(**_taken(given, _How), rented=True), {"template": "rent", "sets": (), **given})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    forward: tuple[Port, ...]
+    dry_run: bool
+    detach: bool
+    yes: bool
+    as_json: bool
+    rented: bool = False
+
+
+def _taken(given: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Take out of the options those that are fields of `kind`."""
+    return {field.name: given.pop(field.name) for field in fields(kind) if field.name in given}
+
+
+def _go(how: _How, wished: dict[str, Any]) -> int:
     home, run_id = Home.default(), ""
-    wanted = wish.Wish(template, provider, gpu, sets, max_hours, max_cost, max_idle, accept_risk)
     try:
-        with wish.planned(home, wanted) as plan:
-            show_plan(plan.plan, plan.limits, as_json=as_json, as_data=dry_run)
-            if dry_run:
+        need_ssh(how.forward, watched=not how.detach)
+        with _planned(home, wished, rented=how.rented) as plan:
+            show_plan(plan.plan, plan.limits, as_json=how.as_json, as_data=how.dry_run)
+            if how.dry_run:
                 return 0
-            if not agreed(yes=yes):
-                return tell_not_wanted(as_json=as_json)
+            if not agreed(yes=how.yes):
+                return tell_not_wanted(as_json=how.as_json)
             take_up(home)
             run_id = plan.go()
-        if detach:
-            return tell_detached(home, find_run(home, run_id), as_json=as_json)
-        return tell_end(home, watch(home, find_run(home, run_id), ask=True), as_json=as_json)
+        run = find_run(home, run_id)
+        if how.detach:
+            return tell_detached(home, run, as_json=how.as_json)
+        watched = watch(home, run, ask=True, forward=how.forward, rented=how.rented)
+        return tell_end(home, watched, as_json=how.as_json)
     except GpurunError as error:
-        if as_json and not dry_run:
+        if how.as_json and not how.dry_run:
             tell_error(home, run_id, error)
         raise
+
+
+def _planned(home: Home, wished: dict[str, Any], *, rented: bool) -> AbstractContextManager[Planned]:
+    from orchestrator import wish
+
+    wanted = wish.Wish(**wished)
+    if not rented:
+        return wish.planned(home, wanted)
+    from orchestrator.rent import template
+
+    return wish.planned(home, wanted, template)
 
 
 NOT_WANTED = 6  # as a run that was stopped: nothing was launched, because the user said so

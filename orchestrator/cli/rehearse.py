@@ -1,0 +1,41 @@
+"""`gpurun rehearse`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.common import WithCommand
+
+
+@click.command(cls=WithCommand)
+@click.argument("provider", default="lambda")
+@click.option("--faults", metavar="JSON", help="What goes wrong: '{\"launch_capacity\": 2}'.")
+@click.option("--seed", type=int, metavar="N", help="Let something go wrong, drawn by this number.")
+@click.option("--pace", type=float, metavar="X", help="The vendor's time runs so many times as fast as ours.")
+@click.option("--home", "folder", type=click.Path(path_type=Path, file_okay=False), help="Rehearse in this folder.")
+@click.option("--keep", is_flag=True, help="Keep the rehearsal's home; --home always does.")
+@click.pass_obj
+def rehearse(command: list[str], /, provider: str, folder: Path | None, *, keep: bool, **given: object) -> int:
+    """Practise on a simulated vendor: real commands, no account, no bill.
+
+    Opens your shell, or runs CMD, in an environment where gpurun reaches a simulator on this computer: its API over
+    HTTP, its machines over real SSH, a meter that bills until an instance is terminated. Real keys are left outside.
+    Leaves with the exit code of CMD. A single word behind -- is a line for the shell.
+
+    \b
+    Examples:
+      gpurun rehearse lambda
+      gpurun rehearse lambda -- gpurun launch loop --provider lambda -y --accept-risk
+      gpurun rehearse --faults '{"sshd_late": 1}' -- 'gpurun ps; curl $CONTROL/meter'
+    """
+    from orchestrator import rehearse as rehearsing
+
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return rehearsing.rehearse(provider, options, command, folder, os.environ, say=_say, keep=keep)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
