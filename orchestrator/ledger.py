@@ -8,21 +8,18 @@ and can neither record nor begin anything more. Standard library only: `gpurun p
 from __future__ import annotations
 
 import json
-import secrets
-import shlex
-import sqlite3
-import time
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from orchestrator import memo
 from orchestrator.cost import Spell
+from orchestrator.database import Database
 from orchestrator.records import Deed, Event, Lease, RunRow
-from orchestrator.schema import MIGRATIONS
-from providers.errors import GpurunError, LeaseLostError, LedgerError, RefusedError, UsageError
+from providers.errors import GpurunError, LeaseLostError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
     from providers.base import Mark
 
 LEASE_SECONDS = 30.0
-_BUSY_SECONDS = 20.0
-_HINTS = {
-    "SQLITE_FULL": "free some space on its disk, then the same again",
-    "SQLITE_BUSY": "another gpurun is writing to it: the same again",
-    "SQLITE_CANTOPEN": "its folder must be yours to write, or name another home: export GPURUN_HOME=~/gpurun",
-    "SQLITE_READONLY": "its folder must be yours to write, or name another home: export GPURUN_HOME=~/gpurun",
-    "SQLITE_IOERR": "the disk fails or is full: df",
-}
 
 
 class Ledger:
@@ -46,15 +35,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._use_wal()
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._migrate()
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+        self._db = Database(path)
 
     def close(self) -> None:
         """Close the connection."""
@@ -65,7 +46,7 @@ class Ledger:
     @property
     def home_id(self) -> str:
         """Four hex digits that tell this home's marks from another's."""
-        return str(self._one("SELECT value FROM meta WHERE key = 'home'")["value"])
+        return str(self._db.one("SELECT value FROM meta WHERE key = 'home'")["value"])
 
     def admit(self, row: RunRow, now: datetime, *, monthly_cap: Decimal | None = None) -> None:
         """Enter a new run, in one transaction with the check of the cap: of two that race, one is refused.
@@ -73,7 +54,7 @@ class Ledger:
         Raises:
             RefusedError: this month's spending, with the worst case of all open runs, would pass the cap.
         """
-        with self._write():
+        with self._db.write():
             if monthly_cap is not None:
                 self._check_cap(row, now, monthly_cap)
             self._db.execute(
@@ -105,7 +86,7 @@ class Ledger:
         Raises:
             LeaseLostError: another controller holds the run now.
         """
-        with self._write():
+        with self._db.write():
             before = self._fence(lease, now)
             self._db.execute(
                 "UPDATE runs SET memory = ?, state = ?, reason = ?, seen = CASE WHEN ? THEN ? ELSE seen END,"
@@ -130,7 +111,7 @@ class Ledger:
     @contextmanager
     def deed(self, lease: Lease, attempt: int, verb: str, text: str, clock: Callable[[], datetime]) -> Iterator[Deed]:
         """Write the intent, let the deed happen, write how it ended. Fenced: a stale lease does no deed."""
-        with self._write():
+        with self._db.write():
             self._fence(lease, clock())
             self._event(clock(), lease.run_id, attempt, lease.actor, verb, "intent", text)
         deed = Deed()
@@ -143,12 +124,12 @@ class Ledger:
 
     def note(self, run_id: str, attempt: int, actor: str, verb: str, kind: str, text: str, now: datetime) -> None:
         """Append one event."""
-        with self._write():
+        with self._db.write():
             self._event(now, run_id, attempt, actor, verb, kind, text)
 
     def request_stop(self, run_id: str, now: datetime) -> None:
         """Leave the user's wish for whoever holds the run."""
-        with self._write():
+        with self._db.write():
             self._db.execute(
                 "UPDATE runs SET stop_requested = coalesce(stop_requested, ?) WHERE run_id = ?",
                 (now.timestamp(), run_id),
@@ -159,7 +140,7 @@ class Ledger:
 
     def open_allocation(self, allocation_id: str, mark: Mark, spell: Spell, *, provider: str, account: str) -> None:
         """Note that something may bill; safe to repeat."""
-        with self._write():
+        with self._db.write():
             self._db.execute(
                 "INSERT INTO allocations"
                 " (id, provider, run_id, attempt, mark, account, price, step_seconds, start_low, start_high)"
@@ -180,7 +161,7 @@ class Ledger:
 
     def saw_billing(self, provider: str, allocation_id: str, now: datetime, price: Decimal | None) -> None:
         """Note a read that said "billing", with the price as paid where the vendor told it."""
-        with self._write():
+        with self._db.write():
             self._db.execute(
                 "UPDATE allocations SET billing_seen = max(coalesce(billing_seen, 0), ?), price = coalesce(?, price),"
                 " ended = NULL WHERE provider = ? AND id = ?",
@@ -189,7 +170,7 @@ class Ledger:
 
     def saw_free(self, provider: str, allocation_id: str, now: datetime, evidence: str) -> None:
         """Note the first read that said "free", on whose word."""
-        with self._write():
+        with self._db.write():
             self._db.execute(
                 "UPDATE allocations SET ended = ?, evidence = ? WHERE provider = ? AND id = ? AND ended IS NULL",
                 (now.timestamp(), evidence, provider, allocation_id),
@@ -199,8 +180,8 @@ class Ledger:
 
     def acquire(self, run_id: str, holder: str, now: datetime, is_alive: Callable[[str], bool]) -> Lease | None:
         """Take the run, or None while a live controller holds it. Each taking raises the epoch."""
-        with self._write():
-            row = self._one("SELECT lease_holder, lease_epoch, lease_until FROM runs WHERE run_id = ?", run_id)
+        with self._db.write():
+            row = self._db.one("SELECT lease_holder, lease_epoch, lease_until FROM runs WHERE run_id = ?", run_id)
             held = row["lease_until"] is not None and row["lease_until"] > now.timestamp()
             if held and row["lease_holder"] != holder and is_alive(row["lease_holder"]):
                 return None
@@ -213,12 +194,12 @@ class Ledger:
 
     def renew(self, lease: Lease, now: datetime) -> None:
         """Hold on for another `LEASE_SECONDS`."""
-        with self._write():
+        with self._db.write():
             self._fence(lease, now)
 
     def release(self, lease: Lease) -> None:
         """Let go, if it is still ours."""
-        with self._write():
+        with self._db.write():
             self._db.execute(
                 "UPDATE runs SET lease_until = NULL, lease_holder = NULL WHERE run_id = ? AND lease_epoch = ?",
                 (lease.run_id, lease.epoch),
@@ -232,7 +213,7 @@ class Ledger:
         Raises:
             UsageError: no such run.
         """
-        rows = self._all("SELECT * FROM runs WHERE run_id = ?", run_id)
+        rows = self._db.all("SELECT * FROM runs WHERE run_id = ?", run_id)
         if not rows:
             raise UsageError(f"no run is called {run_id}", hint="see them all: gpurun ps --all")
         return self._row(rows[0])
@@ -240,11 +221,11 @@ class Ledger:
     def runs(self, *, unfinished: bool = False) -> list[RunRow]:
         """Read all runs, newest first."""
         query = "SELECT * FROM runs WHERE state != 'done' OR ? ORDER BY created DESC, rowid DESC"
-        return [self._row(row) for row in self._all(query, not unfinished)]
+        return [self._row(row) for row in self._db.all(query, not unfinished)]
 
     def events(self, run_id: str) -> list[Event]:
         """Read a run's history in order."""
-        rows = self._all("SELECT * FROM events WHERE run_id = ? ORDER BY id", run_id)
+        rows = self._db.all("SELECT * FROM events WHERE run_id = ? ORDER BY id", run_id)
         return [Event(r["time"], r["attempt"], r["actor"], r["verb"], r["kind"], r["text"]) for r in rows]
 
     def check(self) -> None:
@@ -253,14 +234,14 @@ class Ledger:
         Raises:
             LedgerError: it is damaged.
         """
-        verdict = self._one("PRAGMA quick_check")[0]
+        verdict = self._db.one("PRAGMA quick_check")[0]
         if verdict != "ok":
-            raise self._broken(verdict)
+            raise self._db.broken(verdict)
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
 
     def _row(self, row: sqlite3.Row) -> RunRow:
-        spells = self._all("SELECT * FROM allocations WHERE run_id = ? ORDER BY attempt", row["run_id"])
+        spells = self._db.all("SELECT * FROM allocations WHERE run_id = ? ORDER BY attempt", row["run_id"])
         return RunRow(
             run_id=row["run_id"],
             template=row["template"],
@@ -308,7 +289,7 @@ class Ledger:
             )
 
     def _fence(self, lease: Lease, now: datetime) -> str:
-        row = self._one("SELECT state, lease_epoch FROM runs WHERE run_id = ?", lease.run_id)
+        row = self._db.one("SELECT state, lease_epoch FROM runs WHERE run_id = ?", lease.run_id)
         if row["lease_epoch"] != lease.epoch:
             raise LeaseLostError(f"another controller took over {lease.run_id} (epoch {row['lease_epoch']})")
         self._db.execute(
@@ -321,78 +302,3 @@ class Ledger:
             "INSERT INTO events (time, run_id, attempt, actor, verb, kind, text) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now.timestamp(), run_id, attempt, actor, verb, kind, text),
         )
-
-    def _all(self, query: str, *values: object) -> list[sqlite3.Row]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
-
-    def _one(self, query: str, *values: object) -> sqlite3.Row:
-        rows = self._all(query, *values)
-        if not rows:
-            raise self._broken(f"nothing answers {query!r}")
-        return rows[0]
-
-    @contextmanager
-    def _write(self) -> Iterator[None]:
-        """One transaction that takes the write lock at once, so that what was read is still true when it is written."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
-
-    def _use_wal(self) -> None:
-        """Switch a new file to WAL. SQLite's own waiting does not cover that switch: two that race get "locked"."""
-        until = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
-
-    def _migrate(self) -> None:
-        version = int(self._one("PRAGMA user_version")[0])
-        if version == len(MIGRATIONS):
-            return
-        if version > len(MIGRATIONS):
-            raise LedgerError(
-                f"{self.path} was written by a newer gpurun (version {version})",
-                hint="upgrade: pip install -U gpurun",
-            )
-        with self._write():
-            version = int(self._one("PRAGMA user_version")[0])  # another process may have been quicker
-            for number, script in enumerate(MIGRATIONS[version:], version + 1):
-                for statement in _statements(script):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {number}")
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('home', ?)", (secrets.token_hex(2),))
-
-    def _broken(self, error: object) -> LedgerError:
-        kind = str(getattr(error, "sqlite_errorname", ""))
-        hint = next((words for name, words in _HINTS.items() if kind.startswith(name)), "")
-        if not hint:  # only what is damaged is to be moved away: the ledger knows what may bill
-            old, aside = shlex.quote(str(self.path)), shlex.quote(f"{self.path}.damaged")
-            hint = f"move it away, then see what still runs: mv {old} {aside} && gpurun doctor"
-        return LedgerError(f"the ledger {self.path} can't be used: {error}", hint=hint)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script where SQLite sees a statement end (triggers hold semicolons of their own)."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
