@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = {
     "local": ("providers.local", "LocalProvider"),
+    "lambda": ("providers.lambdalabs", "LambdaProvider"),
 }
 
 

@@ -1,0 +1,368 @@
+"""One requests.Session for a vendor's API: it paces, waits, retries what is safe, and never follows a redirect.
+
+    call() -> wait for a slot, shared by all processes of this user -> send -> Reply, whatever its status
+
+What a status means is the adapter's to say. No answer, a redirect, a body without end are errors.
+The key enters at the last moment, through `_Bearer`, and no exception, log line or repr ever holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import random
+import re
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from providers.errors import ProviderError, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from providers.base import Secret
+
+log = logging.getLogger("gpurun.http")
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 20.0
+_LEAST_READ_SECONDS = 5.0  # however fast the vendor's world runs, ours may be slow
+_BODY_LIMIT = 16 * 2**20  # bytes; an account with a thousand instances needs 2 MiB
+_PIECE = 64 * 2**10
+_SAFE = frozenset({"GET", "DELETE"})
+_TRIES = 4
+_BACK_OFF_SECONDS = 0.7
+_PATIENCE_SECONDS = 25.0  # no further try begins after this: no verb waits for minutes
+_LOCK_SECONDS = 2.0  # the pace file is held for microseconds: who holds it longer is frozen
+_FARTHEST_SECONDS = 90.0  # a slot farther ahead was written under a clock that jumped
+_SKEW_SECONDS = 2.0  # `Date` has whole seconds, and the answer took a while
+_TOO_MANY = 429
+_SANE_SECONDS = 20.0  # a 429 that asks for more would keep us from ending what bills
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a vendor answered. `body` is None where it is no JSON object."""
+
+    what: str  # "GET /instances"
+    status: int
+    body: Mapping[str, Any] | None
+    kind: str  # the content type, for a person
+    at: datetime  # by the vendor's clock where it tells, else by ours
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same question may be answered a little later: too many requests, or the vendor's own trouble."""
+        return self.status == _TOO_MANY or self.status >= 500
+
+
+class Pacer:
+    """Slots in time by lane, shared by every process of this user through one small file.
+
+    A slot is taken under a lock and waited for outside of it: whoever crashes or freezes costs others one slot at most.
+    Where the file can't be had, slots are shared within this process only, and a warning says so.
+    """
+
+    def __init__(self, path: Path, intervals: Mapping[str, float]) -> None:
+        self._path = path
+        self._intervals = dict(intervals)  # lane -> seconds from one slot to the next
+        self._own: dict[str, float] = {}
+        self._guard = threading.Lock()
+        self._warned = False
+
+    def wait(self, lane: str) -> None:
+        """Sleep until this lane's next free slot, and then until the common lane's."""
+        if lane:
+            time.sleep(self._take(lane))
+        time.sleep(self._take(""))
+        if lane:
+            self.hold(lane, self._intervals[lane])  # counted from the request itself, not from its slot
+
+    def hold(self, lane: str, seconds: float) -> None:
+        """Let nobody into a lane for a while."""
+
+        def change(times: dict[str, float], now: float) -> float:
+            times[lane] = max(times.get(lane, 0.0), now + min(seconds, _FARTHEST_SECONDS))
+            return 0.0
+
+        self._shared(change)
+
+    def _take(self, lane: str) -> float:
+        """Take the lane's next slot; gives the seconds until then."""
+
+        def change(times: dict[str, float], now: float) -> float:
+            slot = max(now, times.get(lane, 0.0))
+            times[lane] = slot + self._intervals[lane]
+            return slot - now
+
+        return self._shared(change)
+
+    def _shared(self, change: Callable[[dict[str, float], float], float]) -> float:
+        with self._guard:
+            try:
+                with self._locked() as file:
+                    return self._change(change, _times(os.pread(file, 4096, 0)), file)
+            except OSError as error:
+                if not self._warned:
+                    self._warned = True
+                    log.warning("%s: %s: other processes' requests are not counted", self._path, error)
+                return self._change(change, self._own, None)
+
+    def _change(
+        self, change: Callable[[dict[str, float], float], float], times: dict[str, float], file: int | None
+    ) -> float:
+        now = time.time()
+        self._own = {lane: at for lane, at in times.items() if at - now <= _FARTHEST_SECONDS}
+        result = change(self._own, now)
+        if file is not None:
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(self._own).encode(), 0)
+        return result
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            end = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                time.sleep(0.005)
+            yield file
+        finally:
+            os.close(file)
+
+
+def _times(data: bytes) -> dict[str, float]:
+    """Read the pace file; what is damaged paces nobody."""
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {lane: at for lane, at in values.items() if isinstance(at, float) and 0 < at < 2**40}
+
+
+class _Bearer(AuthBase):
+    """Writes the key into one request. As `auth`, it also keeps ~/.netrc from writing another one."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        return request
+
+
+class Http:
+    """A vendor's API under one base URL, with one key. Opens no connection before the first call."""
+
+    def __init__(self, vendor: str, base: str, key: Secret, pacer: Pacer, *, pace: float = 1.0) -> None:
+        self._vendor = vendor
+        self._base = base.rstrip("/")
+        self._key = key
+        self._pacer = pacer
+        self._pace = pace  # the vendor's world runs that many times faster than ours
+        self._session = requests.Session()
+        self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
+        self.skew = timedelta(0)  # the vendor's clock minus ours, at its last answer
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        lane: str = "",
+        safe: bool | None = None,
+        read_seconds: float = READ_SECONDS,
+    ) -> Reply:
+        """Ask; a safe verb again, a few times, where the answer may be better then. `path` is ours and quoted.
+
+        Raises:
+            UnreachableError: no answer, or half of one.
+            ProviderError: it redirects.
+        """
+        safe = method in _SAFE if safe is None else safe
+        if not safe:
+            self._session.close()  # a kept connection may be dead by now, and then nobody knows whether this was sent
+        end = time.monotonic() + _PATIENCE_SECONDS
+        for left in reversed(range(_TRIES if safe else 1)):
+            self._pacer.wait(lane)
+            wait = _BACK_OFF_SECONDS * 2.0 ** (_TRIES - 1 - left) * random.uniform(0.6, 1.4) / self._pace  # noqa: S311 (jitter)
+            try:
+                reply, asked = self._send(method, path, params, body, read_seconds)
+            except UnreachableError:
+                if not left or time.monotonic() + wait > end:
+                    raise
+            else:
+                if reply.status == _TOO_MANY:
+                    wait = max(wait, min(asked, _SANE_SECONDS) / self._pace)
+                    self._pacer.hold("", wait)
+                if not reply.may_pass or not left or time.monotonic() + wait > end:
+                    return reply
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")  # pragma: no cover
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        read_seconds: float,
+    ) -> tuple[Reply, float]:
+        """Send once; gives the answer and the seconds that it asks to wait."""
+        what = f"{self._vendor}: {method} {path}"
+        read = max(read_seconds / self._pace, _LEAST_READ_SECONDS)
+        before = time.time()
+        try:
+            with self._session.request(
+                method,
+                self._base + path,
+                params=params,
+                json=body,
+                auth=_Bearer(self._key),
+                timeout=(CONNECT_SECONDS, read),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                data = _read(response, time.monotonic() + read, what)
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            # From None: what requests raises holds the request, and that holds the key.
+            raise UnreachableError(f"{what}: {_trouble(error, read)}", hint="gpurun doctor") from None
+        at = self._read_clock(response, before)
+        if 300 <= response.status_code < 400:
+            target = urlsplit(response.headers.get("Location", ""))
+            place = printable(f"{target.scheme}://{target.netloc.rpartition('@')[2]}", 100)
+            raise ProviderError(f"{what} answered {response.status_code}, a redirect to {place}: not followed")
+        kind = printable(response.headers.get("Content-Type", "no content type"), 60)
+        reply = Reply(what, response.status_code, _object(data, self._key), kind, at)
+        return reply, _retry_after(response.headers.get("Retry-After", ""), at)
+
+    def _read_clock(self, response: requests.Response, before: float) -> datetime:
+        here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
+        there = _date(response.headers.get("Date", ""))
+        if there is None:
+            return here
+        skew = there + timedelta(milliseconds=500) - here
+        self.skew = skew if abs(skew) > timedelta(seconds=_SKEW_SECONDS) else timedelta(0)
+        return here + self.skew
+
+
+def base_url(text: str, variable: str) -> str:
+    """Check where the key is to be sent: https, or this computer itself.
+
+    Raises:
+        UsageError: anything else; names the variable.
+    """
+    parts = urlsplit(text.strip())
+    here = parts.hostname == "localhost" or _is_loopback(parts.hostname or "")
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if not parts.hostname or not plain or (parts.scheme != "https" and not (parts.scheme == "http" and here)):
+        raise UsageError(f"{variable} is no https address: a key is sent nowhere else", hint=f"unset {variable}")
+    return text.strip().rstrip("/")
+
+
+def pacer_for(vendor: str, base: str, account: str, intervals: Mapping[str, float]) -> Pacer:
+    """Pace all processes of this user that ask one vendor with one key."""
+    import platformdirs
+
+    name = re.sub(r"[^\w.-]", "-", f"{vendor}-{urlsplit(base).netloc}-{account}")
+    return Pacer(Path(platformdirs.user_cache_dir("gpurun", appauthor=False)) / "pace" / f"{name}.json", intervals)
+
+
+def user_agent() -> str:
+    """Name ourselves: a nameless client is turned away by some vendors' front doors."""
+    try:
+        version = metadata.version("gpurun")
+    except metadata.PackageNotFoundError:
+        version = "0"
+    return f"gpurun/{version} (+https://pypi.org/project/gpurun/)"
+
+
+def printable(text: object, most: int = 300) -> str:
+    """Make a vendor's words fit for a terminal: one line, no control characters, not too long."""
+    words = " ".join("".join(char if char.isprintable() else " " for char in str(text)[: most * 4]).split())
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(response: requests.Response, end: float, what: str) -> bytes:
+    data = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=True):  # what is there: `read` would wait for all of it
+        data += piece
+        if len(data) > _BODY_LIMIT:
+            raise UnreachableError(f"{what}: the answer is larger than {_BODY_LIMIT >> 20} MiB")
+        if time.monotonic() > end:
+            raise UnreachableError(f"{what}: the answer does not end")
+    return bytes(data)
+
+
+def _object(data: bytes, key: Secret) -> dict[str, Any] | None:
+    """Parse a JSON object; a vendor that quotes the key back is not quoted."""
+    try:
+        value = json.loads(data.replace(key.reveal().encode(), b"..."))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _trouble(error: Exception, read: float) -> str:
+    """Say what went wrong in our words: an exception of requests may quote addresses, proxies, headers."""
+    kinds = {
+        requests.ConnectTimeout: f"no connection within {CONNECT_SECONDS:.0f} s",
+        requests.Timeout: f"no answer within {read:.0f} s",
+        requests.exceptions.ProxyError: "the proxy does not let it through (HTTPS_PROXY, NO_PROXY)",
+        requests.exceptions.SSLError: "its TLS certificate is not trusted (REQUESTS_CA_BUNDLE, a proxy?)",
+        requests.exceptions.ChunkedEncodingError: "the answer broke off",
+        requests.exceptions.ContentDecodingError: "the answer can't be decoded",
+        requests.ConnectionError: "no connection, or it broke off",
+    }
+    words = next((words for kind, words in kinds.items() if isinstance(error, kind)), "it can't be asked")
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return "its name can't be resolved" if "NameResolution" in type(reason).__name__ else words
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _retry_after(text: str, at: datetime) -> float:
+    """Seconds of the vendor's that a 429 asks us to wait; nonsense = 0."""
+    if re.fullmatch(r"\d{1,6}(\.\d+)?", text.strip()):
+        return float(text)
+    date = _date(text)
+    return 0.0 if date is None else (date - at).total_seconds()
