@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator import glance, settings_file
 from orchestrator.ledger import Ledger
-from orchestrator.render import clean, size
-from providers.errors import GpurunError
+from orchestrator.render import clean, price, size
+from providers.errors import CredentialsError, GpurunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,7 @@ def all_checks(home: Home) -> Iterator[Check]:
         yield _config(home)
     yield _payload(home)
     yield Check("provider local", "ok", "needs no account and no key")
+    yield from _vendors(home)
     if writable.verdict == "ok":
         yield from _unfinished(home)
         yield from _unknown(home)
@@ -130,6 +131,32 @@ def _payload(home: Home) -> Check:
     if missing:
         return Check(name, "bad", f"{python} lacks {' '.join(missing)}", f"{python} -m pip install 'gpurun[payload]'")
     return Check(name, "ok", f"{python}: " + ", ".join(f"{package} {found}" for package, found in versions.items()))
+
+
+def _vendors(home: Home) -> Iterator[Check]:
+    """Each vendor with an account: is there a key, and does it open the account now."""
+    from providers.table import PROVIDERS
+
+    for name in PROVIDERS:
+        if name != "local":
+            yield _vendor(home, name)
+
+
+def _vendor(home: Home, name: str) -> Check:
+    from providers.table import open_provider
+
+    title = f"provider {name}"
+    try:
+        provider = open_provider(name, home.root)
+    except CredentialsError as error:  # not everyone rents there
+        return Check(title, "note", clean(str(error)), error.hint or f"practise without one: gpurun rehearse {name}")
+    try:
+        offers = [offer for offer in provider.offers() if offer.available]
+    except GpurunError as error:
+        return Check(title, "bad", clean(str(error)), error.hint)
+    least = min((offer.price for offer in offers), default=None)
+    free = f"{len(offers)} offers free now, from {price(least)}" if least is not None else "nothing free now"
+    return Check(title, "ok", f"the key opens the account; {free}")
 
 
 def _unfinished(home: Home) -> Iterator[Check]:
