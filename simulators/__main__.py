@@ -1,0 +1,63 @@
+"""`python -m simulators lambda`: start a vendor, tell in one line where it is, serve until a signal, leave nothing.
+
+The line is JSON on stdout: {"provider", "url", "control", "exports": {VAR: VALUE, …}}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+
+from simulators.faults import FaultError, Hit, drawn, listing, parse
+from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m simulators", description="Cloud vendors on this computer.")
+    parser.add_argument("vendor", choices=["lambda"])
+    parser.add_argument("--seed", type=int, help="ids, and a draw of faults when --faults is not given")
+    parser.add_argument("--faults", metavar="JSON", help="such as '{\"launch_capacity\": 2}'; see --list-faults")
+    parser.add_argument("--pace", type=float, default=1.0, help="how many times as fast as ours its clock runs")
+    parser.add_argument("--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="its own, launch to active")
+    parser.add_argument("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end")
+    parser.add_argument("--list-faults", action="version", version=listing(), help="every fault and its options")
+    parser.add_argument("--no-machines", action="store_true", help="the API alone, nothing answers SSH")
+    return parser
+
+
+def _faults(options: argparse.Namespace) -> list[Hit]:
+    if options.faults is not None:
+        return parse(json.loads(options.faults))
+    return [] if options.seed is None else drawn(options.seed)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT."""
+    parser = _options()
+    options = parser.parse_args(arguments)
+    try:
+        faults = _faults(options)
+    except (FaultError, json.JSONDecodeError) as error:
+        parser.error(f"--faults: {error}")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    simulator = LambdaSimulator(
+        pace=options.pace,
+        boot_seconds=options.boot,
+        linger_seconds=options.linger,
+        faults=faults,
+        seed=options.seed,
+        machines=not options.no_machines,
+    )
+    with simulator:
+        print(json.dumps(simulator.announcement()), flush=True)  # noqa: T201 - the line is the interface
+        ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

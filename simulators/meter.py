@@ -1,0 +1,107 @@
+"""What the vendor will bill: started at the first passed health check, ended when the end was really carried out.
+
+    launched ── started ─────────────── ended
+                └── price / 60 for every minute begun ──┘
+
+Only what the vendor bills by moves it: not a shutdown inside the guest, not an accepted and ignored terminate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+
+from simulators.clock import iso
+
+_STEP_SECONDS = 60  # "one-minute increments", docs.lambda.ai, read 2026-11
+_MICRO = Decimal("0.000001")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One allocation on the bill. `price` is USD an hour; moments are epoch seconds of the vendor's clock."""
+
+    id: str
+    name: str
+    kind: str
+    price: Decimal
+    launched: float
+    started: float | None = None
+    ended: float | None = None
+    ended_by: str = ""
+
+    def minutes(self, now: float) -> int:
+        """Minutes begun so far."""
+        if self.started is None:
+            return 0
+        until = now if self.ended is None else self.ended
+        seconds = Decimal(str(round(max(until - self.started, 0.0), 3)))
+        return int((seconds / _STEP_SECONDS).to_integral_value(ROUND_CEILING))
+
+    def usd(self, now: float) -> Decimal:
+        """USD so far, exact."""
+        return self.price * self.minutes(now) * _STEP_SECONDS / 3600
+
+
+class Meter:
+    """The bill of one account. Its owner holds the world's lock."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def launch(self, entry: Entry) -> None:
+        """Put an allocation on the bill; it costs nothing until it starts."""
+        self._entries[entry.id] = entry
+
+    def start(self, allocation_id: str, when: float) -> None:
+        """Bill from here on, unless it bills already or has ended."""
+        entry = self._entries[allocation_id]
+        if entry.started is None and entry.ended is None:
+            entry.started = when
+
+    def end(self, allocation_id: str, when: float, by: str) -> None:
+        """Bill no further."""
+        entry = self._entries[allocation_id]
+        if entry.ended is None:
+            entry.ended, entry.ended_by = when, by
+
+    def started(self, allocation_id: str) -> float | None:
+        """Tell since when it bills."""
+        return self._entries[allocation_id].started
+
+    def rename(self, allocation_id: str, name: str) -> None:
+        """Keep the name that a person reads on the bill."""
+        self._entries[allocation_id].name = name
+
+    def report(self, now: float, statuses: dict[str, str]) -> dict[str, object]:
+        """Tell the bill. `billing_now` counts all that has not ended: what still boots will bill if left alone."""
+        entries = self._entries.values()
+        return {
+            "at": iso(now),
+            "billing_now": sum(entry.ended is None for entry in entries),
+            "usd": _dollars(sum((entry.usd(now) for entry in entries), Decimal(0))),
+            "allocations": [_row(entry, now, statuses.get(entry.id, "gone")) for entry in entries],
+        }
+
+
+def _row(entry: Entry, now: float, status: str) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "type": entry.kind,
+        "price": str(entry.price),
+        "launched": iso(entry.launched),
+        "started": None if entry.started is None else iso(entry.started),
+        "ended": None if entry.ended is None else iso(entry.ended),
+        "ended_by": entry.ended_by,
+        "minutes": entry.minutes(now),
+        "usd": _dollars(entry.usd(now)),
+        "status": status,
+    }
+
+
+def _dollars(usd: Decimal) -> str:
+    """Four decimals, more where a minute's price needs them."""
+    exact = usd.quantize(_MICRO, ROUND_HALF_UP)
+    short = exact.quantize(Decimal("0.0001"), ROUND_HALF_UP)
+    return str(short if short == exact else exact)
