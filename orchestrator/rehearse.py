@@ -100,8 +100,16 @@ def simulator(provider: str, options: Sequence[str], log: Path, environ: Mapping
     """
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "simulators", provider, *options],  # -P: the folder we are in is no code
-            stdin=subprocess.PIPE,  # closed with us, however we end
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "simulators",
+                provider,
+                "--with-stdin",
+                *options,
+            ],  # -P: the folder we are in is no code
+            stdin=subprocess.PIPE,  # ends with us, however we end
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environ,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="its own, launch to active")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end")
     parser.add_argument("--list-faults", action="version", version=listing(), help="every fault and its options")
+    parser.add_argument("--with-stdin", action="store_true", help="end when standard input does, as its owner may")
     parser.add_argument("--no-machines", action="store_true", help="the API alone, nothing answers SSH")
     return parser
 
@@ -32,6 +34,17 @@ def _faults(options: argparse.Namespace) -> list[Hit]:
     if options.faults is not None:
         return parse(json.loads(options.faults))
     return [] if options.seed is None else drawn(options.seed)
+
+
+def _watch_stdin(ended: threading.Event) -> None:
+    """Set `ended` when whoever holds the other end of standard input is gone, however it went."""
+
+    def read() -> None:
+        while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter ends
+            continue
+        ended.set()
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
+    if options.with_stdin:
+        _watch_stdin(ended)
     simulator = LambdaSimulator(
         pace=options.pace,
         boot_seconds=options.boot,
