@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from providers import wire
 from providers.base import Allocation, Holder, Mark, Observation, Offer, Phase, Place, Proof, Traits, utc
 from providers.errors import NoCapacityError, ProviderError, UnclearError, UnreachableError
 from providers.local import processes
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
 
     from providers.base import Access, Job, Remote
 
-_GUARDS = (
-    "watchdog.py",
-    "agent.py",
-    "processes.py",
-    "output.py",
-    "outcome.py",
-)  # what must run before the bundle is there
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
 _PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}
 _PASSED |= {name for way in ("no_proxy", "http_proxy", "https_proxy") for name in (way, way.upper())}
@@ -154,17 +148,9 @@ class LocalProvider:
     def _arm(self, job: Job, folder: Path) -> None:
         payload = files("payload")
         (folder / "payload").mkdir()
-        for name in _GUARDS:
+        for name in wire.GUARDS:
             (folder / "payload" / name).write_bytes(payload.joinpath(name).read_bytes())
-        arm = {
-            "mark": str(job.mark),
-            "deadline": job.deadline.timestamp(),
-            "ceiling": job.ceiling.timestamp(),
-            "max_seconds": job.max_seconds,
-            "end": ["processes"],
-            "host": self.account(),
-        }
-        write_json(folder / "arm.json", arm)
+        write_json(folder / "arm.json", {**wire.arm_json(job), "host": self.account()})
 
     def find(self, mark: Mark) -> Sequence[Allocation]:
         """Look for a launch by its folder and by the processes that carry its mark."""
@@ -200,12 +186,13 @@ class LocalProvider:
 
     def _phase(self, folder: Path) -> Phase:
         """Judge what living processes are doing. The lock is asked before the result: see payload/watchdog.py."""
+        began = (folder / ".agent.lock").exists()  # before its lock: one that comes now is no dead one
         agent = processes.held(folder / ".agent.lock")
         if (folder / "result.json").exists():
             return Phase.EXITED
         if agent:
             return Phase.RUNNING
-        waiting = processes.held(folder / ".watchdog.lock") and not (folder / ".agent.lock").exists()
+        waiting = processes.held(folder / ".watchdog.lock") and not began
         return Phase.READY if waiting else Phase.EXITED
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:

@@ -8,29 +8,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import shutil
 import tarfile
 import tempfile
 import time
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from providers.base import Entry, Holder, Manifest, OrderKind, Phase, Place, Proof, RemoteStatus, utc
+from providers import wire
+from providers.base import Entry, Manifest
 from providers.errors import IntegrityError, RemoteError, StartError
 from providers.local import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
-    from providers.base import Job, Order
+    from providers.base import Job, Order, RemoteStatus
 
 _BUNDLED = {"payload", "code", "config.json"}
 _LOG_PIECE = 4 * 2**20  # bytes
-_FRESH_SECONDS = 10.0  # a watchdog that wrote so lately is proven
 
 
 class LocalRemote:
@@ -61,7 +59,7 @@ class LocalRemote:
                 secrets = {name: secret.reveal() for name, secret in job.secrets.items()}
                 if secrets:
                     write_json(self._folder / "secrets.json", secrets)
-                write_json(self._folder / "job.json", _wire(job))
+                write_json(self._folder / "job.json", wire.job_json(job))
         except (OSError, tarfile.TarError) as error:
             raise StartError(f"the job can't be put into {self._folder}: {error}") from error
 
@@ -96,8 +94,8 @@ class LocalRemote:
 
     def _place(self, source: Path, name: str, digest: str) -> None:
         """Copy the user's file, never link it: a training that writes into its data must not reach the original."""
-        target = _inside(self._folder, name)
-        if target.exists() and _digest(target) == digest:
+        target = wire.inside(self._folder, name)
+        if target.exists() and wire.digest_of(target) == digest:
             return
         try:
             _copy(source, target, digest, link=False)
@@ -116,26 +114,15 @@ class LocalRemote:
 
     def status(self) -> RemoteStatus:
         """Put status.json, result.json and watchdog.json together; the locks say who lives."""
-        agent = processes.held(self._folder / ".agent.lock")  # before the result: see payload/watchdog.py
-        guarded = processes.held(self._folder / ".watchdog.lock")
-        result = read_json(self._folder / "result.json")
-        beat = read_json(self._folder / "status.json")
-        proof = read_json(self._folder / "watchdog.json")
-        began = (self._folder / ".agent.lock").exists()
-        over = bool(result) or not (agent or (guarded and not began))
-        deadline, heard = _number(beat.get("deadline")), _number(beat.get("time"))
-        return RemoteStatus(
-            phase=Phase.EXITED if over else Phase.RUNNING if agent else Phase.READY,
-            heartbeat=None if heard is None else utc(heard),
-            stage=str(beat.get("stage") or ""),
-            step=int(_number(beat.get("step")) or 0),
-            total_steps=int(_number(beat.get("total_steps")) or 0),
-            exit_code=_code(result.get("exit_code")),
-            reason=str(result.get("reason") or ""),
-            detail=str((result or beat).get("detail") or ("" if result else proof.get("ended") or "")),
-            deadline=None if deadline is None else utc(deadline),
-            watchdog=_holder(proof, held=guarded),
-        )
+        said = {
+            "began": (self._folder / ".agent.lock").exists(),  # before its lock: one that comes now is no dead one
+            "agent": processes.held(self._folder / ".agent.lock"),  # before the result: see payload/watchdog.py
+            "watchdog": processes.held(self._folder / ".watchdog.lock"),
+            "result": read_json(self._folder / "result.json"),
+            "status": read_json(self._folder / "status.json"),
+            "proof": read_json(self._folder / "watchdog.json"),
+        }
+        return wire.status_of(said, time.time())
 
     def logs(self, offset: int) -> bytes:
         """Read on from a byte offset."""
@@ -150,11 +137,8 @@ class LocalRemote:
 
     def tell(self, order: Order) -> None:
         """Leave an order; the agent looks for one twenty times a second."""
-        content: dict[str, object] = {"id": order.id, "kind": str(order.kind)}
-        if order.kind is OrderKind.DEADLINE and order.deadline is not None:
-            content["deadline"] = order.deadline.timestamp()
         try:
-            write_json(self._folder / "order.json", content)
+            write_json(self._folder / "order.json", wire.order_json(order))
         except OSError as error:
             raise RemoteError(f"the order can't be left: {error}") from error
 
@@ -163,7 +147,7 @@ class LocalRemote:
         result = read_json(self._folder / "result.json")
         entries = list(self._checkpoints())
         if result:
-            entries += [entry for entry in map(_entry, _list(result.get("artifacts"))) if entry is not None]
+            entries += [entry for entry in map(wire.entry_of, _list(result.get("artifacts"))) if entry is not None]
             for name in ("metrics.jsonl", "summary.json", "result.json"):
                 entries += self._small(name)
         return Manifest(tuple(entries), final=bool(result))
@@ -173,7 +157,7 @@ class LocalRemote:
             base = seal.parent.relative_to(self._folder).as_posix()
             listed = read_json(seal).get("files")
             entries = [
-                _entry({"name": f"{base}/{name}", **facts})
+                wire.entry_of({"name": f"{base}/{name}", **facts})
                 for name, facts in (listed.items() if isinstance(listed, dict) else ())
                 if isinstance(facts, dict)
             ]
@@ -183,7 +167,7 @@ class LocalRemote:
 
     def _has(self, entry: Entry) -> bool:
         try:
-            return _inside(self._folder, entry.name).stat().st_size == entry.size
+            return wire.inside(self._folder, entry.name).stat().st_size == entry.size
         except (OSError, IntegrityError):
             return False
 
@@ -203,48 +187,18 @@ class LocalRemote:
         """
         known = {entry.name: entry for entry in self.manifest().entries}
         for name in names:
-            target = _inside(dest, name)
+            target = wire.inside(dest, name)
             if name not in known:
                 raise RemoteError(f"{name!r} is not among the whole files of this job (any more)")
-            source = _inside(self._folder, name)
+            source = wire.inside(self._folder, name)
             try:
-                if not (target.is_file() and not target.is_symlink() and _digest(target) == known[name].sha256):
+                if not (target.is_file() and not target.is_symlink() and wire.digest_of(target) == known[name].sha256):
                     _copy(source, target, known[name].sha256, link=name.startswith(("artifacts/", "checkpoints/")))
             except OSError as error:
                 raise RemoteError(f"{name!r} can't be fetched: {error}") from error
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-def _wire(job: Job) -> dict[str, object]:
-    """Spell a job as payload/README.md does."""
-    return {
-        "mark": str(job.mark),
-        "command": list(job.command),
-        "deadline": job.deadline.timestamp(),
-        "ceiling": job.ceiling.timestamp(),
-        "max_seconds": job.max_seconds,
-        "grace_seconds": job.grace_seconds,
-        "max_idle_seconds": job.max_idle_seconds,
-        "log_limit_bytes": job.log_limit_bytes,
-    }
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Find a name under a folder; one that leads out of it is an attack or a bug, and refused.
-
-    Raises:
-        IntegrityError: absolute, `..`, empty, or through a link that leaves the folder.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise IntegrityError(f"the name {name!r} leads outside")
-    path = folder.joinpath(*parts)
-    real = folder.resolve()
-    if not path.parent.resolve().is_relative_to(real) or (path.exists() and not path.resolve().is_relative_to(real)):
-        raise IntegrityError(f"the name {name!r} leads outside, through a link")
-    return path
 
 
 def _copy(source: Path, target: Path, digest: str, *, link: bool) -> None:
@@ -257,7 +211,7 @@ def _copy(source: Path, target: Path, digest: str, *, link: bool) -> None:
             _link_or_copy(source, aside)
         else:
             shutil.copyfile(source, aside)
-        found = _digest(aside)
+        found = wire.digest_of(aside)
         if found != digest:
             raise IntegrityError(f"{source.name!r} has sha256 {found[:12]}…, not {digest[:12]}…")
         aside.replace(target)  # a no-op when both are one file already: then aside stays, and goes below
@@ -273,52 +227,8 @@ def _link_or_copy(source: str | Path, target: str | Path) -> str:
     return str(target)
 
 
-def _digest(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _holder(proof: dict[str, Any], *, held: bool) -> Holder:
-    """Say what is known of the watchdog: its lock proves that it lives, its file when it last looked."""
-    seen = _number(proof.get("time"))
-    at: datetime | None = None if seen is None else utc(seen)
-    fresh = held and seen is not None and abs(time.time() - seen) < _FRESH_SECONDS
-    words = f"pid {proof.get('pid')} looked at {at:%H:%M:%S} UTC" if at is not None else "never looked"
-    return Holder(
-        "watchdog",
-        Place.MACHINE,
-        Proof.PROVEN if fresh else Proof.UNPROVEN if held else Proof.ABSENT,
-        extendable=True,
-        worst_overrun_seconds=2,
-        evidence=f"its lock is {'held' if held else 'free'}; {words}",
-        proven_at=at if fresh else None,
-    )
-
-
-def _entry(facts: object) -> Entry | None:
-    """Read one line of a manifest; None = it makes no sense."""
-    if not isinstance(facts, dict):
-        return None
-    name, size, digest = facts.get("name"), facts.get("size"), facts.get("sha256")
-    if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str):
-        return Entry(name, size, digest)
-    return None
-
-
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
-
-
-def _number(value: object) -> float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None  # type: ignore[arg-type]
-
-
-def _code(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""What the controller and a machine say to each other, spelt once for every byte plane: payload/README.md in Python.
+
+    Job, Order ──> arm.json, job.json, order.json          what a machine says of itself ──> RemoteStatus, Manifest
+
+No bytes are moved here. All that a machine says is untrusted: wrong types count as not said, texts are cut, numbers
+stay finite, and a name leads to no place outside the folder that it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from providers.base import Entry, Holder, Manifest, OrderKind, Phase, Place, Proof, RemoteStatus
+from providers.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from providers.base import Job, Order
+
+GUARDS = (
+    "watchdog.py",
+    "agent.py",
+    "children.py",
+    "processes.py",
+    "output.py",
+    "outcome.py",
+)  # what must run before the bundle is there
+MAX_ENTRIES = 100_000  # files of one attempt: more is a machine gone mad, and would fill this computer's memory
+_FRESH_SECONDS = 10.0  # a watchdog that wrote so lately is proven
+_LONGEST_TEXT = 2000  # characters of a word from the machine
+
+
+# ── what we say ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def arm_json(job: Job) -> dict[str, object]:
+    """Spell the watchdog's orders: what it must know before anything else is there."""
+    return {
+        "mark": str(job.mark),
+        "deadline": job.deadline.timestamp(),
+        "ceiling": job.ceiling.timestamp(),
+        "max_seconds": job.max_seconds,
+        "end": ["processes"],
+    }
+
+
+def job_json(job: Job) -> dict[str, object]:
+    """Spell a job: its limits, and what to run."""
+    return {
+        "mark": str(job.mark),
+        "command": list(job.command),
+        "deadline": job.deadline.timestamp(),
+        "ceiling": job.ceiling.timestamp(),
+        "max_seconds": job.max_seconds,
+        "grace_seconds": job.grace_seconds,
+        "max_idle_seconds": job.max_idle_seconds,
+        "log_limit_bytes": job.log_limit_bytes,
+        **({"setup": list(job.setup)} if job.setup else {}),
+    }
+
+
+def order_json(order: Order) -> dict[str, object]:
+    """Spell an order to the agent."""
+    content: dict[str, object] = {"id": order.id, "kind": str(order.kind)}
+    if order.kind is OrderKind.DEADLINE and order.deadline is not None:
+        content["deadline"] = order.deadline.timestamp()
+    return content
+
+
+# ── what the machine says ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0) -> RemoteStatus:
+    """Put status.json, result.json and watchdog.json together; the locks say who lives.
+
+    Args:
+        said: `agent`, `watchdog` (their locks are held), `began` (the agent's lock was ever taken), what stands in
+            the files: `result`, `status`, `proof`; and `begun` = false where a job is armed in the course of its
+            start: without job.json it waits for that, whoever died meanwhile.
+        now: the machine's own clock in epoch seconds: whether a proof is fresh is judged by it.
+        ahead: how many seconds that clock is ahead of ours; times are given by ours.
+    """
+    agent, guarded, began = (said.get(key) is True for key in ("agent", "watchdog", "began"))
+    result, beat, proof = (_object(said.get(key)) for key in ("result", "status", "proof"))
+    waits = (guarded and not began) or (said.get("begun") is False and not proof.get("ended"))
+    over = bool(result) or not (agent or waits)
+    return RemoteStatus(
+        phase=Phase.EXITED if over else Phase.RUNNING if agent else Phase.READY,
+        heartbeat=_time(beat.get("time"), ahead),
+        stage=_text(beat.get("stage")),
+        step=int(number(beat.get("step")) or 0),
+        total_steps=int(number(beat.get("total_steps")) or 0),
+        exit_code=_code(result.get("exit_code")),
+        reason=_text(result.get("reason")),
+        detail=_text((result or beat).get("detail") or ("" if result else proof.get("ended"))),
+        deadline=_time(beat.get("deadline")),  # as it was told: by our clock
+        watchdog=_holder(proof, now, ahead, held=guarded),
+    )
+
+
+def _holder(proof: Mapping[str, Any], now: float, ahead: float, *, held: bool) -> Holder:
+    """Say what is known of the watchdog: its lock proves that it lives, its file when it last looked."""
+    seen, at = number(proof.get("time")), _time(proof.get("time"), ahead)
+    fresh = held and seen is not None and at is not None and abs(now - seen) < _FRESH_SECONDS
+    words = f"pid {_text(proof.get('pid'))[:20]} looked at {at:%H:%M:%S} UTC" if at is not None else "never looked"
+    return Holder(
+        "watchdog",
+        Place.MACHINE,
+        Proof.PROVEN if fresh else Proof.UNPROVEN if held else Proof.ABSENT,
+        extendable=True,
+        worst_overrun_seconds=2,
+        evidence=f"its lock is {'held' if held else 'free'}; {words}",
+        proven_at=at if fresh else None,
+    )
+
+
+def manifest_of(listed: Iterable[object], *, final: bool) -> Manifest:
+    """Read the lines of a manifest; one that makes no sense is passed over.
+
+    Raises:
+        IntegrityError: there are more than `MAX_ENTRIES`.
+    """
+    entries = [entry for entry in map(entry_of, listed) if entry is not None]
+    if len(entries) > MAX_ENTRIES:
+        raise IntegrityError(f"the machine names {len(entries)} files; {MAX_ENTRIES} at most can be believed")
+    return Manifest(tuple(entries), final=final)
+
+
+def entry_of(facts: object) -> Entry | None:
+    """Read one line of a manifest; None = it makes no sense."""
+    said = _object(facts)
+    name, size, digest = said.get("name"), said.get("size"), said.get("sha256")
+    if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and size >= 0:
+        return Entry(name, size, digest)
+    return None
+
+
+# ── names and files here ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Find a name under a folder; one that leads out of it is an attack or a bug, and refused.
+
+    Raises:
+        IntegrityError: absolute, `..`, empty, or through a link that leaves the folder.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise IntegrityError(f"the name {name[:200]!r} leads outside")
+    path = folder.joinpath(*parts)
+    real = folder.resolve()
+    if not path.parent.resolve().is_relative_to(real) or (path.exists() and not path.resolve().is_relative_to(real)):
+        raise IntegrityError(f"the name {name[:200]!r} leads outside, through a link")
+    return path
+
+
+def digest_of(path: Path) -> str:
+    """Hash a file: its sha256 in hex."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def number(value: object) -> float | None:
+    """Read a finite number; None = it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON knows integers that no float can hold
+        return None
+
+
+def _time(value: object, ahead: float = 0.0) -> datetime | None:
+    seconds = number(value)
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds - ahead, UTC)
+    except (ValueError, OverflowError, OSError):  # beyond the calendar
+        return None
+
+
+def _text(value: object) -> str:
+    return str(value)[:_LONGEST_TEXT] if isinstance(value, str | int | float) and value else ""
+
+
+def _code(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

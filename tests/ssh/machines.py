@@ -1,0 +1,116 @@
+"""A machine for tests: a private sshd with a home of its own, jobs to start on it, and a look at what lives there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import tarfile
+import time
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boxes import PAYLOAD, until
+from grounds import STEPS
+from sshd import QUICK, Proxy, Sshd
+
+from providers.base import Blob, Job, Mark, Phase
+from providers.ssh.remote import SshRemote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Machine:
+    """An sshd behind a proxy; every remote of it goes through the proxy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sshd = Sshd(path / "machine").start()
+        self.proxy = Proxy(self.sshd.port)
+        self.proxy.__enter__()
+        self.remotes: list[SshRemote] = []
+
+    def job(self, work: str = "short", *, code: str = STEPS, command: tuple[str, ...] = (), **more) -> Job:
+        now = datetime.now(UTC).replace(microsecond=0)
+        mark = Mark("beef", f"ssh-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(seconds=90))
+        bundle = self.path / f"{mark.run_id}.tar.gz"
+        with tarfile.open(bundle, "w:gz") as tar:
+            for script in PAYLOAD.glob("*.py"):
+                tar.add(script, f"payload/{script.name}")
+            for name, content in (("config.json", b"{}"), ("code/steps.py", code.encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        command = command or ("{python}", "-S", "code/steps.py", work)
+        job = Job(mark, bundle, (), command, now + timedelta(seconds=80), mark.ceiling, 90, 5, 60)
+        return replace(job, **more)
+
+    def blob(self, name: str, data: bytes) -> Blob:
+        path = self.path / f"blob-{uuid.uuid4().hex}"
+        path.write_bytes(data)
+        return Blob(sha256(data).hexdigest(), len(data), path, name)
+
+    def remote(self, job: Job, *, direct: bool = False, **more) -> SshRemote:
+        remote = SshRemote(self.sshd.target(0 if direct else self.proxy.port), job.mark, patience=QUICK, **more)
+        self.remotes.append(remote)
+        return remote
+
+    def folder(self, job: Job) -> Path:
+        return self.sshd.home / ".gpurun" / "jobs" / str(job.mark)
+
+    def read(self, job: Job, name: str) -> dict:
+        try:
+            return json.loads((self.folder(job) / name).read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    def ended(self, remote: SshRemote) -> None:
+        until(lambda: remote.status().phase is Phase.EXITED, "the end of the job")
+
+    def living(self) -> dict[int, str]:
+        """Every process that was started in this machine's home or in a session of its sshd."""
+        found = {}
+        home = f"HOME={self.sshd.home}".encode()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if home in (path / "environ").read_bytes().split(b"\0"):
+                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+            except OSError:
+                continue
+        return {pid: command for pid, command in found.items() if command}
+
+    def close(self) -> None:
+        """End the jobs, let go, and see that nothing is left."""
+        for remote in self.remotes:
+            remote.close()
+        for folder in (self.sshd.home / ".gpurun" / "jobs").glob("*"):
+            (folder / "end.json").write_text("{}")
+        left = _silence(self.living)
+        self.proxy.__exit__(None, None, None)
+        self.sshd.stop()
+        assert left == {}
+
+
+def _silence(living: Callable[[], dict[int, str]], seconds: float = 5.0) -> dict[int, str]:
+    end = time.monotonic() + seconds
+    while (left := living()) and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return left
+
+
+def read_log(remote: SshRemote) -> bytes:
+    log = b""
+    while piece := remote.logs(len(log)):
+        log += piece
+    return log
