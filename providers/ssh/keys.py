@@ -74,15 +74,16 @@ def read_public(path: Path) -> str:
     return " ".join(words)
 
 
-def write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write aside for our eyes only, then move into place."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         Path(aside).replace(path)
     except OSError:
         Path(aside).unlink()

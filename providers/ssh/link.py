@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import paramiko
-from cryptography.exceptions import InvalidSignature, InvalidTag
 from fabric import Config, Connection
 from paramiko.config import SSHConfig
 
 from providers.errors import HostKeyError, RemoteError, UnreachableError
 from providers.ssh import keys
 from providers.ssh.pulse import PulseSocket
-from providers.ssh.stream import Ran, Stream, collect, quicken
+from providers.ssh.stream import DROPPED, Ran, Stream, collect, quicken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from providers.base import Access
 
 __all__ = ["Link", "Patience", "Ran", "Stream", "Target"]
-
-# What a peer that dies, or talks nonsense, raises out of paramiko's reading thread.
-DROPPED = (paramiko.SSHException, EOFError, OSError, InvalidTag, InvalidSignature, ValueError, IndexError, struct.error)
 
 _WINDOW = 16 * 2**20  # bytes; paramiko's own 2 MiB cap a channel near 52 MB/s at 40 ms
 _PACKET = 128 * 2**10  # bytes

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from paramiko.buffered_pipe import PipeTimeout
+from paramiko.ssh_exception import SSHException
 
 from providers.errors import RemoteError, UnreachableError
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import paramiko
+
+# What a peer that dies, or talks nonsense, raises out of paramiko's reading thread.
+DROPPED = (SSHException, EOFError, OSError, InvalidTag, InvalidSignature, ValueError, IndexError, struct.error)
 
 _PIECE = 2**20  # bytes
 _DYING_SECONDS = 0.3  # a dying connection ends its channels a moment before itself
@@ -105,7 +111,7 @@ class Stream:
                 self._channel.sendall(data[at : at + _PIECE])
         except TimeoutError:
             raise
-        except (OSError, EOFError) as error:
+        except DROPPED as error:
             self._still_there()
             raise BrokenPipeError(f"a command on {self._name} ended before its input") from error
 
