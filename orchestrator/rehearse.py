@@ -98,17 +98,11 @@ def simulator(provider: str, options: Sequence[str], log: Path, environ: Mapping
         UsageError: no such simulator, or it does not take the options.
         StateError: it did not start.
     """
+    # -P: the folder we are in is no code
+    argv = [sys.executable, "-P", "-m", "simulators", provider, "--with-stdin", *options]
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "simulators",
-                provider,
-                "--with-stdin",
-                *options,
-            ],  # -P: the folder we are in is no code
+            argv,
             stdin=subprocess.PIPE,  # ends with us, however we end
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -157,10 +157,12 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
     return facts(
         [
             ("run", plan["run_id"]),
-            ("offer", _offer(plan["offer"])),
+            ("offer", _offer(plan["offer"]) + _else(plan)),
+            ("wait", _wait(plan)),
             ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
             ("limits", _limits(plan["times"], plan["launched"], limits)),
             ("holders", "\n".join(holders)),
+            ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
             ("ships", _shipped(plan)),
             ("left out", ", ".join(plan["left_out"])),
             ("results", plan["folder"]),
@@ -174,6 +176,24 @@ def _offer(offer: Mapping[str, Any]) -> str:
     cores = f", {offer['vcpus']} cores" if offer["vcpus"] else ""
     memory = f", {offer['memory_gib']:.0f} GiB memory" if offer["memory_gib"] else ""
     return f"{offer['provider']} {offer['name']}: {what}{cores}{memory}, {price(Decimal(offer['price']))}"
+
+
+def _else(plan: Mapping[str, Any]) -> str:
+    """What is taken where the first offer is gone when it is asked for."""
+    others = plan.get("candidates", ())[1:]
+    if not others:
+        return ""
+    dearest = price(max(Decimal(one["price"]) for one in others))
+    return f"\nelse the next of {len(others)} like it, at most {dearest}"
+
+
+def _wait(plan: Mapping[str, Any]) -> str:
+    seconds = plan.get("wait_seconds")
+    return f"where none is free, asks again for {duration(seconds)}, within the limits" if seconds else ""
+
+
+def _trusts(plan: Mapping[str, Any]) -> bool:
+    return bool(plan.get("trust_on_first_use"))
 
 
 def _shipped(plan: Mapping[str, Any]) -> str:
