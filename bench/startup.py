@@ -21,7 +21,7 @@ from pathlib import Path
 
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Memory
+from orchestrator.facts import Memory
 from orchestrator.records import RunRow
 from orchestrator.words import Reason, State
 

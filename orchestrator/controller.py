@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING
 from orchestrator import lifecycle
 from orchestrator.collect import fetch
 from orchestrator.cost import Spell
-from orchestrator.credentials import Redactor, resolve
+from orchestrator.credentials import Redactor
+from orchestrator.facts import Decision, Memory, Seen
 from orchestrator.follow import Follower
 from orchestrator.home import write_json
-from orchestrator.jobs import JobFile, mark_of, offer_of
-from orchestrator.lifecycle import Decision, Memory, Seen
+from orchestrator.jobs import mark_of, offer_of
+from orchestrator.plan import candidates
+from orchestrator.reach import Reach, check_account
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Access, Order, OrderKind, Phase, utc
+from providers.base import Observation, Order, OrderKind, Phase, utc
 from providers.errors import (
     CredentialsError,
     GpurunError,
+    HostKeyError,
     JobGoneError,
     LeaseLostError,
     LedgerError,
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
     from orchestrator.ledger import Ledger
     from orchestrator.records import Lease
-    from providers.base import Job, Observation, Provider, Remote, RemoteStatus
+    from providers.base import Offer, Provider, RemoteStatus
 
 log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
@@ -78,10 +81,9 @@ class Controller:
         self._provider = provider
         self._lease = lease
         self._clock = clock
-        self._redactor = redactor or Redactor()
         self._folder = home.run(lease.run_id)
         self._row = ledger.run(lease.run_id)
-        self._remote: tuple[str, Remote] | None = None
+        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor())
         self._troubles = 0
         self._synced = 0.0
         self._free_since: datetime | None = None
@@ -110,13 +112,13 @@ class Controller:
         Raises:
             LeaseLostError: another controller holds the run; nothing more was done.
         """
-        now = self._clock()
         self._reload()
         seen = self._look()
+        now = self._now()
         decision = lifecycle.decide(self._row.memory, seen, now, self._row.rules(self._provider.traits))
         self._settle_money(decision, seen, now)
         try:
-            self._save(decision.memory, looked=seen.observation is not None)
+            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)
         except LedgerError:
             if decision.act is Act.TERMINATE:  # where the disk is the fault, terminating comes first
                 self._provider.terminate(_ids(decision.memory))
@@ -130,6 +132,10 @@ class Controller:
                 self._troubles = 0
         return self._pace()
 
+    def _now(self) -> datetime:
+        """The time by the vendor's clock, as far as it is known: money and limits go by it."""
+        return self._clock() + self._provider.skew
+
     def _pace(self) -> float:
         return min(self._provider.traits.poll_seconds * 2.0**self._troubles, _SLOWEST_SECONDS)
 
@@ -138,7 +144,7 @@ class Controller:
 
         True = it was seen free for a while. The next command takes up what could not be written down.
         """
-        now, ours = self._clock(), _ids(self._row.memory)
+        now, ours = self._now(), _ids(self._row.memory)
         if now < utc(self._row.deadline) or (not ours and self._row.memory.launch is Launch.INTENDED):
             return False
         try:
@@ -156,33 +162,36 @@ class Controller:
     def _look(self) -> Seen:
         memory = self._row.memory
         accrued = self._row.accrued(self._clock().timestamp()).high
-        if memory.state in {State.PENDING, State.DONE}:
+        if memory.state is State.DONE:
             return Seen(accrued_high=accrued)
+        if memory.state is State.PENDING:
+            return Seen(offers=self._look_for_offers(memory), accrued_high=accrued)
         try:
-            self._check_account()
+            check_account(self._provider, self._row)
             if memory.launch is Launch.INTENDED:
                 found = tuple(self._provider.find(mark_of(self._row, self._ledger.home_id)))
                 for allocation in found:
-                    self._open(allocation.id, memory.intended or self._clock())
+                    self._open(allocation.id, memory.intended or self._now())
                 return Seen(found=found, accrued_high=accrued)
             observation = self._inspect(memory)
         except ProviderError as error:
             self._trouble(f"look: {error}")
             return Seen(accrued_high=accrued)
-        return Seen(observation, self._ask(observation), accrued_high=accrued)
+        try:
+            return Seen(observation, self._ask(observation), accrued_high=accrued)
+        except HostKeyError as error:
+            self._trouble(f"ask: {error}")
+            return Seen(observation, broken=str(error), accrued_high=accrued)
 
-    def _check_account(self) -> None:
-        """Another account's "no such thing" says nothing about ours.
-
-        Raises:
-            CredentialsError: the key opens another account than the one that the plan was made on.
-        """
-        planned, now = self._row.plan["account"], self._provider.account()
-        if now != planned:
-            raise CredentialsError(
-                f"the key opens the account {now}, and {self._row.run_id} runs on {planned}",
-                hint=f"set the key of {planned}, then: gpurun resume {self._row.run_id}",
-            )
+    def _look_for_offers(self, memory: Memory) -> tuple[Offer, ...] | None:
+        """Ask again what is to be had, where what was planned is old; None = as planned, or can't be told now."""
+        if lifecycle.wants_planned(memory) or (memory.retry_at is not None and self._now() < memory.retry_at):
+            return None
+        try:
+            return tuple(candidates(self._provider.offers(), self._row.plan.get("gpu")))
+        except ProviderError as error:
+            self._trouble(f"offers: {error}")
+            return None
 
     def _inspect(self, memory: Memory) -> Observation:
         """Look at all that this attempt made: what bills counts first."""
@@ -190,19 +199,23 @@ class Controller:
         for one, look in looks.items():
             if look.billing:
                 try:
-                    self._ledger.saw_billing(self._provider.name, one, self._clock(), look.price)
+                    self._ledger.saw_billing(self._provider.name, one, self._now(), look)
                 except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
                     self._trouble(f"ledger: {error}")
         # Of two that are free the one that is merely absent counts: it takes more reads to believe.
         return max(looks.values(), key=lambda look: (look.billing, look.phase is Phase.ABSENT))
 
     def _ask(self, observation: Observation) -> RemoteStatus | None:
-        if observation.phase in {Phase.QUEUED, Phase.ABSENT}:
+        ending = observation.ending or self._row.memory.state is State.TERMINATING
+        if observation.phase in {Phase.QUEUED, Phase.ABSENT} or ending or self._row.plan.get("adopted"):
             return None
         try:
-            status = self._open_remote().status()
+            status = self._reach.remote(self._row).status()
+        except HostKeyError:
+            self._reach.close()
+            raise
         except (RemoteError, UnreachableError) as error:
-            self._close_remote()
+            self._reach.close()
             self._trouble(f"ask: {error}")
             return None
         values = asdict(status) | {"seen": self._clock(), "state": self._row.memory.state}
@@ -223,7 +236,7 @@ class Controller:
             case Act.FOLLOW:
                 self._follow()
             case Act.TELL_STOP:
-                self._open_remote().tell(Order(1, OrderKind.STOP))
+                self._reach.remote(self._row).tell(Order(1, OrderKind.STOP))
             case Act.COLLECT:
                 self._collect(seen)
             case Act.TERMINATE:
@@ -234,20 +247,23 @@ class Controller:
                 pass
 
     def _launch(self) -> None:
-        offer = offer_of(self._row.plan)
+        offer = offer_of(self._row)
         try:
-            self._check_account()
-            job = self._job()
+            check_account(self._provider, self._row)
+            job = self._reach.job(self._row)
         except (CredentialsError, JobGoneError) as error:  # known before anything was rented
             self._refused(Reason.CREDENTIALS if isinstance(error, CredentialsError) else Reason.PROVIDER, error)
             return
-        intended = self._clock()
+        intended = self._now()
         text = f"{offer.name} at ${offer.price}/h as {job.mark}"
         try:
             with self._ledger.deed(self._lease, job.mark.attempt, "launch", text, self._clock) as deed:
                 allocation_id = self._provider.launch(job, offer)
                 deed.text = allocation_id
-        except (NoCapacityError, QuotaError) as error:
+        except NoCapacityError as error:
+            rules = self._row.rules(self._provider.traits)
+            self._save(lifecycle.no_capacity(self._row.memory, _words(error), self._now(), rules))
+        except QuotaError as error:
             self._refused(Reason.NO_CAPACITY, error)
         except CredentialsError as error:
             self._refused(Reason.CREDENTIALS, error)
@@ -270,20 +286,19 @@ class Controller:
                 self._provider.terminate([allocation_id])
                 look = self._provider.inspect(allocation_id)
                 if not look.billing:
-                    self._ledger.saw_free(self._provider.name, allocation_id, self._clock(), look.evidence)
+                    self._ledger.saw_free(self._provider.name, allocation_id, self._now(), look)
             raise
 
     def _refused(self, reason: Reason, error: GpurunError) -> None:
-        words = f"{error} {error.hint}".strip()
-        self._save(lifecycle.launch_refused(self._row.memory, reason, words, self._clock()))
+        self._save(lifecycle.launch_refused(self._row.memory, reason, _words(error), self._now()))
 
     def _open(self, allocation_id: str, intended: datetime) -> None:
-        offer = offer_of(self._row.plan)
+        offer = offer_of(self._row)
         spell = Spell(
             offer.price,
             self._provider.traits.billing_step_seconds,
             intended.timestamp(),
-            self._clock().timestamp(),
+            self._now().timestamp(),
             None,
             None,
         )
@@ -297,24 +312,24 @@ class Controller:
 
     def _start(self) -> None:
         try:
-            job = self._job()
+            job = self._reach.job(self._row)
             with self._ledger.deed(self._lease, job.mark.attempt, "start", str(job.mark), self._clock):
-                self._open_remote().start(job)
+                self._reach.remote(self._row).start(job)
         except (RemoteError, CredentialsError, JobGoneError) as error:
-            self._close_remote()
+            self._reach.close()
             permanent = isinstance(error, JobGoneError) or (isinstance(error, StartError) and error.permanent)
             self._save(lifecycle.start_failed(self._row.memory, str(error), permanent=permanent))
             raise
 
     def _follow(self) -> None:
-        remote = self._open_remote()
+        remote = self._reach.remote(self._row)
         Follower(self._folder, self._row.memory.attempt).pull(remote)
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             fetch(remote, remote.manifest(), self._folder.path)
             self._synced = time.monotonic()
 
     def _collect(self, seen: Seen) -> None:
-        remote = self._open_remote()
+        remote = self._reach.remote(self._row)
         Follower(self._folder, self._row.memory.attempt).pull(remote)
         manifest = remote.manifest()
         fetch(remote, manifest, self._folder.path)
@@ -328,7 +343,7 @@ class Controller:
             self._provider.terminate(ids)
 
     def _finish(self) -> None:
-        self._close_remote()
+        self._reach.close()
         shutil.rmtree(self._folder.ssh, ignore_errors=True)
         live = [mark_of(row, self._ledger.home_id) for row in self._ledger.runs(unfinished=True)]
         self._provider.tidy(live)
@@ -342,9 +357,11 @@ class Controller:
         except LedgerError as error:
             self._trouble(f"ledger: {error}")
 
-    def _save(self, memory: Memory, *, looked: bool = False) -> None:
-        self._ledger.save(self._lease, memory, self._clock(), looked=looked)
-        self._row = replace(self._row, memory=memory)
+    def _save(self, memory: Memory, *, looked: bool = False, late: int = 0) -> None:
+        skew = self._provider.skew.total_seconds()
+        self._ledger.save(self._lease, memory, self._clock(), looked=looked, skew=skew, late=late)
+        deadline, ceiling = self._row.deadline + late, self._row.ceiling + late
+        self._row = replace(self._row, memory=memory, skew=skew, deadline=deadline, ceiling=ceiling)
 
     def _settle_money(self, decision: Decision, seen: Seen, now: datetime) -> None:
         """Record the end of billing when it is proven, not when it first seemed so: one absence may be a lag."""
@@ -353,34 +370,21 @@ class Controller:
             # Never found: it may have billed all the same, from the intent until now.
             name = f"unclear-{mark_of(self._row, self._ledger.home_id)}"
             self._open(name, before.intended or now)
-            self._ledger.saw_free(self._provider.name, name, now, after.evidence)
+            gone = Observation(Phase.ABSENT, billing=False, evidence=after.evidence)
+            self._ledger.saw_free(self._provider.name, name, now, gone)
         ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
         if ended and decision.act is not Act.COLLECT and seen.observation is not None:
             for one in _ids(before):
-                self._ledger.saw_free(self._provider.name, one, now, seen.observation.evidence)
-
-    def _job(self) -> Job:
-        job_file = JobFile.read(self._folder)
-        secrets = resolve(job_file.secrets)
-        self._redactor.learn(secrets.values())
-        return job_file.job(self._row, self._folder, self._ledger.home_id, secrets)
-
-    def _open_remote(self) -> Remote:
-        allocation_id = self._row.memory.allocation_id
-        if self._remote is None or self._remote[0] != allocation_id:
-            self._close_remote()
-            self._remote = (allocation_id, self._provider.remote(allocation_id, Access(self._folder.ssh)))
-        return self._remote[1]
-
-    def _close_remote(self) -> None:
-        if self._remote is not None:
-            self._remote[1].close()
-            self._remote = None
+                self._ledger.saw_free(self._provider.name, one, now, seen.observation)
 
     def _trouble(self, text: str) -> None:
         """Say what went wrong and slow down; nothing is given up."""
         self._troubles = min(self._troubles + 1, 6)
         log.warning("%s", text)
+
+
+def _words(error: GpurunError) -> str:
+    return f"{error} {error.hint}".strip()
 
 
 def _ids(memory: Memory) -> list[str]:

@@ -56,8 +56,7 @@ def accrued(spells: Iterable[Spell], now: float) -> Interval:
     for spell in spells:
         low_end = max(spell.billing_seen or spell.start_high, spell.start_high)
         high_end = now if spell.ended is None else spell.ended
-        low_seconds = max(low_end - spell.start_high, 0.0)
-        low = spell.price * Decimal(str(low_seconds)) / _HOUR
+        low = charge(spell.price, low_end - spell.start_high, spell.step_seconds)
         total += Interval(low, max(low, charge(spell.price, high_end - spell.start_low, spell.step_seconds)))
     return total
 

@@ -52,7 +52,7 @@ class Database:
         """Close the connection."""
         self._connection.close()
 
-    def execute(self, query: str, values: tuple[object, ...] = ()) -> None:
+    def execute(self, query: str, values: tuple[object, ...] | dict[str, object] = ()) -> None:
         """Write, inside `write()`."""
         self._connection.execute(query, values)
 

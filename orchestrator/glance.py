@@ -25,7 +25,7 @@ _COLUMNS = """
         coalesce(json_extract(memory, '$.allocation_id'), '') AS allocation_id,
         json_extract(memory, '$.attempt') AS attempt, json_extract(memory, '$.step') AS step,
         created, deadline, ceiling, seen, ended, stop_requested IS NOT NULL AS stopping,
-        lease_holder, lease_until, worst
+        lease_holder, lease_until, worst, skew
     FROM runs
 """
 _OPEN = " WHERE state != 'done' ORDER BY state != 'terminating', created DESC, rowid DESC"
@@ -54,6 +54,7 @@ class Run(NamedTuple):
     lease_holder: str | None
     lease_until: float | None
     worst: Decimal
+    skew: float = 0.0  # seconds that the vendor's clock is ahead of ours
     low: Decimal = Decimal(0)  # accrued, between `low` and `high`
     high: Decimal = Decimal(0)
 
@@ -133,7 +134,7 @@ def _with_money(database: sqlite3.Connection, run: Run, now: float) -> Run:
         return run
     from orchestrator.cost import Spell, accrued
 
-    total = accrued((Spell(Decimal(row[0]), *row[1:]) for row in rows), run.ended or now)
+    total = accrued((Spell(Decimal(row[0]), *row[1:]) for row in rows), (run.ended or now) + run.skew)
     return run._replace(low=total.low, high=total.high)
 
 

@@ -32,6 +32,7 @@ class JobFile:
     blobs: tuple[Blob, ...]
     max_idle_seconds: int
     secrets: tuple[str, ...]
+    setup: tuple[str, ...] = ()
 
     def write(self, folder: RunFolder) -> None:
         """Keep it in the run's folder."""
@@ -59,6 +60,7 @@ class JobFile:
             blobs=blobs,
             max_idle_seconds=values["max_idle_seconds"],
             secrets=tuple(values["secrets"]),
+            setup=tuple(values.get("setup", ())),
         )
 
     def job(self, row: RunRow, folder: RunFolder, home_id: str, secrets: Mapping[str, Secret]) -> Job:
@@ -75,6 +77,7 @@ class JobFile:
             max_idle_seconds=self.max_idle_seconds,
             checkpoint=newest_checkpoint(folder.checkpoints),
             secrets=secrets,
+            setup=self.setup,
         )
 
 
@@ -95,10 +98,23 @@ def checkpoint_step(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def offer_of(plan: Mapping[str, Any]) -> Offer:
-    """Rebuild the offer from the plan that the ledger keeps."""
-    values = dict(plan["offer"])
-    values["price"] = Decimal(values["price"])
+def offer_of(row: RunRow) -> Offer:
+    """Give the offer that the run's present attempt took, or is to take."""
+    return row.memory.offer or candidates_of(row.plan)[0]
+
+
+def candidates_of(plan: Mapping[str, Any]) -> tuple[Offer, ...]:
+    """Rebuild the offers that the plan names, in the order in which they are tried."""
+    return tuple(map(offer_from, plan.get("candidates") or [plan["offer"]]))
+
+
+def offer_from(values: Mapping[str, Any]) -> Offer:
+    """Rebuild an offer from its JSON."""
     seen = values["seen_at"]
-    values["seen_at"] = None if seen is None else datetime.fromisoformat(seen)
-    return Offer(**values)
+    return Offer(
+        **{
+            **values,
+            "price": Decimal(values["price"]),
+            "seen_at": None if seen is None else datetime.fromisoformat(seen),
+        }
+    )

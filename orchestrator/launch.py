@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import plan as planning
 from orchestrator.bundle import blobs, pack
 from orchestrator.cost import worst
+from orchestrator.facts import Memory
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
-from orchestrator.lifecycle import Memory
 from orchestrator.records import RunRow
 from providers.base import Holder, Place, Proof
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from providers.base import Blob, Offer, Provider
 
 
+SETUP = ("bash", "payload/setup.sh")
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that is packed and planned; the ledger does not know it yet."""
@@ -41,6 +44,7 @@ class Prepared:
     plan: Plan
     row: RunRow
     home: Home
+    planned: datetime  # by our clock
 
     def discard(self) -> None:
         """Throw the packed run away: a dry run, a "no", a refusal."""
@@ -48,18 +52,28 @@ class Prepared:
 
 
 def prepare(
-    home: Home, ledger: Ledger, provider: Provider, template: Template, gpu: str | None, now: datetime
+    home: Home,
+    ledger: Ledger,
+    provider: Provider,
+    template: Template,
+    gpu: str | None,
+    now: datetime,
+    *,
+    wait_seconds: float = 0.0,
+    trust_on_first_use: bool = False,
 ) -> Prepared:
-    """Pack the job and plan it.
+    """Pack the job and plan it. `now` is by our clock; the plan's times are by the vendor's.
 
     Raises:
         RefusedError: no offer fits, or the limits leave no time.
         BundleError: code or data can't be shipped.
         ProviderError: the offers can't be read.
     """
-    settings, now = template.settings, now.replace(microsecond=0)  # a mark tells whole seconds
-    offer = planning.choose(provider.offers(), gpu)
-    times = planning.times(settings.limits, offer.price, now)
+    settings, planned = template.settings, now
+    offers = planning.choose(provider.offers(), gpu, waiting=wait_seconds > 0)
+    now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
+    offer, dearest = offers[0], max(offers, key=lambda one: one.price)
+    times = planning.times(settings.limits, dearest.price, now)
     run_id = new_run_id(settings.name, now)
     folder = home.run(run_id)
     folder.path.mkdir(parents=True, mode=0o700)
@@ -74,9 +88,10 @@ def prepare(
             blobs=data,
             max_idle_seconds=max(int(limits.max_idle_minutes * 60), 1),
             secrets=tuple(settings.secrets),
+            setup=SETUP if provider.traits.ssh and not template.bare else (),
         )
         job_file.write(folder)
-        row = _row(run_id, template, offer, times, provider, now)
+        row = _row(run_id, template, dearest, times, provider, now)
         holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _here())
         planning.refuse_sole_holder(holders, offer.price, accept_risk=limits.accept_risk)
         work = work_of(template.config, data)
@@ -85,10 +100,13 @@ def prepare(
             template=settings.name,
             work=work,
             offer=offer,
+            candidates=tuple(offers),
+            gpu=gpu,
             account=provider.account(),
             times=times,
             quote=planning.quote(
                 offer,
+                dearest.price,
                 (times.ceiling - now).total_seconds(),
                 provider.traits.billing_step_seconds,
                 seconds_of_same_runs(ledger, work, offer),
@@ -100,8 +118,10 @@ def prepare(
             left_out=bundle.left_out,
             folder=str(folder.path),
             launched=now,
+            wait_seconds=wait_seconds,
+            trust_on_first_use=trust_on_first_use,
         )
-        prepared = Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home)
+        prepared = Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home, planned)
     finally:
         if prepared is None:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -116,10 +136,10 @@ def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decim
     Raises:
         RefusedError: the monthly cap; nothing was entered.
     """
-    waited = int(max((now - prepared.plan.launched), timedelta(0)).total_seconds())
+    waited = int(max((now - prepared.planned), timedelta(0)).total_seconds())
     row = replace(
         prepared.row,
-        created=now.timestamp(),
+        created=prepared.row.created + waited,
         deadline=prepared.row.deadline + waited,
         ceiling=prepared.row.ceiling + waited,
     )

@@ -16,6 +16,7 @@ from orchestrator import memo
 from orchestrator.cost import Spell
 from orchestrator.database import Database
 from orchestrator.records import Deed, Event, Lease, RunRow
+from providers.base import Phase
 from providers.errors import GpurunError, LeaseLostError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from orchestrator.lifecycle import Memory
-    from providers.base import Mark
+    from orchestrator.facts import Memory
+    from providers.base import Mark, Observation
 
 LEASE_SECONDS = 30.0
 
@@ -80,8 +81,13 @@ class Ledger:
             )
             self._event(now, row.run_id, 0, "cli", "admit", "done", f"worst case ${row.worst}")
 
-    def save(self, lease: Lease, memory: Memory, now: datetime, *, looked: bool = False) -> None:
+    def save(
+        self, lease: Lease, memory: Memory, now: datetime, *, looked: bool = False, skew: float = 0.0, late: int = 0
+    ) -> None:
         """Remember; a change of state becomes an event.
+
+        `skew` is the vendor's clock less ours, seconds; `late` moves the limits by the seconds for which nothing
+        could be rented, since they count from the launch.
 
         Raises:
             LeaseLostError: another controller holds the run now.
@@ -90,7 +96,8 @@ class Ledger:
             before = self._fence(lease, now)
             self._db.execute(
                 "UPDATE runs SET memory = ?, state = ?, reason = ?, seen = CASE WHEN ? THEN ? ELSE seen END,"
-                " ended = CASE WHEN ? THEN coalesce(ended, ?) END WHERE run_id = ?",
+                " ended = CASE WHEN ? THEN coalesce(ended, ?) END, skew = ?, deadline = deadline + ?,"
+                " ceiling = ceiling + ? WHERE run_id = ?",
                 (
                     memo.dump(memory),
                     memory.state,
@@ -99,6 +106,9 @@ class Ledger:
                     now.timestamp(),
                     memory.is_done,
                     now.timestamp(),
+                    skew,
+                    late,
+                    late,
                     lease.run_id,
                 ),
             )
@@ -159,21 +169,46 @@ class Ledger:
                 ),
             )
 
-    def saw_billing(self, provider: str, allocation_id: str, now: datetime, price: Decimal | None) -> None:
-        """Note a read that said "billing", with the price as paid where the vendor told it."""
+    def saw_billing(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
+        """Note a read that said "billing", with what the vendor told: price, start, whether the end is under way.
+
+        While it is queued it may bill or may not: that moves the latest moment at which the billing can have begun.
+        """
+        at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
+        queued = look.phase is Phase.QUEUED and began is None and not look.ending
         with self._db.write():
             self._db.execute(
-                "UPDATE allocations SET billing_seen = max(coalesce(billing_seen, 0), ?), price = coalesce(?, price),"
-                " ended = NULL WHERE provider = ? AND id = ?",
-                (now.timestamp(), None if price is None else str(price), provider, allocation_id),
+                "UPDATE allocations SET price = coalesce(:price, price), ended = NULL,"
+                " ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"
+                " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
+                "   ELSE max(coalesce(billing_seen, 0), :at) END,"
+                " start_low = coalesce(:began, start_low),"
+                " start_high = coalesce(:began,"
+                "   CASE WHEN billing_seen IS NULL AND :queued THEN max(start_high, :at) ELSE start_high END)"
+                " WHERE provider = :provider AND id = :id",
+                {
+                    "price": None if look.price is None else str(look.price),
+                    "ending": look.ending,
+                    "queued": queued,
+                    "at": at,
+                    "began": began,
+                    "provider": provider,
+                    "id": allocation_id,
+                },
             )
 
-    def saw_free(self, provider: str, allocation_id: str, now: datetime, evidence: str) -> None:
-        """Note the first read that said "free", on whose word."""
+    def saw_free(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
+        """Note that the end is proven, on whose word.
+
+        It bills until the vendor's own record says, else until the vendor first said that it was ending it.
+        """
+        until = now.timestamp() if look.billed_until is None else look.billed_until.timestamp()
+        own = look.billed_until is not None
         with self._db.write():
             self._db.execute(
-                "UPDATE allocations SET ended = ?, evidence = ? WHERE provider = ? AND id = ? AND ended IS NULL",
-                (now.timestamp(), evidence, provider, allocation_id),
+                "UPDATE allocations SET ended = CASE WHEN ? THEN ? ELSE coalesce(ending, ?) END, evidence = ?"
+                " WHERE provider = ? AND id = ? AND ended IS NULL",
+                (own, until, until, look.evidence, provider, allocation_id),
             )
 
     # ── the lease ───────────────────────────────────────────────────────────────────────────────
@@ -256,6 +291,7 @@ class Ledger:
             plan=json.loads(row["plan"]),
             memory=memo.load(row["memory"], stop_requested=row["stop_requested"] is not None),
             seen=row["seen"],
+            skew=row["skew"],
             ended=row["ended"],
             lease_holder=row["lease_holder"],
             lease_epoch=row["lease_epoch"],

@@ -9,76 +9,15 @@ Facts that deeds bring back (a launch accepted, files home) enter through the sm
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from orchestrator.facts import Decision, Memory, Rules, Seen
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Allocation, Observation, Phase, RemoteStatus, seconds_between
+from providers.base import Observation, Phase, RemoteStatus, seconds_between
 
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The limits of a run and the vendor's pace; seconds and absolute UTC times."""
-
-    deadline: datetime
-    ceiling: datetime
-    grace_seconds: float
-    max_attempts: int
-    list_lag_seconds: float
-    boot_limit_seconds: float
-    start_limit_seconds: float
-    max_cost: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """All that the life cycle remembers of a run: saved before each deed."""
-
-    state: State = State.PENDING
-    attempt: int = 1
-    entered: datetime | None = None  # into this state
-    reason: Reason | None = None
-    detail: str = ""  # one line for a person
-    launch: Launch = Launch.NOT_YET
-    intended: datetime | None = None  # when this attempt's launch was committed to disk
-    allocation_id: str = ""
-    extra_ids: tuple[str, ...] = ()  # a launch that made more than one: all are ended
-    stop_requested: bool = False
-    told_to_stop: datetime | None = None
-    collected: bool = False
-    hopeless: bool = False  # the job can't be started, here or anywhere
-    terminate_sent: bool = False
-    absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
-    step: int = 0  # newest step seen, for telling progress from repetition
-    reroll: bool = False
-    signatures: tuple[str, ...] = ()  # one a failed attempt
-    evidence: str = ""  # on whose word nothing bills
-
-    @property
-    def is_done(self) -> bool:
-        """Nothing bills, and that was read back."""
-        return self.state is State.DONE
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One look at the world. None = could not look, which proves nothing."""
-
-    observation: Observation | None = None
-    remote: RemoteStatus | None = None
-    found: tuple[Allocation, ...] | None = None
-    accrued_high: Decimal = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to remember, and the one thing to do once it is saved."""
-
-    memory: Memory
-    act: Act
-
-
+PRICE_TOLERANCE = Decimal("1.01")
 PROOF_READS = 3
 _SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
 _STOP_MARGIN_SECONDS = 5.0
@@ -87,8 +26,22 @@ _LOST_PATIENCE_SECONDS = 60.0
 
 def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Say what comes next for a run. Pure: the same arguments give the same decision."""
+    seen = _merged(seen, rules)
     memory = _remember(memory, seen, now)
     return _ROADS[memory.state](memory, seen, now, rules)
+
+
+def _merged(seen: Seen, rules: Rules) -> Seen:
+    """See a machine whole: the vendor says that it is up, the machine itself what runs on it.
+
+    While it does not answer it is still on its way.
+    """
+    look = seen.observation
+    if look is None or look.phase is not Phase.READY:
+        return seen
+    here = Phase.QUEUED if seen.remote is None else seen.remote.phase
+    phase = Phase.RUNNING if rules.bare else here
+    return replace(seen, observation=replace(look, phase=phase))
 
 
 def _remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
@@ -110,11 +63,40 @@ def _done(memory: Memory, _seen: Seen, _now: datetime, _rules: Rules) -> Decisio
 
 def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     ending = _ending(memory, seen, now, rules)
+    if ending is Reason.DEADLINE and memory.waiting_since is not None:
+        ending = None  # the limits count from the launch
     if ending is not None:
         evidence = memory.evidence or "nothing was launched"
         return Decision(_to(State.DONE, replace(memory, reason=ending, evidence=evidence), now), Act.FINISH)
-    fresh = replace(memory, launch=Launch.INTENDED, intended=now)
-    return Decision(_to(State.PROVISIONING, fresh, now), Act.LAUNCH)
+    if memory.retry_at is not None and now < memory.retry_at:
+        return Decision(memory, Act.WAIT)
+    offers = rules.candidates if wants_planned(memory) else seen.offers
+    if offers is None:
+        return Decision(memory, Act.WAIT)
+    dearest = max((offer.price for offer in rules.candidates), default=None)
+    left = [one for one in offers if one.name not in memory.refused and (dearest is None or one.price <= dearest)]
+    if not left and (offers or not wants_planned(memory)):
+        over = _round_over(memory, memory.detail or "nothing is on offer", now, rules)
+        return Decision(over, Act.FINISH if over.is_done else Act.WAIT)
+    late = 0 if memory.waiting_since is None else int(seconds_between(memory.waiting_since, now))
+    fresh = replace(memory, launch=Launch.INTENDED, intended=now, offer=left[0] if left else None, retry_at=None)
+    fresh = replace(fresh, waiting_since=now if late else None)
+    return Decision(_to(State.PROVISIONING, fresh, now), Act.LAUNCH, late)
+
+
+def wants_planned(memory: Memory) -> bool:
+    """Say whether the offers of the plan are fresh enough to be taken: at the first try they are."""
+    return memory.attempt == 1 and memory.rounds == 0
+
+
+def _round_over(memory: Memory, detail: str, now: datetime, rules: Rules) -> Memory:
+    """Nothing could be had: wait for the next round while the user is ready to, else end."""
+    again = now + timedelta(seconds=rules.retry_seconds)
+    if rules.wait_until is not None and again < rules.wait_until:
+        since = memory.waiting_since or now
+        return replace(memory, detail=detail, refused=(), rounds=memory.rounds + 1, retry_at=again, waiting_since=since)
+    done = replace(memory, reason=Reason.NO_CAPACITY, detail=detail, evidence=f"refused: {detail}")
+    return _to(State.DONE, done, now)
 
 
 def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -144,8 +126,9 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
         return _end(memory, ending, memory.detail, now, rules)
     look = seen.observation
     if look is not None:
-        if look.failure:
-            return _end(memory, Reason.PROVIDER, look.failure, now, rules, again=True)
+        wrong = seen.broken or look.failure
+        if wrong or _dearer(memory, look):
+            return _end(memory, Reason.PROVIDER, wrong or _dearer(memory, look), now, rules, again=bool(wrong))
         match look.phase:
             case Phase.RUNNING:
                 return Decision(_to(State.RUNNING, replace(memory, detail=""), now), Act.FOLLOW)
@@ -164,6 +147,13 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
     return Decision(memory, Act.START if ready else Act.WAIT)
 
 
+def _dearer(memory: Memory, look: Observation) -> str:
+    """Say that it costs more than what was agreed to; "" = it does not."""
+    if memory.offer is None or look.price is None or look.price <= memory.offer.price * PRICE_TOLERANCE:
+        return ""
+    return f"it costs ${look.price}/h, and ${memory.offer.price}/h was agreed to"
+
+
 def _starting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     if memory.hopeless:
         return _end(memory, Reason.FAILED, memory.detail, now, rules)
@@ -179,7 +169,9 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
     ending = _ending(memory, seen, now, rules)
     if ending is None:
-        return Decision(memory, Act.FOLLOW)
+        return Decision(memory, Act.WAIT if rules.bare else Act.FOLLOW)
+    if rules.bare:
+        return _end(memory, ending, memory.detail, now, rules)
     if now >= rules.deadline:
         return Decision(_to(State.COLLECTING, replace(memory, reason=ending), now), Act.COLLECT)
     if memory.told_to_stop is None:
@@ -317,9 +309,17 @@ def launch_accepted(memory: Memory, allocation_id: str, extra_ids: tuple[str, ..
 
 
 def launch_refused(memory: Memory, reason: Reason, detail: str, now: datetime) -> Memory:
-    """The vendor rented nothing, in its own words."""
+    """The vendor rented nothing, in its own words, and would not another time."""
     done = replace(memory, launch=Launch.NOT_YET, reason=reason, detail=detail, evidence=f"refused: {detail}")
     return _to(State.DONE, done, now)
+
+
+def no_capacity(memory: Memory, detail: str, now: datetime, rules: Rules) -> Memory:
+    """The vendor has none of this offer left: the next candidate comes, or the next round, or the end."""
+    free = _to(State.PENDING, replace(memory, launch=Launch.NOT_YET, detail=detail), now)
+    if memory.offer is None:
+        return _round_over(free, detail, now, rules)
+    return replace(free, refused=(*memory.refused, memory.offer.name), offer=None)
 
 
 def start_failed(memory: Memory, signature: str, *, permanent: bool) -> Memory:

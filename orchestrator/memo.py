@@ -1,13 +1,15 @@
-"""`lifecycle.Memory` as JSON and back: the form in which the ledger keeps it. Standard library only."""
+"""`lifecycle.Memory` as JSON and back: the form in which the ledger keeps it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from orchestrator.lifecycle import Memory
+from orchestrator.facts import Memory
+from orchestrator.jobs import offer_from
 from orchestrator.words import Launch, Reason, State
 
 
@@ -15,14 +17,17 @@ def dump(memory: Memory) -> str:
     """Write all but the user's stop, which has a column of its own that anyone may write."""
     values = asdict(memory)
     del values["stop_requested"]
-    return json.dumps(values, default=lambda value: value.isoformat())
+    return json.dumps(values, default=lambda value: str(value) if isinstance(value, Decimal) else value.isoformat())
 
 
 def load(text: str, *, stop_requested: bool) -> Memory:
     """Read what `dump` wrote."""
     values: dict[str, Any] = json.loads(text)
-    for name in ("entered", "intended", "told_to_stop"):
-        values[name] = _time(values[name])
+    for name in ("entered", "intended", "told_to_stop", "retry_at", "waiting_since"):
+        values[name] = _time(values.get(name))
+    offer = values.get("offer")
+    values["offer"] = None if offer is None else offer_from(offer)
+    values["refused"] = tuple(values.get("refused", ()))
     values["absences"] = tuple(datetime.fromisoformat(time) for time in values["absences"])
     values["extra_ids"] = tuple(values["extra_ids"])
     values["signatures"] = tuple(values["signatures"])

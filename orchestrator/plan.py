@@ -5,7 +5,7 @@ settings + offer + sizes + holders + the time -> Plan -> shown, asked, kept in t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_GRACE_SECONDS = 600
 _GRACE_SHARE = 0.2
 _LEAST_SECONDS = 5.0
+_DEAREST = 2  # times the cheapest: what is dearer is another wish
+_MOST_CANDIDATES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class Plan:
     run_id: str
     template: str
     work: str  # names the settings and the data: runs of the same work are comparable
-    offer: Offer
+    offer: Offer  # the first to be tried
+    candidates: tuple[Offer, ...]  # all that may be rented instead, in that order
+    gpu: str | None  # as it was asked for
     account: str  # fingerprint: only its word counts for what this run made
     times: Times
     quote: Quote
@@ -61,6 +65,8 @@ class Plan:
     left_out: tuple[str, ...]
     folder: str  # where results come home to
     launched: datetime
+    wait_seconds: float = 0.0  # so long the user waits for capacity
+    trust_on_first_use: bool = False  # the user's leave to take whatever host key answers first
 
     def sentence(self) -> str:
         """Say who ends it and when, on whose word."""
@@ -115,9 +121,19 @@ def times(limits: Limits, price: Decimal, launched: datetime) -> Times:
     return Times(launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling), max(grace, 1))
 
 
-def quote(offer: Offer, limits_seconds: float, step_seconds: int, measured: Sequence[float], what: str) -> Quote:
-    """Quote the job from like runs of this home (seconds each); without any, only the worst case is known."""
-    most = worst(offer.price, limits_seconds, step_seconds)
+def quote(
+    offer: Offer,
+    dearest: Decimal,
+    limits_seconds: float,
+    step_seconds: int,
+    measured: Sequence[float],
+    what: str,
+) -> Quote:
+    """Quote the job from like runs of this home (seconds each); without any, only the worst case is known.
+
+    `dearest` is the price an hour of the dearest candidate: the worst case is at that.
+    """
+    most = worst(dearest, limits_seconds, step_seconds)
     if not measured:
         return Quote(None, None, most, None, "nothing like it was run from this home yet: the limits are the estimate")
     ordered = sorted(measured)
@@ -132,20 +148,36 @@ def quote(offer: Offer, limits_seconds: float, step_seconds: int, measured: Sequ
     )
 
 
-def choose(offers: Sequence[Offer], gpu: str | None) -> Offer:
-    """Take the cheapest available offer for the wanted GPU ("cpu" = none).
+def candidates(offers: Sequence[Offer], gpu: str | None) -> list[Offer]:
+    """Give the available offers for the wanted GPU ("cpu" = none), cheapest first.
+
+    Those that would do as well as the cheapest: as many GPUs, at no more than twice its price.
+    """
+    wanted = [offer for offer in offers if offer.available and _matches(offer, gpu)]
+    wanted.sort(key=lambda offer: (offer.price, not offer.gpu_count, offer.name))
+    like = [one for one in wanted if (one.gpu_count, bool(one.price)) == (wanted[0].gpu_count, bool(wanted[0].price))]
+    return [one for one in like if one.price <= wanted[0].price * _DEAREST][:_MOST_CANDIDATES]
+
+
+def choose(offers: Sequence[Offer], gpu: str | None, *, waiting: bool = False) -> list[Offer]:
+    """Take the offers that may be rented for a wish, in the order in which they are tried.
+
+    `waiting` = the user waits for capacity: what is sold out now counts too.
 
     Raises:
         RefusedError: nothing on offer is what was asked for.
     """
-    wanted = [offer for offer in offers if offer.available and _matches(offer, gpu)]
-    if not wanted:
-        names = sorted({offer.gpu or "cpu" for offer in offers if offer.available})
-        raise RefusedError(
-            f"no offer has the GPU {gpu}" if gpu else "nothing is on offer",
-            hint=f"on offer now: {', '.join(names) or 'nothing'}",
-        )
-    return min(wanted, key=lambda offer: (offer.price, not offer.gpu_count, offer.name))
+    found = candidates(offers, gpu)
+    if not found and waiting:
+        found = candidates([replace(offer, available=True) for offer in offers], gpu)
+    if found:
+        return found
+    sold_out = any(_matches(offer, gpu) for offer in offers)
+    names = sorted({offer.gpu or "cpu" for offer in offers if offer.available})
+    raise RefusedError(
+        f"{gpu or 'everything'} is sold out" if sold_out else f"no offer has the GPU {gpu}" if gpu else "no offers",
+        hint="wait for it: --wait-for-capacity 2h" if sold_out else f"on offer now: {', '.join(names) or 'nothing'}",
+    )
 
 
 def _matches(offer: Offer, gpu: str | None) -> bool:

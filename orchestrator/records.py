@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import Interval, Spell, accrued
-from orchestrator.lifecycle import Rules
+from orchestrator.facts import Rules
+from orchestrator.jobs import candidates_of
 from providers.base import utc
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from orchestrator.lifecycle import Memory
+    from orchestrator.facts import Memory
     from providers.base import Traits
 
 
@@ -33,6 +34,7 @@ class RunRow:
     plan: dict[str, Any]
     memory: Memory
     seen: float | None = None
+    skew: float = 0.0  # seconds that the vendor's clock is ahead of ours
     ended: float | None = None
     lease_holder: str | None = None
     lease_epoch: int = 0
@@ -50,11 +52,15 @@ class RunRow:
             boot_limit_seconds=traits.boot_limit_seconds,
             start_limit_seconds=traits.start_limit_seconds,
             max_cost=self.max_cost,
+            candidates=candidates_of(self.plan),
+            retry_seconds=traits.retry_seconds,
+            wait_until=None if not self.plan.get("wait_seconds") else utc(self.created + self.plan["wait_seconds"]),
+            bare=bool(self.plan.get("adopted")),
         )
 
     def accrued(self, now: float) -> Interval:
-        """What it cost by `now`."""
-        return accrued(self.spells, self.ended or now)
+        """What it cost by `now`, epoch seconds of our own clock."""
+        return accrued(self.spells, (self.ended or now) + self.skew)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The ledger's tables, and how an older ledger becomes today's.
 
 Each entry of `MIGRATIONS` brings `PRAGMA user_version` up by one; none is ever edited after a release.
-Money is TEXT (a decimal), times are REAL (epoch seconds, UTC).
+Money is TEXT (a decimal), times are REAL (epoch seconds, UTC; in `allocations` by the vendor's clock).
 """
 
 from __future__ import annotations
@@ -64,5 +64,9 @@ MIGRATIONS = (
     CREATE INDEX allocations_of_run ON allocations (run_id);
     CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
     CREATE TRIGGER events_stand BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+    """,
+    """
+    ALTER TABLE runs ADD COLUMN skew REAL NOT NULL DEFAULT 0;  -- seconds that the vendor's clock is ahead of ours
+    ALTER TABLE allocations ADD COLUMN ending REAL;            -- since when the vendor says that it is ending it
     """,
 )

@@ -119,7 +119,16 @@ def planned(
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC))
+        prepared = launch.prepare(
+            home,
+            ledger,
+            provider,
+            template,
+            wish.gpu,
+            datetime.now(UTC),
+            wait_seconds=wish.wait_for_capacity,
+            trust_on_first_use=wish.trust_on_first_use,
+        )
     finally:
         ledger.close()
     plan = Planned(home, prepared, template.settings.limits.model_dump(), _dollars(defaults, "monthly-cap"))

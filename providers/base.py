@@ -271,6 +271,8 @@ class Traits:
     poll_seconds: float  # politeness
     billing_step_seconds: int  # 1 = per second, 60 = per minute begun
     console_url: str = ""
+    ssh: bool = False  # a bare machine made for the attempt: it gets keys of its own and an environment by setup.sh
+    retry_seconds: float = 30.0  # between two rounds while no offer has capacity
 
 
 @runtime_checkable

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import run
 from orchestrator.cost import Spell
+from orchestrator.facts import Memory
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Memory
 from orchestrator.records import RunRow
 from orchestrator.words import Reason, State
-from providers.base import Mark
+from providers.base import Mark, Observation, Phase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def admit(home: Path, run_id: str, memory: Memory, *, age: float = 60.0, ended: 
     if price != "0":
         spell = Spell(Decimal(price), 1, begun, begun, None, None)
         ledger.open_allocation(f"i-{run_id}", Mark("0000", run_id, 1, moment), spell, provider="local", account="a")
-        ledger.saw_billing("local", f"i-{run_id}", moment, None)
+        ledger.saw_billing("local", f"i-{run_id}", moment, Observation(Phase.RUNNING, billing=True, evidence=""))
     ledger.save(lease, memory, moment, looked=True)
     ledger.close()
 

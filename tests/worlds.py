@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fakes import OFFER, START, Clock, FakeCloud
 
 from orchestrator.controller import Controller
+from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.jobs import JobFile
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Memory
 from orchestrator.plan import _plain
 from orchestrator.records import RunRow
 from orchestrator.words import State

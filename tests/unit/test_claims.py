@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from fakes import START
 
-from orchestrator.lifecycle import Memory, Seen, decide
+from orchestrator.facts import Memory, Seen
+from orchestrator.lifecycle import decide
 from orchestrator.words import Launch, Reason, State
 from providers.base import Observation, Phase, RemoteStatus
 

@@ -9,9 +9,9 @@ import pytest
 from past import NOW, admit, done, output
 
 from orchestrator import cli, glance, processes, screens
+from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Memory
 from orchestrator.render import display_width
 from orchestrator.words import Launch, Reason, State
 from providers.errors import GpurunError

@@ -10,9 +10,9 @@ import pytest
 from fakes import START, Clock, FakeCloud
 
 from orchestrator import launch, templates
+from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Memory
 from orchestrator.words import Reason, State
 from providers.base import Mark
 from providers.errors import RefusedError

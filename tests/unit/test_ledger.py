@@ -15,15 +15,21 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cost import Spell
+from orchestrator.facts import Memory
 from orchestrator.ledger import LEASE_SECONDS, Ledger
-from orchestrator.lifecycle import Memory
 from orchestrator.records import RunRow
 from orchestrator.words import Reason, State
-from providers.base import Mark
+from providers.base import Mark, Observation, Offer, Phase
 from providers.errors import GpurunError, LeaseLostError, LedgerError, RefusedError, UsageError
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUN = "demo-261122-abcdef"
+BILLS = Observation(Phase.RUNNING, billing=True, evidence="GET m-1 → active", price=Decimal(7200))
+GONE = Observation(Phase.ABSENT, billing=False, evidence="GET m-1 → 404")
+
+
+def at(seconds: int) -> datetime:
+    return NOW + timedelta(seconds=seconds)
 
 
 def row(run_id: str = RUN, worst: str = "1.50") -> RunRow:
@@ -56,6 +62,10 @@ def test_memory_comes_back_as_it_was_saved(ledger: Ledger) -> None:
         absences=(NOW, NOW),
         extra_ids=("x",),
         signatures=("s",),
+        offer=Offer("fake", "gpu_1x_a10", "a10", 1, Decimal("1.20"), seen_at=NOW),
+        refused=("gpu_8x_a10",),
+        retry_at=NOW,
+        waiting_since=NOW,
     )
     ledger.save(lease, memory, NOW)
     assert ledger.run(RUN).memory == memory
@@ -178,11 +188,73 @@ def test_money_is_an_interval_until_an_end_was_read(ledger: Ledger) -> None:
     ledger.open_allocation(
         "m-1", mark, Spell(Decimal(3600), 1, start, start + 2, None, None), provider="fake", account="a"
     )
-    ledger.saw_billing("fake", "m-1", NOW + timedelta(seconds=10), Decimal(7200))
+    ledger.saw_billing("fake", "m-1", NOW + timedelta(seconds=10), BILLS)
     interval = ledger.run(RUN).accrued(start + 60)
     assert (interval.low, interval.high) == (Decimal(16), Decimal(120))
-    ledger.saw_free("fake", "m-1", NOW + timedelta(seconds=12), "gone")
+    ledger.saw_free("fake", "m-1", NOW + timedelta(seconds=12), GONE)
     assert ledger.run(RUN).accrued(start + 9999).high == Decimal(24)
+
+
+@pytest.fixture
+def metered(ledger: Ledger) -> Ledger:
+    """A run with one allocation at $1 a second, asked for at 0 and given at 2."""
+    ledger.admit(row(), NOW)
+    spell = Spell(Decimal(3600), 1, NOW.timestamp(), NOW.timestamp() + 2, None, None)
+    ledger.open_allocation("m-1", Mark("abcd", RUN, 1, NOW), spell, provider="fake", account="a")
+    return ledger
+
+
+def dollars(ledger: Ledger, seconds: int) -> tuple[Decimal, Decimal]:
+    interval = ledger.run(RUN).accrued(NOW.timestamp() + seconds)
+    return interval.low, interval.high
+
+
+def test_an_end_under_way_dates_the_end_once_it_is_proven(metered: Ledger) -> None:
+    one = replace(BILLS, price=Decimal(3600))
+    metered.saw_billing("fake", "m-1", at(10), one)
+    metered.saw_billing("fake", "m-1", at(12), replace(one, ending=True))
+    metered.saw_billing("fake", "m-1", at(40), replace(one, ending=True))
+    assert dollars(metered, 50) == (8, 50)  # not proven yet: it may bill on
+    metered.saw_free("fake", "m-1", at(70), GONE)
+    assert dollars(metered, 99) == (8, 12)
+
+
+def test_an_end_that_was_taken_and_not_carried_out_is_none(metered: Ledger) -> None:
+    one = replace(BILLS, price=Decimal(3600))
+    metered.saw_billing("fake", "m-1", at(12), replace(one, ending=True))
+    metered.saw_billing("fake", "m-1", at(40), one)
+    metered.saw_billing("fake", "m-1", at(50), replace(one, ending=True))
+    metered.saw_free("fake", "m-1", at(70), GONE)
+    assert dollars(metered, 99) == (38, 50)
+
+
+def test_the_vendor_s_own_begin_and_end_are_believed(metered: Ledger) -> None:
+    metered.saw_billing("fake", "m-1", at(30), replace(BILLS, price=Decimal(3600), billed_from=at(20)))
+    metered.saw_free("fake", "m-1", at(70), replace(GONE, billed_until=at(31)))
+    assert dollars(metered, 99) == (10, 11)
+
+
+def test_what_is_queued_may_bill_or_may_not(metered: Ledger) -> None:
+    queued = replace(BILLS, price=Decimal(3600), phase=Phase.QUEUED)
+    metered.saw_billing("fake", "m-1", at(30), queued)
+    assert dollars(metered, 40) == (0, 40)
+    metered.saw_billing("fake", "m-1", at(35), replace(queued, phase=Phase.READY))
+    assert dollars(metered, 40) == (5, 40)
+
+
+def test_money_goes_by_the_vendor_s_clock(metered: Ledger) -> None:
+    lease = metered.acquire(RUN, "h:1:1", NOW, lambda _holder: True)
+    assert lease is not None
+    metered.save(lease, Memory(), NOW, skew=3600.0)
+    assert dollars(metered, 10)[1] == 3610
+
+
+def test_limits_move_by_the_time_for_which_nothing_could_be_rented(metered: Ledger) -> None:
+    lease, before = metered.acquire(RUN, "h:1:1", NOW, lambda _holder: True), metered.run(RUN)
+    assert lease is not None
+    metered.save(lease, Memory(), NOW, late=90)
+    after = metered.run(RUN)
+    assert (after.deadline - before.deadline, after.ceiling - before.ceiling) == (90, 90)
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be one" * 30, b""])

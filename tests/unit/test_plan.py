@@ -60,26 +60,48 @@ def test_the_cheapest_offer_of_the_wanted_gpu_is_taken() -> None:
         replace(OFFER, name="other", gpu="t4", price=Decimal("0.2")),
         replace(OFFER, name="cpu", gpu="", gpu_count=0, price=Decimal("0.05")),
     ]
-    assert choose(offers, "a10").name == "cheap"
-    assert choose(offers, "cpu").name == "cpu"
+    assert [one.name for one in choose(offers, "a10")] == ["cheap"]
+    assert [one.name for one in choose(offers, "cpu")] == ["cpu"]
     with pytest.raises(RefusedError) as caught:
         choose(offers, "h100")
     assert "a10" in caught.value.hint
 
 
+def test_like_offers_are_tried_in_price_order_and_none_that_is_twice_as_dear() -> None:
+    offers = [
+        replace(OFFER, name="c", price=Decimal("2.41")),
+        replace(OFFER, name="b", price=Decimal("2.40")),
+        replace(OFFER, name="a", price=Decimal("1.20")),
+        replace(OFFER, name="two", gpu_count=2, price=Decimal("1.30")),
+    ]
+    assert [one.name for one in choose(offers, "a10")] == ["a", "b"]
+
+
+def test_what_is_sold_out_is_refused_with_the_flag_that_waits_for_it() -> None:
+    gone = replace(OFFER, available=False)
+    with pytest.raises(RefusedError) as caught:
+        choose([gone], "a10")
+    assert "--wait-for-capacity" in caught.value.hint
+    assert choose([gone], "a10", waiting=True) == [OFFER]
+
+
+def test_the_worst_case_is_at_the_dearest_that_may_be_taken() -> None:
+    assert quote(OFFER, Decimal(2), 3600, 1, [], "demo").worst == Decimal("2.00")
+
+
 def test_on_equal_prices_a_gpu_comes_before_the_cpu() -> None:
     free = replace(OFFER, price=Decimal(0))
-    assert choose([replace(free, gpu="", gpu_count=0, name="cpu"), free], None).gpu == "a10"
+    assert choose([replace(free, gpu="", gpu_count=0, name="cpu"), free], None)[0].gpu == "a10"
 
 
 def test_a_quote_without_a_measurement_says_so_and_knows_only_the_worst() -> None:
-    told = quote(OFFER, 3600, 1, [], "demo")
+    told = quote(OFFER, OFFER.price, 3600, 1, [], "demo")
     assert (told.low, told.likely, told.worst) == (None, None, Decimal("1.20"))
     assert "nothing like it" in told.basis
 
 
 def test_a_quote_from_like_runs_names_them() -> None:
-    told = quote(OFFER, 7200, 60, [300.0, 90.0, 200.0], "demo")
+    told = quote(OFFER, OFFER.price, 7200, 60, [300.0, 90.0, 200.0], "demo")
     assert (told.low, told.likely, told.worst) == (Decimal("0.04"), Decimal("0.08"), Decimal("2.40"))
     assert "3 runs of yours" in told.basis
 
@@ -96,7 +118,7 @@ def test_a_launch_that_only_this_computer_can_stop_is_refused_until_the_risk_is_
 def plan(holders: tuple[Holder, ...], offer: Offer = OFFER) -> Plan:
     limits = times(Limits(max_hours=2.5), offer.price, NOW)
     quoted = Quote(None, None, Decimal("3.00"), None, "")
-    return Plan("r", "demo", "w", offer, "acct", limits, quoted, holders, (), 0, (), "/x", NOW)
+    return Plan("r", "demo", "w", offer, (offer,), None, "acct", limits, quoted, holders, (), 0, (), "/x", NOW)
 
 
 def test_the_sentence_names_the_holder_the_time_and_the_dollars() -> None:

@@ -1,0 +1,91 @@
+"""What the life cycle goes by: a run's limits, what is remembered of it, what was seen, what was decided. Plain facts.
+
+lifecycle.py decides on them; memo.py writes a Memory down; records.py takes the Rules from the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from orchestrator.words import Act, Launch, Reason, State
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from providers.base import Allocation, Observation, Offer, RemoteStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of a run and the vendor's pace; seconds and absolute UTC times."""
+
+    deadline: datetime
+    ceiling: datetime
+    grace_seconds: float
+    max_attempts: int
+    list_lag_seconds: float
+    boot_limit_seconds: float
+    start_limit_seconds: float
+    max_cost: Decimal | None = None
+    candidates: tuple[Offer, ...] = ()  # what the user agreed to, in the order in which it is tried
+    wait_until: datetime | None = None  # so long the user waits for capacity
+    retry_seconds: float = 30.0  # between two rounds while nothing is to be had
+    bare: bool = False  # an allocation without a job of ours: there is nothing to ask, tell or collect
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that the life cycle remembers of a run: saved before each deed."""
+
+    state: State = State.PENDING
+    attempt: int = 1
+    entered: datetime | None = None  # into this state
+    reason: Reason | None = None
+    detail: str = ""  # one line for a person
+    launch: Launch = Launch.NOT_YET
+    intended: datetime | None = None  # when this attempt's launch was committed to disk
+    offer: Offer | None = None  # the one that this attempt takes
+    refused: tuple[str, ...] = ()  # names of the offers that had no capacity in this round
+    rounds: int = 0  # rounds in which nothing was to be had
+    retry_at: datetime | None = None  # when the next round begins
+    waiting_since: datetime | None = None  # for capacity
+    allocation_id: str = ""
+    extra_ids: tuple[str, ...] = ()  # a launch that made more than one: all are ended
+    stop_requested: bool = False
+    told_to_stop: datetime | None = None
+    collected: bool = False
+    hopeless: bool = False  # the job can't be started, here or anywhere
+    terminate_sent: bool = False
+    absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
+    step: int = 0  # newest step seen, for telling progress from repetition
+    reroll: bool = False
+    signatures: tuple[str, ...] = ()  # one a failed attempt
+    evidence: str = ""  # on whose word nothing bills
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing bills, and that was read back."""
+        return self.state is State.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the world. None = could not look, which proves nothing."""
+
+    observation: Observation | None = None
+    remote: RemoteStatus | None = None
+    found: tuple[Allocation, ...] | None = None
+    offers: tuple[Offer, ...] | None = None  # what may be taken now; None = as planned
+    broken: str = ""  # the machine is not the one that was made: nothing may be sent to it
+    accrued_high: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to remember, and the one thing to do once it is saved."""
+
+    memory: Memory
+    act: Act
+    late: int = 0  # seconds for which nothing could be rented: the limits count from the launch

@@ -1,0 +1,93 @@
+"""What it takes to work on a run's present attempt: its job, its keys, its connection.
+
+    runs/<id>/ssh/<attempt>/  client_ed25519(.pub) host_ed25519(.pub)   made before the launch, gone at DONE
+
+Not here: when any of it is used (controller.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.credentials import resolve
+from orchestrator.jobs import JobFile
+from providers.base import Access
+from providers.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from orchestrator.credentials import Redactor
+    from orchestrator.home import RunFolder
+    from orchestrator.records import RunRow
+    from providers.base import Job, Provider, Remote
+
+CLIENT_KEY = "client_ed25519"
+HOST_KEY = "host_ed25519"
+
+
+class Reach:
+    """Opens a remote once and keeps it; makes the job anew each time, secrets included."""
+
+    def __init__(self, provider: Provider, folder: RunFolder, home_id: str, redactor: Redactor) -> None:
+        self._provider = provider
+        self._folder = folder
+        self._home_id = home_id
+        self._redactor = redactor
+        self._remote: tuple[str, Remote] | None = None
+
+    def job(self, row: RunRow) -> Job:
+        """Make the job of the present attempt; the first call makes its keys.
+
+        Raises:
+            JobGoneError: what is to be shipped is no longer there.
+            CredentialsError: a secret is not set.
+        """
+        job_file = JobFile.read(self._folder)
+        secrets = resolve(job_file.secrets)
+        self._redactor.learn(secrets.values())
+        job = job_file.job(row, self._folder, self._home_id, secrets)
+        if not self._provider.traits.ssh:
+            return job
+        from providers.ssh.keys import make_pair
+
+        folder = self._access(row).folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in (CLIENT_KEY, HOST_KEY):
+            make_pair(folder / name, str(job.mark))
+        return replace(job, client_key=folder / CLIENT_KEY, host_key=folder / HOST_KEY)
+
+    def remote(self, row: RunRow) -> Remote:
+        """Give the connection to the attempt's allocation, opened at the first call.
+
+        Raises:
+            UnreachableError: there is none yet.
+        """
+        allocation_id = row.memory.allocation_id
+        if self._remote is None or self._remote[0] != allocation_id:
+            self.close()
+            self._remote = (allocation_id, self._provider.remote(allocation_id, self._access(row)))
+        return self._remote[1]
+
+    def _access(self, row: RunRow) -> Access:
+        trust = bool(row.plan.get("trust_on_first_use"))
+        return Access(self._folder.ssh / str(row.memory.attempt), trust_on_first_use=trust)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._remote is not None:
+            self._remote[1].close()
+            self._remote = None
+
+
+def check_account(provider: Provider, row: RunRow) -> None:
+    """Another account's "no such thing" says nothing about ours.
+
+    Raises:
+        CredentialsError: the key opens another account than the one that the plan was made on.
+    """
+    planned, now = row.plan["account"], provider.account()
+    if now != planned:
+        raise CredentialsError(
+            f"the key opens the account {now}, and {row.run_id} runs on {planned}",
+            hint=f"set the key of {planned}, then: gpurun resume {row.run_id}",
+        )
