@@ -38,7 +38,10 @@ MAY_CATCH_ALL = {
 }
 
 # Standing alone on a bare machine: nothing but Python 3.9.
-STDLIB_ONLY = tuple(f"payload/{name}.py" for name in ("agent", "watchdog", "processes", "output", "outcome", "door"))
+STDLIB_ONLY = tuple(
+    f"payload/{name}.py"
+    for name in ("agent", "children", "watchdog", "processes", "output", "outcome", "door", "place")
+)
 
 
 def name_of(path: Path) -> str:
