@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from providers.base import Mark, Observation
 
 LEASE_SECONDS = 30.0
+_SLACK_SECONDS = 5.0  # by which two clocks that are taken for one may differ
 
 
 class Ledger:
@@ -175,6 +176,7 @@ class Ledger:
         While it is queued it may bill or may not: that moves the latest moment at which the billing can have begun.
         """
         at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
+        # One that was adopted billed before: that is not this run's.
         queued = look.phase is Phase.QUEUED and began is None and not look.ending
         with self._db.write():
             self._db.execute(
@@ -182,9 +184,9 @@ class Ledger:
                 " ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"
                 " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
                 "   ELSE max(coalesce(billing_seen, 0), :at) END,"
-                " start_low = coalesce(:began, start_low),"
-                " start_high = coalesce(:began,"
-                "   CASE WHEN billing_seen IS NULL AND :queued THEN max(start_high, :at) ELSE start_high END)"
+                " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
+                " start_high = CASE WHEN :began > start_low - :slack THEN :began"
+                "   WHEN :began IS NOT NULL THEN start_high ELSE (CASE WHEN billing_seen IS NULL AND :queued THEN max(start_high, :at) ELSE start_high END) END"
                 " WHERE provider = :provider AND id = :id",
                 {
                     "price": None if look.price is None else str(look.price),
@@ -192,6 +194,7 @@ class Ledger:
                     "queued": queued,
                     "at": at,
                     "began": began,
+                    "slack": _SLACK_SECONDS,
                     "provider": provider,
                     "id": allocation_id,
                 },

@@ -1,0 +1,98 @@
+"""Put an instance that somebody started by hand under the meter: mark it, then hold it like any run of ours.
+
+Not here: finding it and saying what would happen (adoption.py). Such a run has no byte plane: nothing on the machine
+is touched, nothing is brought home; it is ended at its hour, or when `gpurun stop` asks for it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from orchestrator.cost import Spell, worst
+from orchestrator.facts import Memory
+from orchestrator.launch import new_run_id
+from orchestrator.plan import Plan, Quote, Times
+from orchestrator.records import RunRow
+from orchestrator.words import Launch, State
+from providers.base import Holder, Mark, Offer, Place, Proof
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.home import Home
+    from orchestrator.ledger import Ledger
+    from providers.base import Adopts, Allocation, Provider
+
+TEMPLATE = "adopt"
+
+
+def adopt(
+    home: Home, ledger: Ledger, provider: Provider, marker: Adopts, found: Allocation, *, hours: float, now: datetime
+) -> str:
+    """Mark the instance and enter it into the ledger; gives the run's id. `now` is by our clock.
+
+    The mark comes first: what bears it is ended at its ceiling by anybody's guard, even if the ledger fails after it.
+
+    Raises:
+        UsageError: the vendor does not tell what it costs.
+        ProviderError: it could not be marked.
+        LedgerError: it is marked and not held; the message says so.
+    """
+    if found.price is None:
+        raise UsageError(f"{provider.name} does not tell what {found.id} costs: it can't be metered")
+    begin = (now + provider.skew).replace(microsecond=0)
+    end = begin + timedelta(seconds=int(hours * 3600))
+    run_id = new_run_id(TEMPLATE, begin)
+    mark = Mark(ledger.home_id, run_id, 1, end)
+    row = _row(home, provider, found, run_id, begin, end, found.price)
+    home.run(run_id).path.mkdir(parents=True, mode=0o700)
+    marker.adopt(found.id, mark)
+    ledger.admit(row, now)
+    step, at = provider.traits.billing_step_seconds, begin.timestamp()
+    spell = Spell(found.price, step, at, at, None, None)
+    ledger.open_allocation(found.id, mark, spell, provider=provider.name, account=provider.account())
+    return run_id
+
+
+def _row(
+    home: Home, provider: Provider, found: Allocation, run_id: str, begin: datetime, end: datetime, price: Decimal
+) -> RunRow:
+    offer = Offer(provider.name, found.name or found.id, "", 0, price)
+    most = worst(price, (end - begin).total_seconds(), provider.traits.billing_step_seconds)
+    plan = Plan(
+        run_id=run_id,
+        template=TEMPLATE,
+        work="",
+        offer=offer,
+        candidates=(offer,),
+        gpu=None,
+        account=provider.account(),
+        times=Times(end, end, 1),
+        quote=Quote(None, None, most, None, "the price that the vendor tells, for the hours given"),
+        holders=(Holder("the controller", Place.HERE, Proof.PROVEN, extendable=True),),
+        data=(),
+        bundle_bytes=0,
+        left_out=(),
+        folder=str(home.run(run_id).path),
+        launched=begin,
+    )
+    memory = Memory(
+        state=State.RUNNING, entered=begin, intended=begin, launch=Launch.ACCEPTED, allocation_id=found.id, offer=offer
+    )
+    return RunRow(
+        run_id=run_id,
+        template=TEMPLATE,
+        provider=provider.name,
+        created=begin.timestamp(),
+        deadline=end.timestamp(),
+        ceiling=end.timestamp(),
+        grace_seconds=1,
+        max_attempts=1,  # what is gone is not rented again
+        max_cost=None,
+        worst=most,
+        plan={**plan.as_json(), "adopted": found.id},
+        memory=memory,
+    )
