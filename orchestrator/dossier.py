@@ -101,7 +101,7 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
     run, plan = known.run, known.plan
     offer, quote = plan["offer"], plan["quote"]
     likely, worst = quote["seconds_likely"], Decimal(quote["worst"])
-    took = duration((run.ended or now) - run.created) + ("" if run.is_done else " so far")
+    took = duration(run.seconds(now)) + ("" if run.is_done else " so far")
     rows = [
         ("where", f"{offer['provider']} {offer['name']}", run.allocation_id or "nothing launched yet"),
         ("time", f"likely {duration(likely)}" if likely is not None else "not measured before", took),

@@ -70,6 +70,10 @@ class Run(NamedTuple):
             return ""
         return outcome_of(Reason(self.reason)).value
 
+    def seconds(self, now: float) -> float:
+        """How long it lasted, or has so far, by the vendor's clock, which wrote `created`; `now` is by ours."""
+        return max((self.ended or now) + self.skew - self.created, 0.0)
+
     def held(self, now: float) -> bool:
         """Whether a live controller has it."""
         if self.lease_until is None or self.lease_until <= now:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
 
 ALIAS = "gpurun"  # the one host that the config names
+ADOPTED = "adopt"  # template of a run that was not launched from here
 
 
 def config_of(home: Home, run: Run) -> Path:
@@ -42,6 +43,8 @@ def ssh_argv(home: Home, run: Run, command: Sequence[str] = ()) -> list[str]:
     if run.is_done:
         raise UsageError(f"{run.run_id} is over: its machine is gone", hint=f"gpurun show {run.run_id}")
     config = config_of(home, run)
+    if run.template == ADOPTED and not config.is_file():
+        raise UsageError(f"{run.run_id} was started by hand: gpurun has no key to it", hint="log in with your own")
     if not config.is_file():
         raise UsageError(
             f"the machine of {run.run_id} was not reached yet: {run.state}{f', {run.detail}' if run.detail else ''}",

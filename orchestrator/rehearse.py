@@ -310,7 +310,8 @@ def verdict(meter: Meter) -> str:
         return f"the rehearsal's meter: nothing bills any more, {spent}"
     left = [one for one in meter.allocations if not one.get("ended")]
     rate = sum((Decimal(str(one.get("price", 0))) for one in left), Decimal(0))
-    head = f"the rehearsal's meter: {len(left)} STILL BILL, {price(rate)}, {spent}; a real vendor would go on:"
+    many = f"{len(left)} STILL BILL{'S' if len(left) == 1 else ''}"
+    head = f"the rehearsal's meter: {many} at {price(rate)}, {spent}. A real vendor would go on:"
     return "\n".join([head, *(f"  {clean(_line(one))}" for one in left)])
 
 

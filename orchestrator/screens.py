@@ -42,7 +42,7 @@ def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str]) -> str
             run.run_id,
             _state(run, now),
             run.provider,
-            clock((run.ended or now) - run.created),
+            clock(run.seconds(now)),
             steps.get(run.run_id, ""),
             money_range(run.low, run.high),
         )
@@ -118,7 +118,7 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
             ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),
             ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
             ("log", f"gpurun logs {run.run_id}" if run.reason != "completed" and has_log else ""),
-            ("wall time", duration((run.ended or run.created) - run.created) if run.ended else ""),
+            ("wall time", duration(run.seconds(run.ended)) if run.ended else ""),
             ("cost", money_range(run.low, run.high)),
             ("billing", _billing(run)),
         ]

@@ -113,7 +113,7 @@ class Keeper:
                 allocation_id=run.allocation_id,
             )
         # A fresh launch has one on its way already.
-        if self._spawned or now - run.created > 3.0:
+        if self._spawned or run.seconds(now) > 3.0:
             glance.tend(self._home, [run], now)
         self._spawned += 1
         self._next = now + min(3.0 * self._spawned, 15.0)

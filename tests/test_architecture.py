@@ -132,7 +132,10 @@ def test_the_payload_is_shipped_without_the_controller(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(name: str, tmp_path: Path) -> None:
+def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{name.upper()}_API_KEY", "secret_architecture_0123456789abcdef")
     assert isinstance(open_provider(name, tmp_path), Provider)
     assert f"\n| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
     if name != "local":  # this computer is its own simulator

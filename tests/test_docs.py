@@ -104,7 +104,8 @@ def test_the_readme_lists_the_templates_there_are() -> None:
 
 @pytest.mark.parametrize("line", shown_commands())
 def test_a_shown_command_parses(line: str) -> None:
-    placeholder = re.sub(r"\[([A-Z. ]+)\]|<[^>]+>|…", "x", line)  # usage lines: [RUN], <name>
+    # usage lines: [RUN], <name>, [-- CMD]
+    placeholder = re.sub(r"\[([A-Z. ]+)\]|<[^>]+>|…", "x", re.sub(r"\[(-- [A-Z]+)\]", r"\1", line))
     resolve(placeholder)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "launch": ("launch", "Show the plan and the price, ask, run, bring the results home."),
     "rent": ("launch", "Rent a bare machine for some hours, and end it in time."),
+    "adopt": ("adopt", "Put an instance that you started by hand under the meter."),
     "ps": ("look", "List runs: what may still bill first."),
     "show": ("look", "Show one run: plan beside truth, history, files."),
     "logs": ("watch", "Print a run's log."),

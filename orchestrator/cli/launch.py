@@ -137,7 +137,7 @@ def _go(how: _How, wished: dict[str, Any]) -> int:
             show_plan(plan.plan, plan.limits, as_json=how.as_json, as_data=how.dry_run)
             if how.dry_run:
                 return 0
-            if not agreed(yes=how.yes):
+            if not agreed("Launch?", yes=how.yes):
                 return tell_not_wanted(as_json=how.as_json)
             take_up(home)
             run_id = plan.go()
@@ -183,10 +183,10 @@ def show_plan(plan: dict[str, Any], limits: dict[str, Any], *, as_json: bool, as
         click.echo(screens.plan_screen(plan, limits), err=not as_data)
 
 
-def agreed(*, yes: bool) -> bool:
+def agreed(question: str, *, yes: bool) -> bool:
     """Ask; where there is nobody to ask, refuse."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("nobody is here to say yes: standard input is no terminal", hint="add -y, or --dry-run")
-    return click.confirm("Launch?", default=True, err=True)
+        raise UsageError("nobody is here to say yes: standard input is no terminal", hint="add -y")
+    return click.confirm(question, default=True, err=True)

@@ -28,8 +28,8 @@ def rehearse(command: list[str], /, provider: str, folder: Path | None, *, keep:
     \b
     Examples:
       gpurun rehearse lambda
-      gpurun rehearse lambda -- gpurun launch loop --provider lambda -y --accept-risk
-      gpurun rehearse --faults '{"sshd_late": 1}' -- 'gpurun ps; curl $CONTROL/meter'
+      gpurun rehearse lambda -- gpurun doctor
+      gpurun rehearse --faults '{"unhealthy": 1}' -- sh my-script.sh
     """
     from orchestrator import rehearse as rehearsing
 

@@ -125,7 +125,7 @@ def test_completion_offers_commands_templates_and_runs(home: Path, monkeypatch: 
     ("args", "words"),
     [
         (["lunch"], "did you mean launch?"),
-        (["xyzzy"], "Commands: launch ps"),
+        (["xyzzy"], "Commands: launch rent"),
         (["ps", "--jsn"], "--json"),
         (["launch", "demo", "--provder", "local"], "--provider"),
         (["launch", "dmo"], "did you mean demo?"),

@@ -1,0 +1,112 @@
+"""`gpurun adopt`: what an instance that somebody started by hand is, and what adopting it would do, before it is done.
+
+Not here: the deed and the run that holds it from then on (adopt.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator.cost import worst
+from orchestrator.render import ago, facts, moment, money, price
+from providers.base import Adopts
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from orchestrator.home import Home
+    from providers.base import Allocation, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """One instance, and until when it may bill."""
+
+    provider: Provider
+    marker: Adopts  # the same provider: it can mark what is there
+    allocation: Allocation
+    hours: float
+    now: datetime  # by the vendor's clock
+    price: Decimal  # USD an hour
+    worst: Decimal  # USD from now on
+
+    @property
+    def until(self) -> datetime:
+        """The ceiling: after this nothing of it may bill."""
+        return self.now + timedelta(hours=self.hours)
+
+    def go(self, home: Home) -> str:
+        """Put the mark on it, enter the run and start its controller; gives the run's id.
+
+        Raises:
+            GpurunError: the vendor or the ledger refused.
+        """
+        from orchestrator.adopt import adopt
+        from orchestrator.ledger import Ledger
+        from orchestrator.processes import spawn_controller
+
+        ledger = Ledger(home.ensure().ledger)
+        try:
+            found, now = self.allocation, datetime.now(UTC)
+            run_id = adopt(home, ledger, self.provider, self.marker, found, hours=self.hours, now=now)
+        finally:
+            ledger.close()
+        spawn_controller(home, run_id)
+        return run_id
+
+    def screen(self) -> str:
+        """Say what it is and what will be done."""
+        one = self.allocation
+        since = one.since.timestamp() if one.since else None
+        begun = f", since {moment(since)} ({ago(self.now.timestamp() - since)})" if since is not None else ""
+        return facts(
+            [
+                ("instance", f"{self.provider.name} {one.id}"),
+                ("name", f"{one.name or 'none'}; the mark takes its place"),
+                ("price", price(self.price) + begun),
+                ("cost", f"at most {money(self.worst)} from now on"),
+                ("end", f"gpurun will end it at {self.until:%H:%M} UTC on {self.until:%d %b}, whatever runs on it"),
+                ("holders", "the controller (here): while this computer is awake. Nobody else can stop it."),
+                ("login", "as until now: gpurun has no key to it, and brings no files home"),
+            ]
+        )
+
+
+def look(home: Home, name: str, wanted: str, hours: float, now: datetime) -> Adoption:
+    """Find the instance among what bills on the account of the provider called `name`.
+
+    Raises:
+        UsageError: the vendor can't take a mark or tells no price; no such instance, or it is ours already, or over.
+        ProviderError: the account can't be read.
+    """
+    from providers.table import open_provider
+
+    provider = open_provider(name, home.root)
+    if not isinstance(provider, Adopts):
+        raise UsageError(f"{provider.name} has nothing that can be adopted", hint="gpurun adopt -h")
+    found = _named(provider.allocations(), wanted, provider.name)
+    if found.mark is not None:
+        raise UsageError(
+            f"{found.id} carries a mark of gpurun's already: {found.mark}", hint=f"gpurun show {found.mark.run_id}"
+        )
+    if not found.billing:
+        raise UsageError(f"{found.id} does not bill: there is nothing to end")
+    if found.price is None:
+        raise UsageError(f"{name} does not tell what {found.id} costs: it can't be metered")
+    most = worst(found.price, hours * 3600, provider.traits.billing_step_seconds)
+    return Adoption(provider, provider, found, hours, now + provider.skew, found.price, most)
+
+
+def _named(listed: Sequence[Allocation], wanted: str, provider: str) -> Allocation:
+    found = [one for one in listed if wanted in {one.id, one.name}] or [
+        one for one in listed if wanted and one.id.startswith(wanted)
+    ]
+    if len(found) == 1:
+        return found[0]
+    foreign = " ".join(one.id for one in listed if one.mark is None) or "none"
+    many = f"{len(found)} instances of {provider} are called" if found else f"{provider} bills no instance called"
+    raise UsageError(f'{many} "{wanted}"; not of gpurun there: {foreign}', hint="gpurun adopt ID --hours 3")
