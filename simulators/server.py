@@ -7,6 +7,7 @@ A reply can be held back, or dropped with the connection. A server can stop list
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import socket
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 HOST = "127.0.0.1"
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Server:
     def __init__(self, name: str, answer: Callable[[Request], Reply] = nobody) -> None:
         self.answer = answer
         self.name = name
-        self.port = free_port()
+        self.port = 0  # chosen at the first listen, the same ever after
         self._http: _Http | None = None
         self._lock = threading.Lock()
 
@@ -99,8 +100,15 @@ class Server:
     def listen(self) -> None:
         """Begin to answer."""
         with self._lock:
-            if self._http is None:
-                self._http = _Http(self)
+            while self._http is None:
+                port = self.port or free_port()
+                try:
+                    self._http = _Http(self, port)
+                except OSError as error:
+                    if self.port or error.errno != errno.EADDRINUSE:
+                        raise
+                else:
+                    self.port = port
 
     def fall_silent(self) -> None:
         """Refuse connections; what is being answered is still answered."""
@@ -122,8 +130,8 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, owner: Server) -> None:
-        super().__init__((HOST, owner.port), _Handler)
+    def __init__(self, owner: Server, port: int) -> None:
+        super().__init__((HOST, port), _Handler)
         self.owner = owner
         self.closing = threading.Event()
         self.connections: dict[socket.socket, bool] = {}  # -> is it being answered

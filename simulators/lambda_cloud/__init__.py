@@ -69,15 +69,17 @@ class LambdaSimulator:
 
     def __enter__(self) -> Self:
         """Begin to serve."""
-        self._folder = Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="gpurun-lambda-")))
-        self._ending.callback(self.world.close)
-        self.world.agenda.start()
-        self._ending.callback(self.world.agenda.stop)
-        for server in (self._api, self._control):
-            server.listen()
-            self._ending.callback(server.close)
-        with self.world.lock:
-            self.world.arm(self._faults)
+        with self._ending as ending:
+            self._folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="gpurun-lambda-")))
+            ending.callback(self.world.close)
+            self.world.agenda.start()
+            ending.callback(self.world.agenda.stop)
+            for server in (self._api, self._control):
+                server.listen()
+                ending.callback(server.close)
+            with self.world.lock:
+                self.world.arm(self._faults)
+            self._ending = ending.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

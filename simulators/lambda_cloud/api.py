@@ -2,7 +2,7 @@
 
     what stands in front -> rate limit -> key -> account -> the operation -> the fate of its reply
 
-Fields and options newer than the saved document are listed with their dates in `LATER`.
+Newer than the saved document, each with its date beside it: pages of the list, `/filesystems`, some fields.
 """
 
 from __future__ import annotations
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
 PREFIX = "/api/v1"
 
-# In no saved document, but told by clients of the live one: where -> (names, seen).
-LATER = {
-    "GET /instances query": (("page_size", "page_token"), "2026-10"),
-    "GET /instances reply": (("page_token",), "2026-10"),
-    "Instance": (("first_healthy", "is_reserved"), "2026-10"),
-    "InstanceType": (("architecture",), "2026-09"),
-    "GET /filesystems": ((), "2026-09"),
-}
-
 _ROUTES = [
     ("GET", "/instances", "list"),
     ("GET", "/instances/{id}", "get"),
@@ -47,7 +38,7 @@ _ROUTES = [
     ("POST", "/ssh-keys", "add_key"),
     ("DELETE", "/ssh-keys/{id}", "drop_key"),
     ("GET", "/file-systems", "filesystems"),
-    ("GET", "/filesystems", "filesystems"),
+    ("GET", "/filesystems", "filesystems"),  # its spelling since 2026-09
     ("GET", "/firewall-rules", "firewall_rules"),
     ("GET", "/firewall-rulesets", "firewall_rulesets"),
     ("GET", "/firewall-rulesets/global", "firewall_global"),

@@ -64,7 +64,7 @@ def spell_kind(kind: Kind, cents: int) -> dict[str, object]:
         "description": kind.description,
         "gpu_description": kind.card.description,
         "price_cents_per_hour": cents,
-        "architecture": kind.card.architecture,
+        "architecture": kind.card.architecture,  # since 2026-09
         "specs": {"vcpus": kind.vcpus, "memory_gib": kind.memory, "storage_gib": kind.storage, "gpus": kind.gpus},
     }
 
@@ -82,7 +82,7 @@ def spell(instance: Instance) -> dict[str, object]:
         "jupyter_token": instance.jupyter_token,
         "jupyter_url": f"https://jupyter-{instance.jupyter_host}.lambdaspaces.com/?token={instance.jupyter_token}",
         "actions": _actions(instance),
-        "is_reserved": False,
+        "is_reserved": False,  # in the document's examples, not in its schema
     }
     if instance.name:
         row["name"] = instance.name
@@ -94,6 +94,7 @@ def spell(instance: Instance) -> dict[str, object]:
     if order.hostname or instance.has_address:
         row["hostname"] = order.hostname or instance.address
     if instance.first_healthy is not None:
+        # Since 2026-10: when the first health check passed, which is when billing starts.
         row["first_healthy"] = iso(instance.first_healthy)
     return row
 

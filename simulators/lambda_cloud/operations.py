@@ -44,7 +44,7 @@ class Operations:
     # ── instances ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def do_list(self, request: Request, _item: str) -> Reply:
-        """List instances: all at once, or by pages."""
+        """List instances: all at once, or by pages where `page_size` asks for them (since 2026-10)."""
         faults = self._world.faults
         rows = [each for each in self._world.listed() if each.status != "terminated" or self._shows_terminated()]
         if request.query.get("cluster_id") or (rows and faults.take("list_flicker", of="list")):
@@ -199,9 +199,7 @@ class Operations:
     def do_drop_key(self, _request: Request, item: str) -> Reply:
         """Delete a key; machines that have it keep it."""
         if self._world.keys.pop(item, None) is None:
-            raise ProblemError(
-                "global/object-does-not-exist", "Specified SSH key does not exist.", suggestion="Check the id."
-            )
+            raise ProblemError("global/not-found")
         return data({})
 
     # ── what gpurun has no use for, told truly all the same ──────────────────────────────────────────────────────

@@ -1,0 +1,140 @@
+"""Lambda on loopback for tests. How to use it:
+
+    def test_x(lambda_sim):                                  # the API alone, at pace 1000, boot at once
+        lambda_sim.exports, lambda_sim.url, lambda_sim.control
+
+    def test_y(start_lambda):                                # with options; `machines=True` for real sshd
+        sim = start_lambda(pace=100, boot_seconds=60, faults={"launch_capacity": 2})
+
+A test that leaves something billing fails, unless it said `sim.may_bill = True`. So does one that broke a rate limit
+(`sim.may_hurry = True` lifts that) and one whose machine had troubles. All goes through HTTP, as it would for anyone:
+`sim.meter()`, `sim.asked()`, `sim.state()`, `sim.faults({...})`, `sim.advance(60)`, `sim.tell("/link", {...})`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from simulators.faults import parse
+from simulators.lambda_cloud import LambdaSimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICN+lJwsONkwrdsSnQsu1ydUkIuIg5oOC+Eslvmtt60T nobody's"
+
+
+@dataclass
+class LambdaSim:
+    """A running simulator, known by its announcement only."""
+
+    url: str
+    control: str
+    exports: dict[str, str]
+    may_bill: bool = False
+    may_hurry: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.exports["LAMBDA_API_KEY"]
+
+    def ask(self, path: str) -> dict[str, Any]:
+        reply = requests.get(self.control + path, timeout=30)
+        reply.raise_for_status()
+        return reply.json()
+
+    def tell(self, path: str, wish: object) -> dict[str, Any]:
+        reply = requests.post(self.control + path, json=wish, timeout=60)
+        reply.raise_for_status()
+        return reply.json()
+
+    def call(self, method: str, path: str, body: object = None, **more: Any) -> requests.Response:
+        """Ask the vendor's API with the key; `more` goes to requests."""
+        headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
+        options = {"timeout": 30, "allow_redirects": False, **more}
+        return requests.request(method, self.url + path, json=body, headers=headers, **options)  # noqa: S113 - in options
+
+    def data(self, method: str, path: str, body: object = None, **more: Any) -> Any:
+        """Ask, and give the data of the answer, which must be a success."""
+        reply = self.call(method, path, body, **more)
+        assert reply.status_code == 200, reply.text
+        return reply.json()["data"]
+
+    def launch(self, key: str = PUBLIC_KEY, **body: object) -> requests.Response:
+        """Register a key under the name "key", once, and launch an A10 with it."""
+        if "key" not in self.state()["keys"]:
+            self.data("POST", "/ssh-keys", {"name": "key", "public_key": key})
+        usual = {"region_name": "us-west-1", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["key"]}
+        return self.call("POST", "/instance-operations/launch", {**usual, **body})
+
+    def launched(self, **body: object) -> str:
+        """Launch, and give the id."""
+        reply = self.launch(**body)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["data"]["instance_ids"][0])
+
+    def terminate(self, *ids: str) -> requests.Response:
+        return self.call("POST", "/instance-operations/terminate", {"instance_ids": list(ids)})
+
+    def meter(self) -> dict[str, Any]:
+        return self.ask("/meter")
+
+    def state(self) -> dict[str, Any]:
+        return self.ask("/state")
+
+    def asked(self) -> list[dict[str, Any]]:
+        return self.ask("/requests")["requests"]
+
+    def faults(self, wish: object) -> None:
+        self.tell("/faults", wish)
+
+    def advance(self, seconds: float) -> None:
+        self.tell("/clock", {"advance": seconds})
+
+
+@contextmanager
+def lambda_running(
+    *,
+    pace: float = 1000,
+    boot_seconds: float = 0,
+    linger_seconds: float = 15,
+    faults: object = (),
+    seed: int | None = None,
+    machines: bool = False,
+) -> Iterator[LambdaSim]:
+    """Start one in this process, and judge what is left at the end."""
+    with LambdaSimulator(
+        pace=pace,
+        boot_seconds=boot_seconds,
+        linger_seconds=linger_seconds,
+        faults=parse(faults) if faults else (),
+        seed=seed,
+        machines=machines,
+    ) as simulator:
+        told = simulator.announcement()
+        sim = LambdaSim(told["url"], told["control"], told["exports"])
+        yield sim
+        billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
+        state = sim.state()
+    assert not billing or sim.may_bill, f"left billing: {billing}"
+    assert not state["violations"] or sim.may_hurry, f"{state['violations']} requests broke the rate limits"
+    assert state["troubles"] == []
+
+
+@pytest.fixture
+def lambda_sim() -> Iterator[LambdaSim]:
+    """Lambda's API without machines, fast."""
+    with lambda_running() as sim:
+        yield sim
+
+
+@pytest.fixture
+def start_lambda() -> Iterator[Callable[..., LambdaSim]]:
+    """Start any number of them, with the options of `lambda_running`."""
+    with ExitStack() as running:
+        yield lambda **options: running.enter_context(lambda_running(**options))
