@@ -71,6 +71,7 @@ class LambdaProvider:
             poll_seconds=max(5.0 / pace, 0.1),
             billing_step_seconds=60,  # lambda.ai/pricing: one-minute increments
             console_url=reading.CONSOLE,
+            ssh=True,
         )
 
     @classmethod
