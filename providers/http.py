@@ -239,28 +239,28 @@ class Http:
         read = max(read_seconds / self._pace, _LEAST_READ_SECONDS)
         before = time.time()
         try:
-            with self._session.request(
-                method,
-                self._base + path,
-                params=params,
-                json=body,
-                auth=_Bearer(self._key),
-                timeout=(CONNECT_SECONDS, read),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with self._exchange(method, self._base + path, params, body, read) as response:
                 data = _read(response, time.monotonic() + read, what)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # From None: what requests raises holds the request, and that holds the key.
             raise UnreachableError(f"{what}: {_trouble(error, read)}", hint="gpurun doctor") from None
         at = self._read_clock(response, before)
         if 300 <= response.status_code < 400:
-            target = urlsplit(response.headers.get("Location", ""))
-            place = printable(f"{target.scheme}://{target.netloc.rpartition('@')[2]}", 100)
+            place = _place(response.headers.get("Location", ""))
             raise ProviderError(f"{what} answered {response.status_code}, a redirect to {place}: not followed")
         kind = printable(response.headers.get("Content-Type", "no content type"), 60)
         reply = Reply(what, response.status_code, _object(data, self._key), kind, at)
         return reply, _retry_after(response.headers.get("Retry-After", ""), at)
+
+    def _exchange(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: Mapping[str, Any] | None, read: float
+    ) -> requests.Response:
+        """Send through the adapter: `Session.send` looks into redirects, and reads them whole, even if told not to."""
+        request = requests.Request(method, url, params=params, json=body, auth=_Bearer(self._key))
+        prepared = self._session.prepare_request(request)
+        settings = self._session.merge_environment_settings(url, {}, True, None, None)  # noqa: FBT003 (stream)
+        adapter = self._session.get_adapter(url)
+        return adapter.send(prepared, timeout=(CONNECT_SECONDS, read), **settings)  # type: ignore[arg-type]  # its stubs
 
     def _read_clock(self, response: requests.Response, before: float) -> datetime:
         here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
@@ -316,6 +316,15 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _place(location: str) -> str:
+    """Name where a redirect leads, without what may be secret in it."""
+    try:
+        target = urlsplit(location)
+        return printable(f"{target.scheme}://{target.netloc.rpartition('@')[2]}", 100)
+    except ValueError:
+        return "nowhere that makes sense"
+
+
 def _read(response: requests.Response, end: float, what: str) -> bytes:
     data = bytearray()
     while piece := response.raw.read1(_PIECE, decode_content=True):  # what is there: `read` would wait for all of it
@@ -338,13 +347,15 @@ def _object(data: bytes, key: Secret) -> dict[str, Any] | None:
 
 def _trouble(error: Exception, read: float) -> str:
     """Say what went wrong in our words: an exception of requests may quote addresses, proxies, headers."""
+    late, torn = f"no answer within {read:.0f} s", "the answer broke off"
     kinds = {
         requests.ConnectTimeout: f"no connection within {CONNECT_SECONDS:.0f} s",
-        requests.Timeout: f"no answer within {read:.0f} s",
+        requests.Timeout: late,
+        urllib3.exceptions.ReadTimeoutError: late,
         requests.exceptions.ProxyError: "the proxy does not let it through (HTTPS_PROXY, NO_PROXY)",
         requests.exceptions.SSLError: "its TLS certificate is not trusted (REQUESTS_CA_BUNDLE, a proxy?)",
-        requests.exceptions.ChunkedEncodingError: "the answer broke off",
-        requests.exceptions.ContentDecodingError: "the answer can't be decoded",
+        urllib3.exceptions.ProtocolError: torn,
+        urllib3.exceptions.DecodeError: "the answer can't be decoded",
         requests.ConnectionError: "no connection, or it broke off",
     }
     words = next((words for kind, words in kinds.items() if isinstance(error, kind)), "it can't be asked")

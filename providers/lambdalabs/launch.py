@@ -124,20 +124,24 @@ def _register(lambda_: Api, mark: Mark, public: str, folder: Path) -> str:
 
 def _registered(lambda_: Api, mark: Mark, public: str) -> reading.Key:
     try:
-        reply = lambda_.reply("POST", "/ssh-keys", body={"name": str(mark), "public_key": f"{public} {mark}"})
-        if api.code_of(reply) in _WRONG_ORDER:
-            raise UsageError(f"Lambda does not register the key {mark}: {api.error_of(reply)}")
-        key = reading.key(api.data_of(reply))
-        if key.id and key.public == public:
-            return key
-        raise ProviderError("Lambda registered another key than the one that was sent", hint="gpurun doctor")
+        return _post_key(lambda_, mark, public)
     except CredentialsError:
         raise
     except (ProviderError, UsageError):  # a name that is taken, a lost answer: the list tells whether it is there
-        key_there = next((each for each in lambda_.list_keys() if each.id and each.public == public), None)
-        if key_there is None:
+        there = next((key for key in lambda_.list_keys() if key.id and key.public == public), None)
+        if there is None:
             raise
-        return key_there
+        return there
+
+
+def _post_key(lambda_: Api, mark: Mark, public: str) -> reading.Key:
+    reply = lambda_.reply("POST", "/ssh-keys", body={"name": str(mark), "public_key": f"{public} {mark}"})
+    if api.code_of(reply) in _WRONG_ORDER:
+        raise UsageError(f"Lambda does not register the key {mark}: {api.error_of(reply)}")
+    key = reading.key(api.data_of(reply))
+    if not key.id or key.public != public:
+        raise ProviderError("Lambda registered another key than the one that was sent", hint="gpurun doctor")
+    return key
 
 
 def _wish(mark: Mark, offer: Offer, key_name: str, family: str, host_key: tuple[str, str] | None) -> dict[str, Any]:
