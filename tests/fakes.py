@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from providers.base import (
 )
 from providers.errors import (
     CredentialsError,
+    HostKeyError,
     IntegrityError,
     NoCapacityError,
     RemoteError,
@@ -99,6 +100,10 @@ class FakeCloud:
     holder_on_machine: bool = True
     machines: dict[str, Machine] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    stock: list[Offer] = field(default_factory=lambda: [OFFER])
+    sold_out: set[str] = field(default_factory=set)  # names of offers whose launch is refused
+    asked_for: list[tuple[float, str]] = field(default_factory=list)  # launches, with the seconds since START
+    offers_read: int = 0
     spoiled: set[str] = field(default_factory=set)  # names of files whose bytes changed behind the manifest's back
     most_billing: int = 0
 
@@ -141,7 +146,8 @@ class FakeCloud:
 
     def offers(self) -> Sequence[Offer]:
         self._fault("offers")
-        return [OFFER]
+        self.offers_read += 1
+        return [replace(one, available=one.name not in self.sold_out) for one in self.stock]
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:
         if not self.holder_on_machine:
@@ -150,7 +156,8 @@ class FakeCloud:
 
     def launch(self, job: Job, offer: Offer) -> str:
         fault = self._fault("launch")
-        if fault == "capacity":
+        self.asked_for.append(((self.clock.now - START).total_seconds(), offer.name))
+        if fault == "capacity" or offer.name in self.sold_out:
             raise NoCapacityError("no a10 left")
         if fault == "credentials":
             raise CredentialsError("the key was revoked", hint="export FAKE_KEY=…")
@@ -176,10 +183,13 @@ class FakeCloud:
         machine = self.machines.get(allocation_id)
         if machine is None or (fault == "absent") or (not self._listed(machine)):
             return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → 404")
+        if fault == "dearer":
+            price = machine.price * 2
+            return Observation(Phase.QUEUED, billing=True, evidence=f"GET {allocation_id}", price=price)
         if fault == "unhealthy":
             return Observation(Phase.QUEUED, billing=True, evidence="unhealthy", failure="unhealthy")
         up = (self.clock.now - machine.since).total_seconds() >= machine.boot_seconds
-        phase = Phase.QUEUED if not up else Phase.READY if machine.job is None else Phase.RUNNING
+        phase = Phase.READY if up else Phase.QUEUED  # what runs on it is told by the machine itself
         return Observation(phase, billing=True, evidence=f"GET {allocation_id} → {phase}", price=machine.price)
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:
@@ -233,7 +243,8 @@ class FakeRemote:
                 machine.first_step = int(job.checkpoint.name.removeprefix("step-"))
 
     def status(self) -> RemoteStatus:
-        self._cloud._fault("status")
+        if self._cloud._fault("status") == "other host key":
+            raise HostKeyError("the machine shows another host key")
         machine = self._machine()
         if machine.job is None:
             return RemoteStatus(Phase.READY)

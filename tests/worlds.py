@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from providers.base import Offer
+
 from dataclasses import asdict
 
 RUN = "demo-261122-abcdef"
@@ -71,7 +73,14 @@ class World:
     """A home, a cloud and a clock."""
 
     def __init__(
-        self, root: Path, *, hours: float = 0.1, max_attempts: int = 3, max_cost: Decimal | None = None
+        self,
+        root: Path,
+        *,
+        hours: float = 0.1,
+        max_attempts: int = 3,
+        max_cost: Decimal | None = None,
+        candidates: tuple[Offer, ...] = (OFFER,),
+        wait_seconds: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.cloud = FakeCloud(self.clock)
@@ -79,20 +88,27 @@ class World:
         self.ledger = Ledger(self.home.ledger)
         self.killer = Killer()
         self.controllers = 0
+        self.run_id = RUN
         folder = self.home.run(RUN)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.bundle.write_bytes(b"")
         JobFile(("{python}", "x.py"), (), 60, ()).write(folder)
         seconds = hours * 3600
         start, end = START.timestamp(), START.timestamp() + seconds
-        plan = {"offer": _plain(asdict(OFFER)), "account": self.cloud.account()}
+        self.cloud.stock = list(candidates)
+        plan = {
+            "candidates": [_plain(asdict(one)) for one in candidates],
+            "account": self.cloud.account(),
+            "gpu": "a10",
+            "wait_seconds": wait_seconds,
+        }
         grace = int(seconds / 5)
         row = RunRow(RUN, "demo", "fake", start, end, end, grace, max_attempts, max_cost, Decimal(1), plan, Memory())
         self.ledger.admit(row, self.clock())
 
     @property
     def row(self) -> RunRow:
-        return self.ledger.run(RUN)
+        return self.ledger.run(self.run_id)
 
     @property
     def memory(self) -> Memory:
@@ -102,7 +118,7 @@ class World:
         """A new controller process that takes the lease from the last, which is dead."""
         self.controllers += 1
         ledger = Brittle(self.ledger, self.killer)
-        lease = self.ledger.acquire(RUN, f"host:{self.controllers}:1", self.clock(), lambda _holder: False)
+        lease = self.ledger.acquire(self.run_id, f"host:{self.controllers}:1", self.clock(), lambda _holder: False)
         return Controller(self.home, ledger, Brittle(self.cloud, self.killer), lease, clock=self.clock)
 
     def drive(self, *, until: Callable[[], bool] | None = None, most_seconds: float = 7200) -> None:

@@ -47,7 +47,7 @@ def running(field_):
     field_.phase(allocation_id, Phase.READY)
     remote = field_.remote(allocation_id)
     remote.start(job)
-    field_.phase(allocation_id, Phase.RUNNING)
+    field_.until(lambda: remote.status().phase is Phase.RUNNING, "running")
     field_.until(lambda: remote.status().step >= 2, "its steps")
     yield job, allocation_id, remote
     remote.close()
