@@ -3,7 +3,7 @@
 GET  /meter     what is billed            GET /requests[?since=N]   what was asked       GET /state   everything
 POST /faults    as `--faults`             DELETE /faults            disarm               GET /faults  what is armed
 POST /clock     {"advance": s, "rate": x, "prices": {name: "1.49"}, "capacity": {name: [region, …]}}
-POST /link      {"instance": id or null, "do": "cut" | "blackhole" | "freeze" | "heal"}
+POST /link      {"instance": id or null, "do": "cut" | "blackhole" | "freeze" | "heal", "after_bytes": n, …}
 POST /launch    the vendor's own launch body: somebody starts one by hand, past limits and faults
 """
 
@@ -17,12 +17,19 @@ from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Mapping
 
     from simulators.clock import Agenda, Clock
     from simulators.faults import Faults
     from simulators.journal import Journal
 
-LINK_WORDS = ("cut", "blackhole", "freeze", "heal")
+# What a link can be told, and how: `seconds` are the vendor's, after which it heals by itself.
+LINK_WORDS = {
+    "cut": ("after_bytes", "times"),
+    "blackhole": ("after_bytes", "seconds"),
+    "freeze": ("after_bytes", "seconds"),
+    "heal": (),
+}
 
 
 class WishError(ValueError):
@@ -53,7 +60,7 @@ class World(Protocol):
     def set_capacity(self, name: str, regions: list[str]) -> None:
         """Have capacity in these regions only."""
 
-    def links(self, instance_id: str | None, what: str) -> int:
+    def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one instance or all; how many there were."""
 
     def launch_by_hand(self, order: object) -> str:
@@ -116,11 +123,14 @@ class Control:
         return {"now": self._world.clock.now(), "rate": self._world.clock.rate}
 
     def _link(self, wish: object) -> object:
-        wish = _known(wish, {"instance", "do"})
-        instance, what = wish.get("instance"), wish.get("do")
+        wish = dict(_known(wish, {"instance", "do", "after_bytes", "times", "seconds"}))
+        instance, what = wish.pop("instance", None), wish.pop("do", None)
         if what not in LINK_WORDS or not (instance is None or isinstance(instance, str)):
             raise WishError(f'"do" is one of {", ".join(LINK_WORDS)}; "instance" an id or null')
-        return {"links": self._world.links(instance, str(what))}
+        options = {name: _number(value) for name, value in wish.items()}
+        if options.keys() - LINK_WORDS[str(what)]:
+            raise WishError(f"{what} takes {', '.join(LINK_WORDS[str(what)]) or 'no option'}")
+        return {"links": self._world.links(instance, str(what), options)}
 
 
 def _known(wish: object, names: set[str] | None = None) -> dict[str, object]:

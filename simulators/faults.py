@@ -57,7 +57,7 @@ def _on_instance(name: str, story: str, *, dice: bool = True, **options: Value) 
     return Fault(name, story, {**_EVERYWHERE, **_INSTANCE, **options}, on_instance=True, dice=dice)
 
 
-# `of` names an operation: launch terminate restart list get rename types images regions keys add_key drop_key …
+# `of` names an operation, see OPERATIONS.
 _ROWS = (
     # before the deed: nothing was made
     _on_launch("launch_capacity", "listed, yet refused: insufficient-capacity"),
@@ -110,12 +110,19 @@ _ROWS = (
     _on_instance("price_dearer", "billed at `factor` times the price on offer", factor=1.5, dice=False),
     _on_instance("cuda_broken", "CUDA error 802 while nvidia-smi is happy"),
     _on_instance("driver_old", "a driver too old for the stack"),
-    _on_instance("disk_full", "no byte left on the disk, so long after active (null: from the start)", after=None),
+    _on_instance("disk_full", "no byte left on the disk, so long after active", after=0),
     _on_instance(
-        "link_cut", "every connection is reset, so long after active, `count` times", after=20, count=1, every=20
+        "link_cut",
+        "every connection is reset, so long after active (and `bytes` more), `count` times",
+        after=20,
+        count=1,
+        every=20,
+        bytes=None,
     ),
-    _on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30),
-    _on_instance("link_freeze", "the peer stays connected and says nothing for so long", after=20, seconds=30),
+    _on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30, bytes=None),
+    _on_instance(
+        "link_freeze", "the peer stays connected and says nothing for so long", after=20, seconds=30, bytes=None
+    ),
     # the end
     _on_request(
         "terminate_ignored", "accepted, and not carried out; `shows` what is listed then", times=2, shows="active"
@@ -127,6 +134,19 @@ _ROWS = (
     ),
 )
 TABLE: Mapping[str, Fault] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+# What an operation is called: as in `GET <control>/requests`.
+OPERATIONS = (
+    *("launch", "terminate", "restart", "list", "get", "rename", "types", "regions", "images"),
+    *("keys", "add_key", "drop_key", "filesystems", "firewall_rules", "firewall_rulesets", "firewall_global"),
+)
+_WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("*", "of"): OPERATIONS,
+    ("api_down", "how"): ("refused", "503"),
+    ("api_down", "when"): ("now", "launch", "active", "terminate"),
+    ("terminate_again", "how"): ("404", "unknown"),
+}
 
 
 @dataclass(slots=True)
@@ -223,15 +243,32 @@ def _hit(name: str, value: object) -> Hit:
     if value is None or value is False:
         options["times"] = 0
     elif isinstance(value, int) and value is not True:
-        options["times"] = value
+        options["times"] = _checked(name, "times", value)
     elif isinstance(value, dict):
-        for option in value:
+        for option, given in value.items():
             if option not in options:
                 raise FaultError(f"{name} has no option {option!r}{_nearest(option, options)}")
-        options.update(value)
+            options[option] = _checked(name, option, given)
     elif value is not True:
         raise FaultError(f"{name} takes a number of times, true, or an object of options")
     return Hit(name, options)
+
+
+def _checked(name: str, option: str, value: object) -> Value:
+    """Take an option's value if it is of the kind of its default."""
+    usual = TABLE[name].options[option]
+    words = _WORDS.get((name, option)) or _WORDS.get(("*", option))
+    if words and value is not None and value not in words:
+        raise FaultError(f"{name}: {option} is one of {', '.join(words)}, not {value!r}")
+    if value is None and (usual is None or option == "times"):
+        return None
+    if isinstance(usual, str) or option in _LAUNCH or option in {"of", "instance"}:
+        if not isinstance(value, str):
+            raise FaultError(f"{name}: {option} is a word, not {value!r}")
+        return value
+    if not isinstance(value, int | float) or value < 0 or (isinstance(value, bool) and usual is not False):
+        raise FaultError(f"{name}: {option} is a number of 0 or more, not {value!r}")
+    return value
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

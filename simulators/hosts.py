@@ -10,19 +10,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Link(Protocol):
     """The road to a machine."""
 
-    def cut(self) -> None:
-        """Reset every connection."""
+    passed_bytes: int  # both ways
 
-    def blackhole(self) -> None:
+    def cut(self, *, after_bytes: int = 0, times: int = 1) -> None:
+        """Reset every connection, now or after so many more bytes, and again after as many."""
+
+    def blackhole(self, *, after_bytes: int = 0, for_seconds: float | None = None) -> None:
         """Let packets go nowhere."""
 
-    def freeze(self) -> None:
+    def freeze(self, *, after_bytes: int = 0, for_seconds: float | None = None) -> None:
         """Stay connected and say nothing."""
 
     def heal(self) -> None:
@@ -71,14 +73,18 @@ class Host:
         """Leave no byte free on it."""
         self._do(lambda: None if self._machine is None else self._machine.fill_disk())
 
-    def link(self, what: str) -> bool:
+    def link(self, what: str, options: Mapping[str, float]) -> bool:
         """Do one of cut, blackhole, freeze, heal to its link; True once it is done."""
-        done = self.link_soon(what)
+        done = self.link_soon(what, options)
         return done is not None and done.exception(30) is None
 
-    def link_soon(self, what: str) -> Future[object] | None:
+    def link_soon(self, what: str, options: Mapping[str, float]) -> Future[object] | None:
         """Do that to its link without waiting for it."""
-        return self._do(lambda: self._machine and getattr(self._machine.link, what)())
+        return self._do(lambda: self._machine and getattr(self._machine.link, what)(**options))
+
+    def passed_bytes(self) -> int:
+        """Bytes that its link has let through, both ways."""
+        return 0 if self._machine is None else self._machine.link.passed_bytes
 
     def destroy(self) -> None:
         """End it; nothing more is done to it."""

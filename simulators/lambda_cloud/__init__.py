@@ -105,9 +105,6 @@ class LambdaSimulator:
         from simulators.machine import Machine as RealMachine
 
         kind = instance.order.kind
-        born_with = frozenset(
-            name for name, hit in instance.faults.items() if name in _MACHINE_FAULTS and not hit.options.get("after")
-        )
         return RealMachine(
             self._folder / instance.id,
             name=instance.order.hostname or instance.address.replace(".", "-"),
@@ -119,5 +116,5 @@ class LambdaSimulator:
             gpus=kind.gpus,
             gpu_name=kind.card.smi_name,
             memory_mib=kind.card.memory_mib,
-            faults=born_with,
+            faults=frozenset(instance.faults) & _MACHINE_FAULTS,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/api/v1"
 
-_ROUTES = [
+ROUTES = [
     ("GET", "/instances", "list"),
     ("GET", "/instances/{id}", "get"),
     ("POST", "/instances/{id}", "rename"),
@@ -45,7 +45,7 @@ _ROUTES = [
 ]
 _PATTERNS = [
     (method, re.compile(PREFIX + path.replace("{id}", "(?P<id>[^/]+)")), operation)
-    for method, path, operation in _ROUTES
+    for method, path, operation in ROUTES
 ]
 
 

@@ -24,20 +24,11 @@ from simulators.meter import Entry, Meter
 if TYPE_CHECKING:
     import random
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 # Of an instance's faults, those that can strike one that is there already.
 _LATER = frozenset(
-    {
-        "unhealthy",
-        "preempted",
-        "vanish",
-        "disk_full",
-        "link_cut",
-        "link_blackhole",
-        "link_freeze",
-        "terminating_lingers",
-    },
+    {"unhealthy", "preempted", "vanish", "link_cut", "link_blackhole", "link_freeze", "terminating_lingers"},
 )
 
 
@@ -175,23 +166,40 @@ class LambdaWorld:
 
     def _strike(self, instance: Instance, hit: Hit, since: float) -> None:
         """Plan what a fault does to an instance that is up."""
-        if hit.name not in _LATER or hit.name == "terminating_lingers":
-            return
         if hit.name.startswith("link_"):
             self._plan_link(instance, hit, since)
-        elif hit.name != "disk_full" or hit.given("after"):
-            actions = {"unhealthy": self._sicken, "preempted": self._preempt, "vanish": self._vanish}
-            action = actions.get(hit.name, lambda struck, _moment: struck.host and struck.host.fill_disk())
-            self._then(instance, since + hit.number("after"), action)
+        actions = {
+            "unhealthy": self._sicken,
+            "preempted": self._preempt,
+            "vanish": self._vanish,
+            "disk_full": self._fill_disk,
+        }
+        if hit.name in actions:
+            self._then(instance, since + hit.number("after"), actions[hit.name])
+
+    def _fill_disk(self, instance: Instance, _moment: float) -> None:
+        if instance.host is not None:
+            instance.host.fill_disk()
 
     def _plan_link(self, instance: Instance, hit: Hit, since: float) -> None:
         what, first = hit.name.removeprefix("link_"), since + hit.number("after")
-        if what == "cut":
+        if hit.given("bytes"):
+            span = {"times": hit.number("count")} if what == "cut" else {"seconds": hit.number("seconds")}
+            options = self._for_link({"after_bytes": hit.number("bytes"), **span})
+            self._then(instance, first, _link(what, options))
+        elif what == "cut":
             for index in range(int(hit.number("count"))):
-                self._then(instance, first + index * hit.number("every"), _link("cut"))
-            return
-        self._then(instance, first, _link(what))
-        self._then(instance, first + hit.number("seconds"), _link("heal"))
+                self._then(instance, first + index * hit.number("every"), _link("cut", {}))
+        else:
+            self._then(instance, first, _link(what, {}))
+            self._then(instance, first + hit.number("seconds"), _link("heal", {}))
+
+    def _for_link(self, options: Mapping[str, float]) -> dict[str, float]:
+        """Turn options of a fault into those of a link, which knows our seconds only."""
+        turned: dict[str, float] = {name: int(options[name]) for name in ("after_bytes", "times") if name in options}
+        if "seconds" in options:
+            turned["for_seconds"] = options["seconds"] / self.clock.rate
+        return turned
 
     def _bury(self, instance: Instance) -> None:
         if instance.host is not None:
@@ -309,10 +317,10 @@ class LambdaWorld:
         if name not in KINDS:
             raise LookupError(f"no instance type {name!r}")
 
-    def links(self, instance_id: str | None, what: str) -> int:
+    def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one instance or all; how many there were."""
         hosts = [each.host for each in self._named(instance_id or "*") if each.host is not None]
-        return sum(host.link(what) for host in hosts)
+        return sum(host.link(what, self._for_link(options)) for host in hosts)
 
     def close(self) -> None:
         """End every machine, and wait until it is done."""
@@ -322,10 +330,10 @@ class LambdaWorld:
             host.wait()
 
 
-def _link(what: str) -> Callable[[Instance, float], None]:
+def _link(what: str, options: dict[str, float]) -> Callable[[Instance, float], None]:
     def act(instance: Instance, _moment: float) -> None:
         if instance.host is not None:
-            instance.host.link_soon(what)
+            instance.host.link_soon(what, options)
 
     return act
 
@@ -343,4 +351,5 @@ def _plainly(instance: Instance) -> dict[str, object]:
         "first_healthy": None if instance.first_healthy is None else iso(instance.first_healthy),
         "faults": sorted(instance.faults),
         "host": instance.host is not None,
+        "passed_bytes": 0 if instance.host is None else instance.host.passed_bytes(),
     }

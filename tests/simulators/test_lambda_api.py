@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from openapi import SpecError, operations, validate_exchange
 
+from simulators.faults import OPERATIONS
+from simulators.lambda_cloud.api import ROUTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -75,6 +78,10 @@ def test_every_operation_and_every_refusal_is_as_documented(start_lambda: Callab
     assert call("GET", "/regions", headers={"Authorization": "Bearer x"}).status_code == 401
     seen = {validate_exchange(record) for record in lambda_sim.asked()}
     assert covered() - seen == set()
+
+
+def test_faults_can_be_meant_for_every_operation() -> None:
+    assert {operation for _, _, operation in ROUTES} == set(OPERATIONS)
 
 
 def test_the_validator_refuses_what_the_document_does_not_name(lambda_sim: LambdaSim) -> None:
