@@ -19,18 +19,19 @@ import contextlib
 import json
 import os
 import select
+import stat
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import place
 import processes as ps
-from place import DoorError, digest_of, inside, size_of, write_aside
+from place import DoorError, digest_of, size_of, write_aside
 
 LIFE = 600.0  # seconds that one reader of the log lives: a peer that vanished without a word is not served for ever
 QUICK, LAZY = 0.01, 0.1  # seconds between two looks at a log that just grew, and at one that rests
@@ -142,18 +143,37 @@ def log(folder: Path, offset: int) -> None:
 
 def give(folder: Path, names: List[str]) -> None:
     """Write whole files one after another; one that can't be read is told as size -1."""
+    out = sys.stdout.buffer
     for name in names:
         try:
-            with inside(folder, name).open("rb") as file:
+            with opened(folder, name) as file:
                 size = os.fstat(file.fileno()).st_size
-                sys.stdout.buffer.write(b"%d\n" % size)
+                out.write(b"%d\n" % size)
                 while size > 0:
                     block = file.read(min(size, PIECE)) or b"\0" * min(size, PIECE)  # it shrank: its hash will tell
-                    sys.stdout.buffer.write(block)
+                    out.write(block)
                     size -= len(block)
-        except (OSError, DoorError):
-            sys.stdout.buffer.write(b"-1\n")
-    sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError):
+            out.write(b"-1\n")
+    out.flush()
+
+
+def opened(folder: Path, name: str) -> BinaryIO:
+    """Open a plain file of the job.
+
+    Raises:
+        ValueError: it is none, or lies elsewhere.
+    """
+    path, real = os.path.realpath(folder / name), os.path.realpath(folder)
+    if os.path.commonpath([real, path]) != real:
+        raise ValueError("outside")
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would have us wait for a writer
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("no plain file")
+    return os.fdopen(handle, "rb")
 
 
 # ---- the question ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from providers.ssh.link import Link, Stream
 
 _SECONDS = 60.0  # for an answer: a machine whose disk is busy loading a model takes its time
+_END_SECONDS = 5.0  # between the end of what a command says and its own
 _NOISE = 2**20  # bytes that a login shell may print before an answer
 _LINE = 4096  # bytes
 
@@ -147,7 +148,7 @@ class Answer:
         while found is None:
             data = self._more(until)
             if not data:
-                raise RemoteError(_unframed(self._stream.code(5.0), self._stream.read_error(1.0, _LINE)))
+                raise RemoteError(self._how_it_ended())
             self._kept += data
             found, end = _framed(self._kept, word)
             if found is None and len(self._kept) > _NOISE:
@@ -156,6 +157,12 @@ class Answer:
         judged = _judged(found)
         self.said = judged or {}
         return judged
+
+    def _how_it_ended(self) -> str:
+        try:
+            return _unframed(self._stream.code(_END_SECONDS), self._stream.read_error(_END_SECONDS, _LINE))
+        except TimeoutError:
+            return "the machine closes its mouth and does not end"
 
     def read(self, seconds: float, most: int) -> bytes:
         """Give some of the bytes; empty = they have ended. Raises `TimeoutError` when none come."""

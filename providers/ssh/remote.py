@@ -37,6 +37,7 @@ _MANIFEST = 64 * 2**20  # bytes: `wire.MAX_ENTRIES` files with long names
 _SMALL = 2**20  # bytes: a file below it costs less in a stream of many than by itself
 _SILENT_SECONDS = 60.0  # in the midst of a file
 _SAME_CLOCK = 2.0  # seconds that two clocks may differ, or an answer be on its way
+_NO_CLOCK = 2.0**33  # seconds that no clock is off
 
 
 class SshRemote:
@@ -71,10 +72,10 @@ class SshRemote:
         if said is None:
             return RemoteStatus(Phase.READY)
         self._log_size = _count(said.get("log"))
-        here = time.time()
-        there = wire.number(said.get("time"))
-        ahead = 0.0 if there is None or abs(there - here) < _SAME_CLOCK else there - here
-        return wire.status_of(said, here if there is None else there, ahead=ahead)
+        here, there = time.time(), wire.number(said.get("time"))
+        if there is None or not _SAME_CLOCK < abs(there - here) < _NO_CLOCK:
+            return wire.status_of(said, here)
+        return wire.status_of(said, there, ahead=there - here)
 
     def tell(self, order: Order) -> None:
         """Leave an order; the agent looks for one twenty times a second."""
@@ -168,14 +169,12 @@ class SshRemote:
         """
         manifest, folder = self._list()
         known = {entry.name: entry for entry in manifest.entries}
-        wanted = []
         for name in names:
-            target = wire.inside(dest, name)
+            wire.inside(dest, name)
             if name not in known:
                 raise RemoteError(f"{name!r} is not among the whole files of this job (any more)")
-            if not _is_there(target, known[name]):
-                wanted.append(known[name])
-        self._fetch_small([entry for entry in wanted if entry.size < _SMALL], dest)
+        wanted = [known[name] for name in names]
+        self._fetch_small([entry for entry in wanted if entry.size < _SMALL and not _is_there(dest, entry)], dest)
         for entry in wanted:
             if entry.size >= _SMALL:
                 target = wire.inside(dest, entry.name)
@@ -260,7 +259,8 @@ def _keep(entry: Entry, data: bytes, target: Path) -> None:
             aside.unlink()
 
 
-def _is_there(target: Path, entry: Entry) -> bool:
+def _is_there(dest: Path, entry: Entry) -> bool:
+    target = wire.inside(dest, entry.name)
     try:
         plain = target.is_file() and not target.is_symlink() and target.stat().st_size == entry.size
         return plain and wire.digest_of(target) == entry.sha256

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 import time
@@ -70,6 +72,23 @@ class Machine:
         except FileNotFoundError:
             return {}
 
+    def install(self, job: Job) -> None:
+        """Put the door there without starting anything."""
+        (self.folder(job) / "payload").mkdir(parents=True, exist_ok=True)
+        for name in ("door.py", "place.py", "processes.py"):
+            shutil.copy(PAYLOAD / name, self.folder(job) / "payload" / name)
+
+    def does(self, job: Job, code: str) -> None:
+        """Have the door run other code, that knows `word`."""
+        (self.folder(job) / "payload").mkdir(parents=True, exist_ok=True)
+        start = "import sys\nword = '\\n' + sys.argv[1]\n"
+        (self.folder(job) / "payload/door.py").write_text(start + code)
+
+    def says(self, job: Job, said: object, stream: bytes = b"") -> None:
+        """Have the door answer this to any question, bytes behind it."""
+        told = f"print(word, {json.dumps(said)!r}, flush=True)\nsys.stdout.buffer.write({stream!r})\n"
+        self.does(job, told)
+
     def ended(self, remote: SshRemote) -> None:
         until(lambda: remote.status().phase is Phase.EXITED, "the end of the job")
 
@@ -80,10 +99,17 @@ class Machine:
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 if home in (path / "environ").read_bytes().split(b"\0"):
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
         return {pid: command for pid, command in found.items() if command}
+
+    def kill(self) -> None:
+        """End everything that lives here, as a reboot does."""
+        while living := self.living():
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the jobs, let go, and see that nothing is left."""
