@@ -57,7 +57,7 @@ def seed(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
         "blobs": str(BLOBS),
         "here": here,
         "free": shutil.disk_usage(BLOBS).free,
-        "python": sys.version.split()[0],
+        "time": time.time(),
     }
 
 
@@ -175,7 +175,9 @@ def begin(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
         if request["secrets"]:
             write_aside(folder / "secrets.json", json.dumps(request["secrets"]).encode())
         arm(folder)
-        write_aside(folder / "job.json", json.dumps(request["job"]).encode())
+        armed = ps.read_json(folder / "arm.json")  # both count from the arming
+        job = {**request["job"], "max_seconds": armed.get("max_seconds", request["job"]["max_seconds"])}
+        write_aside(folder / "job.json", json.dumps(job).encode())
         for _, digest in request["seed"]:  # a checkpoint is pruned by deleting it: no second name may keep its bytes
             with contextlib.suppress(FileNotFoundError):
                 (BLOBS / digest).unlink()
@@ -185,12 +187,13 @@ def begin(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
 def not_whole(want: List[Any]) -> List[str]:
     """Look at what was shipped; what is not what its name says goes, and is named.
 
-    A large one was hashed and brought to the disk before it got its name: once is enough.
+    A large one was hashed and brought to the disk before it got its name: once is enough, unless a job has had it.
     """
     found = []
     for digest, size in want:
         blob = BLOBS / digest
-        if size_of(blob) != size or (size < SMALL and digest_of(blob) != digest):
+        here = size_of(blob) == size
+        if not here or ((size < SMALL or blob.stat().st_nlink > 1) and digest_of(blob) != digest):
             found.append(digest)
             with contextlib.suppress(FileNotFoundError):
                 blob.unlink()

@@ -250,7 +250,10 @@ def _keep(entry: Entry, data: bytes, target: Path) -> None:
     aside = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(target)
     except OSError as error:
         raise RemoteError(f"{entry.name!r} can't be written here: {error.strerror or error}") from error

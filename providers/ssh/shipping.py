@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from providers import wire
-from providers.errors import IntegrityError, RemoteError, StartError
+from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError
 from providers.ssh import bulk
 from providers.ssh.door import plain, texts
 
@@ -37,6 +37,7 @@ _SMALL = 2**20  # bytes: a file below it costs less in a stream of many than by 
 _PIECE = 2**18  # bytes
 _TOLD_SECONDS = 5.0  # between two words on how far it is
 _HASHED = 50e6  # bytes a second that any machine hashes
+_WRONG_CLOCK = 60.0  # seconds
 _LISTED = 100  # bytes that a machine spends on one blob in an answer
 
 
@@ -110,12 +111,18 @@ def _seed(door: Door, job: Job, items: Iterable[_Item]) -> dict[str, Any]:
     payload = files("payload")
     guards = {name: payload.joinpath(name).read_text(encoding="utf-8") for name in _FIRST}
     want = _want(items)
+    left = max(1.0, job.ceiling.timestamp() - time.time())  # steady seconds: a machine's clock may be wrong
+    arm = {**wire.arm_json(job), "max_seconds": min(job.max_seconds, left)}
     try:
-        return door.first(guards, {"arm": wire.arm_json(job), "want": want}, limit=2**20 + _LISTED * len(want))
-    except StartError:
+        answer = door.first(guards, {"arm": arm, "want": want}, limit=2**20 + _LISTED * len(want))
+    except (StartError, HostKeyError):
         raise
     except RemoteError as error:
         raise StartError(f"the job can't be started: {error}") from error
+    ahead = (wire.number(answer.get("time")) or time.time()) - time.time()
+    if abs(ahead) > _WRONG_CLOCK:
+        _log.warning("the machine's clock is %.0f s %s ours", abs(ahead), "ahead of" if ahead > 0 else "behind")
+    return answer
 
 
 def _want(items: Iterable[_Item]) -> list[list[object]]:
@@ -125,6 +132,8 @@ def _want(items: Iterable[_Item]) -> list[list[object]]:
 def _ask(door: Door, verb: str, request: object, seconds: float, count: int) -> dict[str, Any]:
     try:
         answer = door.ask(verb, request, seconds=seconds, limit=2**20 + _LISTED * count)
+    except HostKeyError:
+        raise
     except RemoteError as error:
         raise StartError(f"the job can't be started: {error}") from error
     if answer is None:

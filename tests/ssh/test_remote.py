@@ -16,7 +16,7 @@ from machines import read_log
 from nasty import NASTY
 
 from providers.base import Order, OrderKind, Phase, Remote, Secret
-from providers.errors import ProviderError, RemoteError, StartError, UnreachableError
+from providers.errors import IntegrityError, ProviderError, RemoteError, StartError, UnreachableError
 
 LARGE = bytes(range(256)) * 10_000  # 2.4 MiB: goes by itself
 
@@ -231,6 +231,18 @@ def test_data_that_changed_since_the_launch_is_never_trained_on(machine, data):
     assert not (machine.folder(job) / "job.json").exists()
 
 
+def test_data_that_a_training_changed_in_place_is_not_taken_for_the_same_again(machine):
+    blob = machine.blob("data/x", LARGE)
+    first, second = machine.job("long", blobs=(blob,)), machine.job("long", blobs=(blob,))
+    machine.remote(first).start(first)
+    with (machine.folder(first) / "data/x").open("r+b") as file:
+        file.write(b"changed")
+    with pytest.raises(IntegrityError):
+        machine.remote(second).start(second)
+    machine.remote(second).start(second)
+    assert (machine.folder(second) / "data/x").read_bytes() == LARGE
+
+
 def test_a_checkpoint_is_there_whole_before_the_training_and_once(machine, tmp_path):
     checkpoint = tmp_path / "step-7"
     (checkpoint / "deep").mkdir(parents=True)
@@ -314,3 +326,11 @@ def test_a_machine_without_a_python_that_serves_is_told_from_others(machine):
         with pytest.raises(StartError, match=words) as raised:
             machine.remote(job).start(job)
         assert raised.value.permanent
+
+
+def test_time_counts_from_the_arming_by_a_clock_that_no_one_can_set(machine):
+    job = machine.job("long", max_seconds=10_000)  # from a launch long ago
+    machine.remote(job).start(job)
+    left = (job.ceiling - datetime.now(UTC)).total_seconds()
+    for name in ("arm.json", "job.json"):
+        assert left - 1 < machine.read(job, name)["max_seconds"] < left + 20
