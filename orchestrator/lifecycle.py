@@ -22,6 +22,7 @@ PROOF_READS = 3
 _SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
 _STOP_MARGIN_SECONDS = 5.0
 _LOST_PATIENCE_SECONDS = 60.0
+_ENDING_PATIENCE_SECONDS = 180.0  # that a vendor may take over an end before it is told again
 
 
 def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -224,8 +225,11 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
 def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look = seen.observation
     if not memory.terminate_sent or look is None or not _proven_free(memory, look, rules):
-        reading = memory.terminate_sent and look is not None and look.phase is Phase.ABSENT and not look.billing
-        return Decision(replace(memory, terminate_sent=True), Act.WAIT if reading else Act.TERMINATE)
+        patience = memory.entered is not None and seconds_between(memory.entered, now) < _ENDING_PATIENCE_SECONDS
+        absent = look is not None and look.phase is Phase.ABSENT and not look.billing
+        taken = absent or (look is not None and look.ending and patience)
+        wait = memory.terminate_sent and taken
+        return Decision(replace(memory, terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
     memory = replace(memory, evidence=look.evidence)
     if not memory.collected and look.phase is Phase.EXITED:
         # The files outlived the process (a local run's do): bring home what there is, once.

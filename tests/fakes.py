@@ -95,6 +95,7 @@ class FakeCloud:
     name: str = "fake"
     skew: timedelta = timedelta(0)
     boot_seconds: float = 20.0
+    linger_seconds: float = 0.0  # for which an ended machine still shows as being ended
     total_steps: int = 60  # one a second
     checkpoint_every: int = 7
     holder_on_machine: bool = True
@@ -139,6 +140,11 @@ class FakeCloud:
         fresh = (self.clock.now - machine.since).total_seconds() < self.traits.list_lag_seconds / 2
         return not fresh and machine.billing
 
+    def _lingers(self, machine: Machine) -> bool:
+        """It bills no more, but the vendor has not carried the end out yet."""
+        since = machine.ended
+        return since is not None and (self.clock.now - since).total_seconds() < self.linger_seconds
+
     # ── the money plane ─────────────────────────────────────────────────────────────────────────
 
     def account(self) -> str:
@@ -181,6 +187,9 @@ class FakeCloud:
         fault = self._fault("inspect")
         self._pass_time()
         machine = self.machines.get(allocation_id)
+        if machine is not None and fault != "absent" and self._lingers(machine):
+            evidence = f"GET {allocation_id} → terminating"
+            return Observation(Phase.QUEUED, billing=True, evidence=evidence, price=machine.price, ending=True)
         if machine is None or (fault == "absent") or (not self._listed(machine)):
             return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → 404")
         if fault == "dearer":

@@ -39,6 +39,7 @@ class Story:
     agent_dies_at: int | None
     machine_vanishes_at: int | None
     lag: int
+    linger: int
     hours: float
 
 
@@ -60,6 +61,7 @@ stories = st.builds(
     agent_dies_at=st.none() | st.integers(20, 150),
     machine_vanishes_at=st.none() | st.integers(0, 150),
     lag=st.sampled_from([0, 5, 20, 60]),
+    linger=st.sampled_from([0, 0, 7, 40, 400]),
     hours=st.sampled_from([0.02, 0.05, 0.2]),
 )
 
@@ -70,6 +72,7 @@ def play(story: Story, root: Path) -> World:
     world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=float(story.lag))
     for verb, kinds in story.faults.items():
         world.cloud.faults[verb].extend(kinds)
+    world.cloud.linger_seconds = story.linger
     world.killer.at = set(story.kills)
 
     def age() -> float:

@@ -103,6 +103,29 @@ def test_terminate_ignored_thirty_times_is_repeated_until_proven(world: World) -
     world.check_ended()
 
 
+def test_an_end_that_was_taken_is_not_ordered_again_while_it_is_carried_out(world: World) -> None:
+    world.cloud.linger_seconds = 90
+    world.drive()
+    world.check_ended()
+    assert [event.kind for event in world.ledger.events(RUN) if event.verb == "terminate"] == ["intent", "done"]
+
+
+def test_an_end_under_way_for_minutes_is_ordered_again(world: World) -> None:
+    world.cloud.linger_seconds = 400
+    world.drive()
+    world.check_ended()
+    assert [event.kind for event in world.ledger.events(RUN) if event.verb == "terminate"].count("intent") > 5
+
+
+def test_the_ledger_knows_an_end_to_the_billing_step_however_long_it_takes_to_be_proven(world: World) -> None:
+    world.cloud.linger_seconds = 90
+    world.cloud.traits = replace(world.cloud.traits, billing_step_seconds=60)
+    world.drive()
+    money = world.row.accrued(world.clock().timestamp())
+    assert money.high - money.low <= Decimal("1.20") / 60
+    assert money.low <= world.cloud.dollars() + Decimal("1.20") / 60
+
+
 def test_an_api_down_for_an_hour_never_becomes_an_absence(world: World) -> None:
     world.drive(until=lambda: world.memory.state is State.RUNNING)
     for verb in ("inspect", "terminate", "find", "allocations"):
