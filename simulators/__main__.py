@@ -11,9 +11,22 @@ import os
 import signal
 import sys
 import threading
+from typing import Any, NoReturn
 
+from simulators.clock import FASTEST
 from simulators.faults import FaultError, Hit, drawn, listing, parse
 from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
+
+
+class _ListFaults(argparse.Action):
+    """Print the table as it stands: argparse's own `version` would fold its lines."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(listing())  # noqa: T201 - that is what was asked for
+        parser.exit()
 
 
 def _options() -> argparse.ArgumentParser:
@@ -24,7 +37,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--pace", type=float, default=1.0, help="how many times as fast as ours its clock runs")
     parser.add_argument("--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="its own, launch to active")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end")
-    parser.add_argument("--list-faults", action="version", version=listing(), help="every fault and its options")
+    parser.add_argument("--list-faults", action=_ListFaults, help="every fault and its options")
     parser.add_argument("--with-stdin", action="store_true", help="end when standard input does, as its owner may")
     parser.add_argument("--no-machines", action="store_true", help="the API alone, nothing answers SSH")
     return parser
@@ -55,6 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
         faults = _faults(options)
     except (FaultError, json.JSONDecodeError) as error:
         parser.error(f"--faults: {error}")
+    if not 0 < options.pace <= FASTEST:
+        parser.error(f"--pace lies above 0 and is at most {FASTEST:g}")
+    if options.boot < 0 or options.linger < 0:
+        parser.error("--boot and --linger are 0 seconds or more")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
