@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 from providers.errors import IntegrityError, RemoteError, UnreachableError
 from providers.ssh.keys import write_private
 from providers.ssh.sftp import CREATE, DEPTH, READ, TRUNCATE, WRITE, NoSuchFile, Sftp
+from providers.ssh.stream import let_go
 from providers.wire import digest_of
 
 if TYPE_CHECKING:
@@ -117,19 +118,21 @@ def _persist(link: Link, work: _Work, progress: Callable[[int], None] | None, gi
     """Work until it is done, over as many connections as it takes while bytes move between them."""
     idle = 0
     while True:
-        with contextlib.closing(link.sftp()) as channel:  # mends the link, within its own patience
-            try:
-                for done in work.fill(Sftp(channel, link.name)):
-                    idle = 0
-                    if progress is not None:
-                        progress(done)
-                    _still_time(link, done, give_up_at)
-            except UnreachableError:
-                idle += 1
-                if idle > _IDLE_CUTS or (give_up_at is not None and time.monotonic() > give_up_at):
-                    raise
-            else:
-                return
+        channel = link.sftp()  # mends the link, within its own patience
+        try:
+            for done in work.fill(Sftp(channel, link.name)):
+                idle = 0
+                if progress is not None:
+                    progress(done)
+                _still_time(link, done, give_up_at)
+        except UnreachableError:
+            idle += 1
+            if idle > _IDLE_CUTS or (give_up_at is not None and time.monotonic() > give_up_at):
+                raise
+        else:
+            return
+        finally:
+            let_go(channel)
 
 
 def _still_time(link: Link, done: int, give_up_at: float | None) -> None:

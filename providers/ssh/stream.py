@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -79,6 +80,12 @@ def quicken(channel: paramiko.Channel) -> paramiko.Channel:
     return channel
 
 
+def let_go(channel: paramiko.Channel) -> None:
+    """Close a channel, whose connection may be gone."""
+    with contextlib.suppress(*DROPPED):
+        channel.close()
+
+
 class Stream:
     """A running command. Reads raise `TimeoutError` when nothing comes, `UnreachableError` when the link dropped."""
 
@@ -129,7 +136,7 @@ class Stream:
 
     def close(self) -> None:
         """Let go of it: its input and output are closed, which ends most commands."""
-        self._channel.close()
+        let_go(self._channel)
 
     def _still_there(self) -> None:
         """Tell a command that ended from a connection that did."""
