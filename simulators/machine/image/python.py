@@ -31,7 +31,7 @@ print(json.dumps({
 }))
 """
 _HERE = Path(__file__).parent
-_OWN = ("sitecustomize.py", "simulated_cuda.py")  # into the standard library's folder: every environment sees it
+_OWN = ("sitecustomize.py", "simulated_cuda.py", "simulated_devices.py")  # into the standard library's folder: every environment sees it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def make(usr: Path) -> None:
     for name in _OWN:
         (stdlib / name).unlink(missing_ok=True)
         shutil.copyfile(_HERE / name, stdlib / name)
-    (usr.parent / "etc" / "packages.json").write_text(json.dumps(host.packages))
+    (usr.parent / "etc" / "packages").write_text("".join(f"{path}\n" for path in host.packages))
 
 
 @functools.cache
