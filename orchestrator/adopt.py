@@ -7,7 +7,6 @@ is touched, nothing is brought home; it is ended at its hour, or when `gpurun st
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from orchestrator.cost import Spell, worst
@@ -21,6 +20,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from orchestrator.home import Home
     from orchestrator.ledger import Ledger

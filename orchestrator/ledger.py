@@ -186,7 +186,8 @@ class Ledger:
                 "   ELSE max(coalesce(billing_seen, 0), :at) END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
                 " start_high = CASE WHEN :began > start_low - :slack THEN :began"
-                "   WHEN :began IS NOT NULL THEN start_high ELSE (CASE WHEN billing_seen IS NULL AND :queued THEN max(start_high, :at) ELSE start_high END) END"
+                "   WHEN :began IS NULL AND :queued AND billing_seen IS NULL THEN max(start_high, :at)"
+                "   ELSE start_high END"
                 " WHERE provider = :provider AND id = :id",
                 {
                     "price": None if look.price is None else str(look.price),
