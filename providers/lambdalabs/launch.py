@@ -39,6 +39,7 @@ _LAUNCH_SECONDS = 60.0  # a launch was seen to answer after 5 s (2026-07); other
 _FAMILIES = ("lambda-stack-24-04", "lambda-stack-22-04")
 _STACK = "lambda-stack-"
 _REGISTERED = "registered"  # file beside the keys: the id of the key at Lambda, until it is deleted there
+_DEFINITE = frozenset({400, 401, 403, 404, 409, 422})  # with a code that we know: any other pair proves nothing
 _WRONG_ORDER = frozenset(
     {
         "global/invalid-parameters",
@@ -173,16 +174,14 @@ def _order(lambda_: Api, wish: dict[str, Any]) -> Reply:
 
 def _id_of(reply: Reply) -> str:
     """Read the id out of a launch's answer; one POST, one machine, or it is unclear."""
-    code = api.code_of(reply)
-    if code in _WRONG_ORDER and reply.status < 500 and not reply.may_pass:
+    definite = reply.status in _DEFINITE
+    if definite and api.code_of(reply) in _WRONG_ORDER:
         raise UsageError(f"Lambda rents nothing for this order: {api.error_of(reply)}")
     try:
         data = api.data_of(reply)
-    except (NoCapacityError, QuotaError, CredentialsError):
-        if code and not reply.may_pass:
-            raise
-        raise UnclearError(f"{reply.what} answered {reply.status} {code}: it may have rented") from None
     except ProviderError as error:
+        if definite and isinstance(error, NoCapacityError | QuotaError | CredentialsError):
+            raise
         raise UnclearError(f"{error}; it may have rented", hint=error.hint) from error
     ids = data.get("instance_ids") if isinstance(data, dict) else None
     if not isinstance(ids, list) or len(ids) != 1 or not isinstance(ids[0], str) or not reading.is_id(ids[0]):

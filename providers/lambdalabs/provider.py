@@ -250,7 +250,8 @@ class LambdaProvider:
         Raises:
             UnreachableError: it has no address yet, or is gone.
         """
-        from providers.ssh.remote import SshRemote, Target
+        from providers.ssh.link import Target
+        from providers.ssh.remote import SshRemote
 
         try:
             found = self._living(allocation_id)
