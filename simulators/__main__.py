@@ -72,6 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--pace lies above 0 and is at most {FASTEST:g}")
     if options.boot < 0 or options.linger < 0:
         parser.error("--boot and --linger are 0 seconds or more")
+    if not options.no_machines:
+        from simulators.machine.sshd import find_sshd
+
+        try:
+            find_sshd()
+        except RuntimeError as error:
+            parser.exit(1, f"{error}; or --no-machines\n")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())

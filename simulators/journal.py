@@ -6,7 +6,7 @@ The key itself is never kept, only whether it was the right one.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulators.clock import iso
 
@@ -20,7 +20,7 @@ class Journal:
     """Every request in order. Its owner holds the world's lock."""
 
     def __init__(self) -> None:
-        self._records: list[dict[str, object]] = []
+        self._records: list[dict[str, Any]] = []
 
     def add(
         self, request: Request, reply: Reply, *, when: float, authorization: str, operation: str, faults: list[str]
@@ -38,17 +38,20 @@ class Journal:
                 "headers": kept,
                 "user_agent": request.headers.get("user-agent", ""),
                 "authorization": authorization,
-                "body": _content(request.body),
+                "body": request.body,
                 "status": None if reply.drop else reply.status,
                 "content_type": reply.content_type,
-                "reply": None if reply.drop else _content(reply.body),
+                "reply": b"" if reply.drop else reply.body,
                 "faults": faults,
             },
         )
 
     def since(self, number: int) -> list[dict[str, object]]:
-        """Give the exchanges from that number on."""
-        return self._records[number:]
+        """Give the exchanges from that number on; bodies that are JSON are read."""
+        return [
+            {**record, "body": _content(record["body"]), "reply": _content(record["reply"])}
+            for record in self._records[number:]
+        ]
 
 
 def _content(body: bytes) -> object:

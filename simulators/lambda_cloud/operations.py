@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
 from simulators.lambda_cloud import checks
 from simulators.lambda_cloud.catalogue import KINDS, REGIONS, images, region
 from simulators.lambda_cloud.instances import Instance, spell, spell_kind
@@ -243,6 +240,9 @@ def _page_start(token: str) -> int:
 
 
 def _pair() -> tuple[str, str]:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
     private = Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return public.decode(), private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()

@@ -261,7 +261,9 @@ class LambdaWorld:
 
     def hide(self, instance: Instance, seconds: float) -> None:
         """Show it to nobody for a while."""
-        instance.listed_from = instance.found_from = self.clock.now() + seconds
+        until = self.clock.now() + seconds
+        instance.listed_from = max(instance.listed_from, until)
+        instance.found_from = max(instance.found_from, until)
 
     # ── for the control ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str],
 
     def begin(*options: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "simulators", "lambda", "--no-machines", *options],
+            [sys.executable, "-m", "simulators", "lambda", *options],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(tmp_path)},
             stdout=subprocess.PIPE,
@@ -45,7 +46,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str],
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_tells_where_it_is_in_one_line_and_leaves_nothing_at_a_signal(start, tmp_path, number) -> None:
-    process, told = start("--pace", "50", "--boot", "30", "--faults", '{"quota": 1}')
+    process, told = start("--no-machines", "--pace", "50", "--boot", "30", "--faults", '{"quota": 1}')
     assert told.keys() == {"provider", "url", "control", "exports"}
     assert told["provider"] == "lambda"
     assert told["exports"]["GPURUN_LAMBDA_URL"] == told["url"]
@@ -64,11 +65,43 @@ def test_it_tells_where_it_is_in_one_line_and_leaves_nothing_at_a_signal(start, 
     assert list(tmp_path.glob("gpurun-lambda-*")) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_machine_outlives_it_whichever_way_it_ends(start, number) -> None:
+    process, told = start("--boot", "0")
+    key = {"Authorization": f"Bearer {told['exports']['LAMBDA_API_KEY']}"}
+    requests.post(told["url"] + "/ssh-keys", json={"name": "key"}, headers=key, timeout=10).raise_for_status()
+    body = {"region_name": "us-west-1", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["key"]}
+    launched = requests.post(told["url"] + "/instance-operations/launch", json=body, headers=key, timeout=10).json()
+    one = launched["data"]["instance_ids"][0]
+    assert settles(lambda: running(one) > 1)
+    process.send_signal(number)
+    process.wait(10)
+    assert settles(lambda: running(one) == 0)
+
+
+def running(word: str) -> int:
+    """Count the processes with a word in their command line."""
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            count += word.encode() in (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    return count
+
+
+def settles(fact: Callable[[], bool], seconds: float = 10) -> bool:
+    until = time.monotonic() + seconds
+    while not fact() and time.monotonic() < until:
+        time.sleep(0.05)
+    return fact()
+
+
 def test_a_seed_alone_draws_faults_and_a_seed_with_faults_does_not(start) -> None:
-    _, told = start("--seed", "7")
+    _, told = start("--no-machines", "--seed", "7")
     drawn = requests.get(told["control"] + "/faults", timeout=10).json()["armed"]
     assert 1 <= len(drawn) <= 3
-    _, told = start("--seed", "7", "--faults", "[]")
+    _, told = start("--no-machines", "--seed", "7", "--faults", "[]")
     assert requests.get(told["control"] + "/faults", timeout=10).json()["armed"] == {}
 
 
