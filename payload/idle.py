@@ -38,7 +38,7 @@ def main():
         if step > told:
             told, total = step, step + int(left / every)
             print("::metrics " + json.dumps({"stage": "idle", "step": step, "total_steps": total}), flush=True)
-        time.sleep(min(1.0, left))
+        time.sleep(min(1.0, every, left))
 
 
 if __name__ == "__main__":

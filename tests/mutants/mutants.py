@@ -7,6 +7,7 @@ from dataclasses import dataclass
 LIFE = ("tests/unit/test_controller.py",)  # the laws of tests/props catch them too, only later
 CLAIMS = ("tests/unit/test_claims.py",)
 AGENT = ("tests/payload/test_agent.py",)
+SETUP = ("tests/payload/test_agent_setup.py",)
 WATCHDOG = ("tests/payload/test_watchdog.py",)
 
 
@@ -190,6 +191,20 @@ MUTANTS = (
         "        self.idle = 0.0 if self.progress() != self.moves else",
         "        self.idle = 0.0 if time.time() else",
         (*AGENT, "-k", "only_prints"),
+    ),
+    Mutant(
+        "a broken machine taken for a failed setup",
+        _AGENT,
+        "        elif ended == BROKEN:\n",
+        "        elif ended < 0:\n",
+        (*SETUP, "-k", "broken_machine"),
+    ),
+    Mutant(
+        "trained though the setup failed",
+        _AGENT,
+        "        if self.reason:\n            return False\n",
+        "",
+        (*SETUP, "-k", "any_other_end"),
     ),
     Mutant(
         "agent: a loss that is not finite goes on",
