@@ -26,6 +26,7 @@ from paramiko.config import SSHConfig
 
 from providers.errors import HostKeyError, RemoteError, UnreachableError
 from providers.ssh import keys
+from providers.ssh.packets import Packets
 from providers.ssh.pulse import PulseSocket
 from providers.ssh.stream import DROPPED, Ran, Stream, collect, quicken
 
@@ -228,7 +229,9 @@ class Link:
 
     def _make_transport(self, sock: PulseSocket, **_options: object) -> paramiko.Transport:
         """Make a transport as measured fastest, that asks for nothing but the kind of host key that is pinned."""
-        transport = paramiko.Transport(sock, default_window_size=_WINDOW, default_max_packet_size=_PACKET)
+        transport = paramiko.Transport(
+            sock, default_window_size=_WINDOW, default_max_packet_size=_PACKET, packetizer_class=Packets
+        )
         options = transport.get_security_options()
         options.ciphers = (*_GCM, *(name for name in options.ciphers if name not in _GCM))
         options.key_types = (_HOST_KEY,)

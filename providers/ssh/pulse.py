@@ -13,6 +13,7 @@ import contextlib
 import errno
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class PulseSocket(socket.socket):
         self._asked = 0
         self._kept = memoryview(bytearray(_BUFFER))
         self._start = self._end = 0
+        self.news = threading.Condition()  # for those who wait for what the reading thread hands on
         self.bytes_in = self.bytes_out = 0
         self._guard(ping_seconds * (misses + 1))
 
@@ -74,7 +76,17 @@ class PulseSocket(socket.socket):
         self._start += len(piece)
         return piece
 
+    def buffered(self) -> memoryview:
+        """Show what has been read ahead."""
+        return self._kept[self._start : self._end]
+
+    def skip(self, count: int) -> None:
+        """Take off what was used of it."""
+        self._start += count
+
     def _refill(self, flags: int) -> None:
+        with self.news:
+            self.news.notify_all()
         try:
             count = self.recv_into(self._kept, 0, flags)
         except (BlockingIOError, InterruptedError) as nothing:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEPTH = 16  # requests in flight; with OpenSSH's 255 KiB each: 4 MiB, which is what a cut can cost
 READ, WRITE, CREATE, TRUNCATE = 1, 2, 8, 16  # flags of open
 
+_PIECE = 256 * 2**10  # bytes taken at once
+_BATCH = 4  # requests sent in one packet: each packet costs both ends a system call
 _PLAIN = 32 * 2**10  # bytes a request, where the server tells no limits
 _MOST = 255 * 2**10  # bytes a request, whatever the server would take
 _LONGEST = 300 * 2**10  # bytes of any reply: more is no SFTP
@@ -109,9 +111,10 @@ class Sftp:
         asked, pending, early = start, deque[_Asked](), dict[int, bytes]()
         at = start
         while at < size:
-            while asked < size and len(pending) < DEPTH:
-                pending.append(self._ask_for(handle, asked, min(self.read_bytes, size - asked)))
-                asked += pending[-1].length
+            if asked < size and len(pending) <= DEPTH - _BATCH:
+                requests = self._reads(handle, asked, size, DEPTH - len(pending))
+                asked = requests[-1].offset + requests[-1].length
+                pending.extend(requests)
             want = pending[0]
             if want.number in early:
                 pieces: Iterator[memoryview] = iter((memoryview(early.pop(want.number)),))
@@ -130,7 +133,7 @@ class Sftp:
                 yield piece
             missing = want.offset + want.length - at
             if missing:  # a server may give less than it was asked for
-                pending.appendleft(self._ask_for(handle, at, missing))
+                pending.extendleft(self._reads(handle, at, at + missing, 1))
 
     def send(self, handle: bytes, path: str, start: int, read: Callable[[int, int], bytes]) -> Iterator[int]:
         """Write what `read(offset, length)` gives from `start` on, until b""; yield the offset that is safe."""
@@ -176,14 +179,24 @@ class Sftp:
         _, read, write = struct.unpack_from(">QQQ", body)
         return tuple(min(_MOST, told) if told else _PLAIN for told in (read, write))  # type: ignore[return-value]
 
-    def _ask_for(self, handle: bytes, offset: int, length: int) -> _Asked:
-        return _Asked(self._ask(_READ, _bytes(handle), struct.pack(">QI", offset, length)), offset, length)
+    def _reads(self, handle: bytes, start: int, end: int, most: int) -> list[_Asked]:
+        """Ask for what lies from `start` on, in at most so many requests, all sent at once."""
+        asked, packets = [], []
+        for offset in range(start, min(end, start + most * self.read_bytes), self.read_bytes):
+            length = min(self.read_bytes, end - offset)
+            packets.append(self._packet(_READ, _bytes(handle), struct.pack(">QI", offset, length)))
+            asked.append(_Asked(self._next, offset, length))
+        self._put(b"".join(packets))
+        return asked
 
     def _ask(self, kind: int, *parts: bytes) -> int:
+        self._put(self._packet(kind, *parts))
+        return self._next
+
+    def _packet(self, kind: int, *parts: bytes) -> bytes:
         self._next = (self._next + 1) & 0xFFFFFFFF
         size = 5 + sum(map(len, parts))
-        self._put(b"".join((struct.pack(">IBI", size, kind, self._next), *parts)))
-        return self._next
+        return b"".join((struct.pack(">IBI", size, kind, self._next), *parts))
 
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
@@ -264,7 +277,7 @@ class Sftp:
 
     def _more(self) -> bytes:
         try:
-            data = self._channel.recv(2**20)
+            data = self._channel.recv(_PIECE)
         except TimeoutError as error:
             raise UnreachableError(f"{self._name} gives nothing any more") from error
         except DROPPED as error:

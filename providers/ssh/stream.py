@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from paramiko.ssh_exception import SSHException
 from providers.errors import RemoteError, UnreachableError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     import paramiko
@@ -38,18 +38,19 @@ class Ran:
 
 
 class Chunks:
-    """A channel's buffer that hands on what came as it came: paramiko's own copies each byte three times."""
+    """A channel's buffer that hands on what came as it came; paramiko's own copies each byte three times.
 
-    def __init__(self) -> None:
+    Whoever waits is not woken for each packet but when the reading thread has worked off what it read: `news` is its.
+    """
+
+    def __init__(self, news: threading.Condition) -> None:
         self._chunks: deque[bytes] = deque()
         self._closed = False
-        self._news = threading.Condition()
+        self._news = news
 
     def feed(self, data: bytes) -> None:
         """Take a packet's content, in the reading thread."""
-        with self._news:
-            self._chunks.append(data)
-            self._news.notify()
+        self._chunks.append(data)
 
     def close(self) -> None:
         """No more will come."""
@@ -58,16 +59,25 @@ class Chunks:
             self._news.notify_all()
 
     def read(self, nbytes: int, timeout: float | None = None) -> bytes:
-        """Give one packet's content, or the beginning of it; b"" = no more will come."""
-        with self._news:
-            if not self._news.wait_for(lambda: self._chunks or self._closed, timeout):
-                raise PipeTimeout
-            if not self._chunks:
-                return b""
-            if len(self._chunks[0]) <= nbytes:
-                return self._chunks.popleft()
-            piece, self._chunks[0] = self._chunks[0][:nbytes], self._chunks[0][nbytes:]
-            return piece
+        """Give what is there, up to `nbytes`; b"" = no more will come."""
+        if not self._chunks:
+            with self._news:
+                if not self._news.wait_for(self._ready, timeout):
+                    raise PipeTimeout
+        if not self._chunks:
+            return b""
+        pieces = [self._chunks.popleft()]
+        room = nbytes - len(pieces[0])
+        if room < 0:
+            self._chunks.appendleft(pieces[0][nbytes:])
+            return pieces[0][:nbytes]
+        while self._chunks and len(self._chunks[0]) <= room:
+            pieces.append(self._chunks.popleft())
+            room -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _ready(self) -> bool:
+        return bool(self._chunks) or self._closed
 
     def read_ready(self) -> bool:
         """Say whether a read would give something."""
@@ -76,7 +86,7 @@ class Chunks:
 
 def quicken(channel: paramiko.Channel) -> paramiko.Channel:
     """Put the quick buffer under a channel on which nothing was asked yet."""
-    channel.in_buffer = Chunks()  # type: ignore[assignment]
+    channel.in_buffer = Chunks(channel.get_transport().sock.news)  # type: ignore[assignment,union-attr]
     return channel
 
 
