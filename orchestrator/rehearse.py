@@ -215,8 +215,11 @@ def inside(vendor: Vendor, home: Path, environ: Mapping[str, str]) -> dict[str, 
     return made
 
 
-def end_processes(home: Path) -> None:
-    """End every process of a home but this one: controllers that would go on against a vendor that is gone."""
+def end_processes(home: Path, seconds: float = 3.0) -> None:
+    """End every process of a home but this one: controllers that would go on against a vendor that is gone.
+
+    What has not obeyed after `seconds` is killed.
+    """
     import psutil
 
     wanted = str(home)
@@ -228,12 +231,13 @@ def end_processes(home: Path) -> None:
                 ours.append(process)
         except psutil.Error:
             continue  # ended meanwhile, or not ours to see
-    _, left = psutil.wait_procs(ours, timeout=3)
+    _, left = psutil.wait_procs(ours, timeout=seconds)
     for process in left:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+    psutil.wait_procs(left, timeout=seconds)
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

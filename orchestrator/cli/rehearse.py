@@ -15,6 +15,9 @@ from orchestrator.cli.common import WithCommand
 @click.option("--faults", metavar="JSON", help="What goes wrong: '{\"launch_capacity\": 2}'.")
 @click.option("--seed", type=int, metavar="N", help="Let something go wrong, drawn by this number.")
 @click.option("--pace", type=float, metavar="X", help="The vendor's time runs so many times as fast as ours.")
+@click.option(
+    "--boot", type=float, default=15.0, metavar="SECONDS", help="To boot; 15, where real machines take minutes."
+)
 @click.option("--home", "folder", type=click.Path(path_type=Path, file_okay=False), help="Rehearse in this folder.")
 @click.option("--keep", is_flag=True, help="Keep the rehearsal's home; --home always does.")
 @click.pass_obj
