@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
 from boxes import PAYLOAD
 from fakes import OFFER, Clock, FakeCloud
+from simulators_fixture import lambda_running
 
 from providers.base import Job, Mark, Offer, Provider
+from providers.lambdalabs import LambdaProvider
 from providers.local import LocalProvider
+from providers.ssh.keys import make_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +59,29 @@ class Ground(Protocol):
     def spoil(self, job: Job, name: str) -> None:
         """Change the bytes of a file on the machine behind its manifest's back."""
 
+    def close(self) -> None:
+        """Take the ground down, once nothing runs on it."""
+
+
+def steps_job(path: Path, command: tuple[str, ...], **more) -> Job:
+    """A job for a machine with real processes; its bundle lies in `path`."""
+    now = datetime.now(UTC).replace(microsecond=0)  # a mark tells seconds
+    mark = Mark("beef", f"contract-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(seconds=90))
+    bundle = path / f"{mark.run_id}.tar.gz"
+    with tarfile.open(bundle, "w:gz") as tar:
+        for script in PAYLOAD.glob("*.py"):
+            tar.add(script, f"payload/{script.name}")
+        for name, content in (("config.json", b"{}"), ("code/steps.py", STEPS.encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    job = Job(mark, bundle, (), command, now + timedelta(seconds=80), mark.ceiling, 90, 5, 60)
+    return replace(job, **more)
+
+
+def steps(work: str) -> tuple[str, ...]:
+    return ("{python}", "-S", "code/steps.py", work)
+
 
 @dataclass
 class LocalGround:
@@ -71,22 +100,13 @@ class LocalGround:
         return next(offer for offer in self.provider.offers() if offer.gpu_count == 0)
 
     def job(self, work: str = "short", *, command: tuple[str, ...] | None = None, **more) -> Job:
-        now = datetime.now(UTC).replace(microsecond=0)  # a mark tells seconds
-        mark = Mark("beef", f"contract-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(seconds=90))
-        bundle = self.path / f"{mark.run_id}.tar.gz"
-        with tarfile.open(bundle, "w:gz") as tar:
-            for script in PAYLOAD.glob("*.py"):
-                tar.add(script, f"payload/{script.name}")
-            for name, content in (("config.json", b"{}"), ("code/steps.py", STEPS.encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        command = command or ("{python}", "-S", "code/steps.py", work)
-        job = Job(mark, bundle, (), command, now + timedelta(seconds=80), mark.ceiling, 90, 5, 60)
-        return replace(job, **more)
+        return steps_job(self.path, command or steps(work), **more)
 
     def pass_(self) -> None:
         time.sleep(0.03)
+
+    def close(self) -> None:
+        pass
 
     def folder(self, job: Job) -> Path:
         return self.path / "home" / "runs" / job.mark.run_id / "attempts" / "1"
@@ -94,6 +114,44 @@ class LocalGround:
     def spoil(self, job: Job, name: str) -> None:
         path = self.folder(job) / name
         path.write_bytes(path.read_bytes()[::-1])
+
+
+@dataclass
+class LambdaGround:
+    """Lambda's API on loopback, with a real sshd behind each machine; known by its exports only."""
+
+    path: Path
+    provider: Provider = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._running = ExitStack()
+        self._sim = self._running.enter_context(lambda_running(machines=True))
+        self.provider = self.again()
+
+    def again(self) -> Provider:
+        return LambdaProvider.from_home(self.path / "home", self._sim.exports)
+
+    def offer(self) -> Offer:
+        return next(offer for offer in self.provider.offers() if offer.name.startswith("gpu_1x_a10@"))
+
+    def job(self, work: str = "short") -> Job:
+        folder = self.path / "ssh"  # as the field's `Access` has it
+        for name in ("client_ed25519", "host_ed25519"):
+            make_pair(folder / name)
+        keys = {"client_key": folder / "client_ed25519", "host_key": folder / "host_ed25519"}
+        return steps_job(self.path, steps(work), **keys)
+
+    def pass_(self) -> None:
+        time.sleep(0.05)
+
+    def spoil(self, job: Job, name: str) -> None:
+        turn = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(p.read_bytes()[::-1])"
+        path = f".gpurun/jobs/{job.mark}/{name}"
+        argv = ["ssh", "-F", self.path / "ssh" / "config", "gpurun", f"python3 -c {quote(turn)} {quote(path)}"]
+        subprocess.run(argv, check=True, timeout=30, stdin=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        self._running.close()
 
 
 @dataclass
@@ -124,8 +182,12 @@ class FakeGround:
     def spoil(self, job: Job, name: str) -> None:
         self.provider.spoiled.add(name)
 
+    def close(self) -> None:
+        pass
+
 
 GROUNDS = {
     "local": LocalGround,
     "fake": FakeGround,
+    "lambda": LambdaGround,
 }

@@ -10,6 +10,7 @@ from boxes import PATIENCE
 from grounds import GROUNDS, Ground
 
 from providers.base import Access, Job, Remote
+from providers.errors import UnreachableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,15 +41,29 @@ class Field:
         self.until(lambda: self.provider.inspect(allocation_id).phase in phases, f"{allocation_id} {phases}")
 
     def remote(self, allocation_id: str) -> Remote:
-        return self.provider.remote(allocation_id, self.access)
+        """The byte plane, once it can be reached: a vendor calls a machine ready before it answers."""
+        remote = self.provider.remote(allocation_id, self.access)
+        self.until(lambda: answers(remote), f"{allocation_id} answers")
+        return remote
+
+
+def answers(remote: Remote) -> bool:
+    try:
+        remote.status()
+    except UnreachableError:
+        return False
+    return True
 
 
 def metered(ground: Ground, tmp_path: Path):
     """A field whose meter is read at the end: what still bills fails the test."""
     field = Field(ground, tmp_path)
     yield field
-    billing = [one for one in field.launched if field.provider.inspect(one).billing]
-    field.provider.terminate(field.launched)
+    try:
+        billing = [one for one in field.launched if field.provider.inspect(one).billing]
+        field.provider.terminate(field.launched)
+    finally:
+        ground.close()
     assert billing == []
 
 

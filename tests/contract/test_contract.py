@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
@@ -103,7 +104,8 @@ def test_what_runs_is_found_by_its_mark_alone_by_another_process(field_, running
     listed = {one.id: one for one in other.allocations()}
     assert (listed[allocation_id].mark, listed[allocation_id].billing) == (job.mark, True)
     assert other.inspect(allocation_id).billing
-    assert other.remote(allocation_id, field_.access).status().phase is Phase.RUNNING
+    with closing(other.remote(allocation_id, field_.access)) as remote:
+        assert remote.status().phase is Phase.RUNNING
 
 
 def test_an_id_that_nobody_knows_is_absent_and_safe_to_terminate(field_):
