@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+@functools.cache
+def packed(code: str) -> bytes:
+    """A bundle with this program in it."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as tar:
+        for script in PAYLOAD.glob("*.py"):
+            tar.add(script, f"payload/{script.name}")
+        for name, content in (("config.json", b"{}"), ("code/steps.py", code.encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return raw.getvalue()
+
+
 class Machine:
     """An sshd behind a proxy; every remote of it goes through the proxy."""
 
@@ -42,13 +57,7 @@ class Machine:
         now = datetime.now(UTC).replace(microsecond=0)
         mark = Mark("beef", f"ssh-260101-{uuid.uuid4().hex[:6]}", 1, now + timedelta(seconds=90))
         bundle = self.path / f"{mark.run_id}.tar.gz"
-        with tarfile.open(bundle, "w:gz") as tar:
-            for script in PAYLOAD.glob("*.py"):
-                tar.add(script, f"payload/{script.name}")
-            for name, content in (("config.json", b"{}"), ("code/steps.py", code.encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+        bundle.write_bytes(packed(code))
         command = command or ("{python}", "-S", "code/steps.py", work)
         job = Job(mark, bundle, (), command, now + timedelta(seconds=80), mark.ceiling, 90, 5, 60)
         return replace(job, **more)

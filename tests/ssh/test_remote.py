@@ -16,7 +16,7 @@ from machines import read_log
 from nasty import NASTY
 
 from providers.base import Order, OrderKind, Phase, Remote, Secret
-from providers.errors import IntegrityError, ProviderError, RemoteError, StartError, UnreachableError
+from providers.errors import HostKeyError, IntegrityError, ProviderError, RemoteError, StartError, UnreachableError
 
 LARGE = bytes(range(256)) * 10_000  # 2.4 MiB: goes by itself
 
@@ -334,3 +334,11 @@ def test_time_counts_from_the_arming_by_a_clock_that_no_one_can_set(machine):
     left = (job.ceiling - datetime.now(UTC)).total_seconds()
     for name in ("arm.json", "job.json"):
         assert left - 1 < machine.read(job, name)["max_seconds"] < left + 20
+
+
+def test_a_machine_with_another_host_key_gets_nothing(machine):
+    job = machine.job()
+    (machine.sshd.folder / "host_ed25519.pub").write_text((machine.sshd.folder / "client_ed25519.pub").read_text())
+    with pytest.raises(HostKeyError):
+        machine.remote(job).start(job)
+    assert not (machine.sshd.home / ".gpurun").exists()
