@@ -216,7 +216,7 @@ check() { # python, argument: what gpu_check.py says, its last word in why
         timeout --foreground -k 10 "$check_seconds" "$1" "$here/gpu_check.py" "$2" 2>"$words"
         code=$?
         why=$(last_line "$words")
-        [[ $code.$attempt.$why == "10.1.CUDA error 802:"* ]] || break # not ready *yet*, the driver says
+        [[ $code.$attempt.$2.$why == "10.1.--driver.CUDA error 802:"* ]] || break # it says: not *yet* initialized
         say "$why; once more in 5 s" && sleep 5
     done
     rm -f "$words"

@@ -110,6 +110,17 @@ class Debian:
         self.write("usr/local/bin/nvidia-smi", script, 0o755)
         self.write("etc/gpu", error)
 
+    def driver(self, code: str) -> None:
+        """Give the box a libcuda.so.1 whose cuInit is this C code."""
+        text = f"int cuInit(unsigned flags) {{ {code} }}\n"
+        text += (
+            'int cuGetErrorString(int error, const char **text) { *text = "system not yet initialized"; return 0; }\n'
+        )
+        compiler = shutil.which("cc") or pytest.skip("needs a C compiler, to make a driver library")
+        library = self.root / "usr/local/lib/libcuda.so.1"
+        argv = [compiler, "-w", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
+        subprocess.run(argv, input=text, text=True, check=True)
+
     def install(self, wheel: str) -> None:
         """Unpack a wheel where the image's own python3 finds it."""
         with zipfile.ZipFile(self.index.folder / wheel) as file:
@@ -125,6 +136,7 @@ class Debian:
         """Start the setup: a session of its own, nothing in the environment but what a login gives."""
         mounts = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$@"'
         login = {"HOME": "/root", "PATH": _PATH, "UV_DEFAULT_INDEX": self.index.url, **_LOOPBACK, **env}
+        login["LD_LIBRARY_PATH"] = "/usr/local/lib"  # for libcuda.so.1: ldconfig did not run
         inside = ["env", "-i", "-C", "/job", *(f"{key}={value}" for key, value in login.items())]
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", mounts, self.root, self.root]
         pipe = subprocess.PIPE

@@ -242,3 +242,19 @@ def test_a_driver_that_no_torch_can_use_costs_no_download_of_one(box):
     done = box.setup()
     assert (done.code, done.last) == (10, "driver 470 too old for CUDA 12")
     assert [path for path in box.index.asked if path.startswith("/files/torch")] == []
+
+
+def test_what_the_driver_itself_refuses_is_known_before_anything_is_downloaded(box):
+    box.gpu()
+    box.driver("return 802;")
+    done = box.setup()
+    assert (done.code, done.last) == (10, "CUDA error 802: system not yet initialized")
+    assert box.index.asked == []
+
+
+def test_a_driver_that_is_not_ready_yet_is_asked_once_more(box):
+    image_with_gpus(box)
+    box.driver('if (access("/etc/inits", 0)) { creat("/etc/inits", 420); return 802; } return 0;')
+    done = box.setup()
+    assert done.code == 0, done
+    assert "CUDA error 802: system not yet initialized; once more" in done.out
