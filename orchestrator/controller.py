@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
 _SLOWEST_SECONDS = 30.0
+_SOON_SECONDS = 1.0  # after a step on the road, to see it take effect
 _FREE_SECONDS = 60.0  # that a run must be seen free before a controller leaves that can't record it
 
 
@@ -113,6 +114,7 @@ class Controller:
             LeaseLostError: another controller holds the run; nothing more was done.
         """
         self._reload()
+        before = self._row.memory.state
         seen = self._look()
         now = self._now()
         decision = lifecycle.decide(self._row.memory, seen, now, self._row.rules(self._provider.traits))
@@ -130,14 +132,18 @@ class Controller:
         else:
             if seen.observation is not None or decision.act is not Act.WAIT:
                 self._troubles = 0
-        return self._pace()
+            if decision.act is Act.COLLECT and self._row.memory != decision.memory:
+                return 0.0  # all is home: until it is ended, every second costs for nothing
+        moved = decision.memory.state is not before and decision.act is not Act.LAUNCH
+        return min(self._pace(), _SOON_SECONDS) if moved else self._pace()
 
     def _now(self) -> datetime:
         """The time by the vendor's clock, as far as it is known: money and limits go by it."""
         return self._clock() + self._provider.skew
 
     def _pace(self) -> float:
-        return min(self._provider.traits.poll_seconds * 2.0**self._troubles, _SLOWEST_SECONDS)
+        share = 1.0 if self._row.memory.state is State.RUNNING else 0.5  # on the way, nobody works for what is paid
+        return min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
 
     def _last_resort(self) -> bool:
         """Nothing can be decided or recorded: past its deadline the run is ended all the same.

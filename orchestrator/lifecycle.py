@@ -296,7 +296,7 @@ def _proven_free(memory: Memory, look: Observation, rules: Rules) -> bool:
     if look.billing:
         return False
     if look.phase is Phase.ABSENT:
-        return look.billed_until is not None or _proven_absent(memory, rules)
+        return look.ended or look.billed_until is not None or _proven_absent(memory, rules)
     return look.phase is Phase.EXITED or look.billed_until is not None
 
 

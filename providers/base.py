@@ -136,6 +136,7 @@ class Observation:
     billed_until: datetime | None = None
     message: str = ""  # the vendor's words for a person
     failure: str = ""  # a signature, where the vendor says that the allocation is broken for good
+    ended: bool = False  # the vendor's own word that it is over, where an absence is none: one read is proof
     ending: bool = False  # the vendor took the end but has not carried it out: it may still bill, or live on
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -116,12 +117,12 @@ class FakeCloud:
         return [machine for machine in self.machines.values() if machine.billing]
 
     def dollars(self) -> Decimal:
-        """What the vendor's meter says, per second."""
+        """What the vendor's meter says, in begun steps."""
         self._pass_time()
-        total = Decimal(0)
+        total, step = Decimal(0), self.traits.billing_step_seconds
         for machine in self.machines.values():
             seconds = ((machine.ended or self.clock.now) - machine.since).total_seconds()
-            total += machine.price * Decimal(str(seconds)) / 3600
+            total += machine.price * math.ceil(seconds / step) * step / 3600
         return total
 
     def _fault(self, verb: str) -> str:

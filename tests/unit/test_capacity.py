@@ -28,7 +28,12 @@ DEAR = replace(OFFER, name="a10@north", price=Decimal("1.50"))
 
 @pytest.fixture
 def world_of(fast_path: Path) -> Callable[..., World]:
-    return lambda **more: World(fast_path, **{"candidates": (EAST, WEST), **more})
+    def make(**more: object) -> World:
+        world = World(fast_path, **{"candidates": (EAST, WEST), **more})
+        world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=0.0)
+        return world
+
+    return make
 
 
 def tried(world: World) -> list[str]:

@@ -82,7 +82,7 @@ def test_a_launch_that_was_never_found_may_have_billed_and_the_ledger_says_so(fa
     world = World(fast_path, hours=72 / 3600)
     world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=60.0)
     world.cloud.faults["launch"].append("lost_reply")
-    world.cloud.faults["find"].extend(["unreachable", "", "unreachable", "unreachable"])
+    world.cloud.faults["find"].extend(["unreachable", "", *["unreachable"] * 3])
     world.drive()
     assert world.cloud.dollars() > 0
     assert world.memory.allocation_id == ""
@@ -123,7 +123,7 @@ def test_the_ledger_knows_an_end_to_the_billing_step_however_long_it_takes_to_be
     world.drive()
     money = world.row.accrued(world.clock().timestamp())
     assert money.high - money.low <= Decimal("1.20") / 60
-    assert money.low <= world.cloud.dollars() + Decimal("1.20") / 60
+    assert money.low <= world.cloud.dollars() <= money.high
 
 
 def test_an_api_down_for_an_hour_never_becomes_an_absence(world: World) -> None:
