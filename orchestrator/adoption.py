@@ -76,16 +76,13 @@ class Adoption:
         )
 
 
-def look(home: Home, name: str, wanted: str, hours: float, now: datetime) -> Adoption:
-    """Find the instance among what bills on the account of the provider called `name`.
+def look(provider: Provider, wanted: str, hours: float, now: datetime) -> Adoption:
+    """Find the instance, by its id or its name, among what bills on the account.
 
     Raises:
         UsageError: the vendor can't take a mark or tells no price; no such instance, or it is ours already, or over.
         ProviderError: the account can't be read.
     """
-    from providers.table import open_provider
-
-    provider = open_provider(name, home.root)
     if not isinstance(provider, Adopts):
         raise UsageError(f"{provider.name} has nothing that can be adopted", hint="gpurun adopt -h")
     found = _named(provider.allocations(), wanted, provider.name)
@@ -96,7 +93,7 @@ def look(home: Home, name: str, wanted: str, hours: float, now: datetime) -> Ado
     if not found.billing:
         raise UsageError(f"{found.id} does not bill: there is nothing to end")
     if found.price is None:
-        raise UsageError(f"{name} does not tell what {found.id} costs: it can't be metered")
+        raise UsageError(f"{provider.name} does not tell what {found.id} costs: it can't be metered")
     most = worst(found.price, hours * 3600, provider.traits.billing_step_seconds)
     return Adoption(provider, provider, found, hours, now + provider.skew, found.price, most)
 

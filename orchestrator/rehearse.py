@@ -315,10 +315,10 @@ def verdict(meter: Meter) -> str:
     left = [one for one in meter.allocations if not one.get("ended")]
     rate = sum((Decimal(str(one.get("price", 0))) for one in left), Decimal(0))
     many = f"{len(left)} STILL BILL{'S' if len(left) == 1 else ''}"
-    head = f"the rehearsal's meter: {many} at {price(rate)}, {spent}. A real vendor would go on:"
+    head = f"the rehearsal's meter: {many} at {price(rate)}, {spent}.\nA real vendor would go on until somebody ends:"
     return "\n".join([head, *(f"  {clean(_line(one))}" for one in left)])
 
 
 def _line(allocation: Mapping[str, Any]) -> str:
-    name = allocation.get("name") or "without a name"
-    return f"{allocation.get('id')} {name}, {allocation.get('status')}, ${allocation.get('price')}/h"
+    name = allocation.get("name") or allocation.get("id")
+    return f"{name} ({allocation.get('status')}, ${allocation.get('price')}/h)"

@@ -65,7 +65,7 @@ def resolve(line: str) -> None:
         assert found is not None
         command = found
         context = click.Context(command, info_name=name, parent=context)
-    if isinstance(command, click.Group) or "--help" in words:
+    if isinstance(command, click.Group) or "--help" in words or not words:  # a bare name only mentions the command
         return
     command.make_context(command.name, words, parent=context.parent)
 

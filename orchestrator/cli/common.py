@@ -51,6 +51,14 @@ def duration(value: str | float) -> float:
     return seconds
 
 
+def hours(value: str) -> float:
+    """Read a number of hours above 0, 720 at most."""
+    number = float(value) if re.fullmatch(r"[0-9]*\.?[0-9]+", value) else 0.0
+    if not 0 < number <= 720:
+        raise click.BadParameter(f'"{value}": a number of hours above 0 is needed, at most 720')
+    return number
+
+
 def port(value: str) -> Port:
     """Read `8888` or `8888:80`: a port here, and the machine's."""
     from orchestrator.forward import Port

@@ -117,13 +117,13 @@ def test_every_process_of_its_home_ends_with_it_and_no_other(tmp_path: Path) -> 
 
 def test_the_end_says_what_a_vendor_would_go_on_billing() -> None:
     rows = (
-        {"id": "a1", "name": "", "status": "active", "price": "1.29", "ended": None},
-        {"id": "b2", "name": "gpurun-\x1b[2J", "status": "booting", "price": "3.29", "ended": None},
+        {"id": "a1", "name": "my-box", "status": "active", "price": "1.29", "ended": None},
+        {"id": "b2", "name": "gpurun-\x1b[2J0000", "status": "booting", "price": "3.29", "ended": None},
         {"id": "c3", "name": "", "status": "terminated", "price": "1.29", "ended": "2026-11-22T14:00:00.000Z"},
     )
     told = rehearse.verdict(rehearse.Meter(2, Decimal("0.0430"), rows)).splitlines()
     assert told[0].startswith("the rehearsal's meter: 2 STILL BILL at $4.58/h, $0.0430 in all.")
-    assert [line.split()[0] for line in told[1:]] == ["a1", "b2"]
+    assert told[2:] == ["  my-box (active, $1.29/h)", "  gpurun-0000 (booting, $3.29/h)"]
     assert "\x1b" not in "".join(told)
     assert rehearse.verdict(rehearse.Meter(0, Decimal(0), rows[2:])) == (
         "the rehearsal's meter: nothing bills any more, $0.00 in all"
