@@ -198,7 +198,8 @@ install_torch() {
         [ -n "$uv" ] || backend=(--index-url "https://download.pytorch.org/whl/$build")
         if [ -n "$uv" ] || [ "$gpus" = 0 ] || [ "${driver:-580}" -lt 580 ]; then
             install "${backend[@]}" -c "$home/rest.lock" "$pinned" && return
-            install "${backend[@]}" -c "$home/rest.lock" "$range" && return
+            grep -qiE 'no (solution|matching)' "$env/.words" && # there, but without that version
+                install "${backend[@]}" -c "$home/rest.lock" "$range" && return
         fi
     fi
     if [ "$gpus" != 0 ] && [ "${driver:-580}" -lt 580 ] && [ -z "$own_index" ]; then
