@@ -14,7 +14,7 @@ from orchestrator.cli.common import WithCommand
 @click.argument("provider", default="lambda")
 @click.option("--faults", metavar="JSON", help="What goes wrong: '{\"launch_capacity\": 2}'.")
 @click.option("--seed", type=int, metavar="N", help="Let something go wrong, drawn by this number.")
-@click.option("--pace", type=float, metavar="X", help="The vendor's time runs so many times as fast as ours.")
+@click.option("--pace", type=float, metavar="X", help="All that the vendor takes time for takes so much less.")
 @click.option(
     "--boot", type=float, default=15.0, metavar="SECONDS", help="To boot; 15, where real machines take minutes."
 )
