@@ -9,9 +9,10 @@ stay finite, and a name leads to no place outside the folder that it is asked fo
 from __future__ import annotations
 
 import math
+import os
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from providers.base import Entry, Holder, Manifest, OrderKind, Phase, Place, Proof, RemoteStatus
@@ -19,7 +20,6 @@ from providers.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from providers.base import Job, Order
 
@@ -144,8 +144,10 @@ def entry_of(facts: object) -> Entry | None:
 # ── names and files here ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str, known: set[str] | None = None) -> Path:
     """Find a name under a folder; one that leads out of it is an attack or a bug, and refused.
+
+    `known` remembers which folders were looked at, for those who ask for thousands of names.
 
     Raises:
         IntegrityError: absolute, `..`, empty, or through a link that leaves the folder.
@@ -153,11 +155,19 @@ def inside(folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"the name {name[:200]!r} leads outside")
-    path = folder.joinpath(*parts)
-    real = folder.resolve()
-    if not path.parent.resolve().is_relative_to(real) or (path.exists() and not path.resolve().is_relative_to(real)):
+    path = os.path.join(folder, *parts)  # noqa: PTH118 (thousands of names: a Path costs twenty times as much)
+    parent = os.path.dirname(path)  # noqa: PTH120 (as above)
+    known = set() if known is None else known
+    if parent not in known and not _is_below(parent, folder):
         raise IntegrityError(f"the name {name[:200]!r} leads outside, through a link")
-    return path
+    if os.path.islink(path) and not _is_below(path, folder):  # noqa: PTH114 (as above)
+        raise IntegrityError(f"the name {name[:200]!r} leads outside, through a link")
+    known.add(parent)
+    return Path(path)
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
 
 
 def digest_of(path: Path) -> str:

@@ -138,7 +138,7 @@ class Answer:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._kept = b""
+        self._kept, self._at = b"", 0  # bytes read, and how many of them are used up
         self.said: dict[str, Any] = {}
 
     def head(self, word: str) -> dict[str, Any] | None:
@@ -153,7 +153,7 @@ class Answer:
             found, end = _framed(self._kept, word)
             if found is None and len(self._kept) > _NOISE:
                 raise RemoteError("the machine talks without end before it answers")
-        self._kept = self._kept[end:]
+        self._at = end
         judged = _judged(found)
         self.said = judged or {}
         return judged
@@ -166,21 +166,36 @@ class Answer:
 
     def read(self, seconds: float, most: int) -> bytes:
         """Give some of the bytes; empty = they have ended. Raises `TimeoutError` when none come."""
-        if not self._kept:
+        if self._at == len(self._kept):
             return self._stream.read(seconds, most)
-        piece, self._kept = self._kept[:most], self._kept[most:]
+        piece = self._kept[self._at : self._at + most]
+        self._at += len(piece)
         return piece
 
     def line(self) -> bytes:
         """Read one short line."""
         until = time.monotonic() + _SECONDS
-        while b"\n" not in self._kept:
-            data = self._more(until)
-            if not data or len(self._kept) > _LINE:
-                raise RemoteError("the machine's answer breaks off")
-            self._kept += data
-        line, _, self._kept = self._kept.partition(b"\n")
+        while (end := self._kept.find(b"\n", self._at, self._at + _LINE)) < 0:
+            self._refill(until)
+            if len(self._kept) > _LINE and b"\n" not in self._kept[:_LINE]:
+                raise RemoteError("the machine's answer makes no sense")
+        line, self._at = self._kept[self._at : end], end + 1
         return line
+
+    def exactly(self, size: int) -> bytes:
+        """Read so many bytes; not for many."""
+        until = time.monotonic() + _SECONDS
+        while len(self._kept) - self._at < size:
+            self._refill(until)
+        data = self._kept[self._at : self._at + size]
+        self._at += size
+        return data
+
+    def _refill(self, until: float) -> None:
+        data = self._more(until)
+        if not data:
+            raise RemoteError("the machine's answer breaks off")
+        self._kept, self._at = self._kept[self._at :] + data, 0
 
     def _more(self, until: float) -> bytes:
         try:

@@ -23,7 +23,7 @@ from providers.ssh.door import Door
 from providers.ssh.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from providers.base import Job, Mark, Order
@@ -35,7 +35,6 @@ _LOG_PIECE = 4 * 2**20  # bytes
 _LOG_SECONDS = 15.0  # for bytes of the log that the machine says it has
 _MANIFEST = 64 * 2**20  # bytes: `wire.MAX_ENTRIES` files with long names
 _SMALL = 2**20  # bytes: a file below it costs less in a stream of many than by itself
-_SILENT_SECONDS = 60.0  # in the midst of a file
 _SAME_CLOCK = 2.0  # seconds that two clocks may differ, or an answer be on its way
 _NO_CLOCK = 2.0**33  # seconds that no clock is off
 
@@ -169,42 +168,44 @@ class SshRemote:
         """
         manifest, folder = self._list()
         known = {entry.name: entry for entry in manifest.entries}
+        targets: dict[Entry, Path] = {}
+        looked_at: set[str] = set()
         for name in names:
-            wire.inside(dest, name)
+            target = wire.inside(dest, name, looked_at)
             if name not in known:
                 raise RemoteError(f"{name!r} is not among the whole files of this job (any more)")
-        wanted = [known[name] for name in names]
-        self._fetch_small([entry for entry in wanted if entry.size < _SMALL and not _is_there(dest, entry)], dest)
-        for entry in wanted:
+            targets[known[name]] = target
+        small = {entry: target for entry, target in targets.items() if entry.size < _SMALL}
+        self._fetch_small({entry: target for entry, target in small.items() if not _is_there(target, entry)})
+        for entry, target in targets.items():
             if entry.size >= _SMALL:
-                target = wire.inside(dest, entry.name)
                 bulk.pull(self._link, f"{folder}/{entry.name}", target, entry.size, entry.sha256)
 
-    def _fetch_small(self, entries: Sequence[Entry], dest: Path) -> None:
+    def _fetch_small(self, targets: Mapping[Entry, Path]) -> None:
         """Bring many in one stream; begun anew after a cut as long as any came through."""
-        waiting = deque(entries)
+        waiting = deque(targets.items())
         while waiting:
             before = len(waiting)
             try:
-                self._take(waiting, dest)
+                self._take(waiting)
             except UnreachableError:
                 if len(waiting) == before:
                     raise
 
-    def _take(self, waiting: deque[Entry], dest: Path) -> None:
-        names = [entry.name for entry in waiting]
+    def _take(self, waiting: deque[tuple[Entry, Path]]) -> None:
+        names = [entry.name for entry, _ in waiting]
         answer = self._door.open("give", request={"names": names})
         if answer is None:
             raise RemoteError("the job's files are gone from the machine")
         with contextlib.closing(answer):
             while waiting:
-                entry = waiting[0]
+                entry, target = waiting[0]
                 said = answer.line()
                 if said == b"-1":
                     raise RemoteError(f"{entry.name!r} can't be read on the machine")
                 if said != b"%d" % entry.size:
                     raise IntegrityError(f"{entry.name!r} has not the {entry.size} bytes that the manifest names")
-                _keep(entry, _exactly(answer, entry.size), wire.inside(dest, entry.name))
+                _keep(entry, answer.exactly(entry.size), target)
                 waiting.popleft()
 
     def close(self) -> None:
@@ -227,21 +228,6 @@ def _count(value: object) -> int:
     return max(0, int(wire.number(value) or 0))
 
 
-def _exactly(answer: Answer, size: int) -> bytes:
-    """Read a small file."""
-    pieces = []
-    while size:
-        try:
-            piece = answer.read(_SILENT_SECONDS, size)
-        except TimeoutError as error:
-            raise UnreachableError("the machine fell silent in the midst of a file") from error
-        if not piece:
-            raise RemoteError("the machine's answer breaks off")
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
-
-
 def _keep(entry: Entry, data: bytes, target: Path) -> None:
     """Verify, write aside, move into place."""
     found = sha256(data).hexdigest()
@@ -262,8 +248,7 @@ def _keep(entry: Entry, data: bytes, target: Path) -> None:
             aside.unlink()
 
 
-def _is_there(dest: Path, entry: Entry) -> bool:
-    target = wire.inside(dest, entry.name)
+def _is_there(target: Path, entry: Entry) -> bool:
     try:
         plain = target.is_file() and not target.is_symlink() and target.stat().st_size == entry.size
         return plain and wire.digest_of(target) == entry.sha256
