@@ -2,8 +2,9 @@
 
     with Sshd(folder) as sshd, Proxy(sshd.port) as proxy: ...
 
-No root is needed for either; the daemon runs as whoever runs the tests, and only that user can log in. Its sessions start
-in `folder/home` (libnss-wrapper, where there is one): a login shell's own files would cost a quarter of a second each.
+No root is needed for either; the daemon runs as whoever runs the tests, and only that user can log in. Its sessions
+start in `folder/home` (libnss-wrapper, where there is one): a login shell's own files would cost a quarter of a second
+each. What lies in `folder/home/bin` is found first there.
 """
 
 from __future__ import annotations
@@ -53,29 +54,29 @@ PrintLastLog no
 MaxStartups 100:30:200
 MaxSessions {sessions}
 LoginGraceTime 20
-LogLevel ERROR
-Subsystem sftp internal-sftp
-SetEnv "HOME={home}"
+LogLevel VERBOSE
+Subsystem sftp internal-sftp {sftp}
+SetEnv "HOME={home}" "PATH={home}/bin:{path}"
 """
 
 
 class Sshd:
     """One daemon on loopback; its keys lie in `folder` as an attempt's do, so that `folder` serves as `Access`."""
 
-    def __init__(self, folder: Path, *, port: int = 0, sessions: int = 64) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, sessions: int = 64, sftp: str = "") -> None:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
         for name in ("client_ed25519", "host_ed25519"):
             keys.make_pair(folder / name)
         self.port = port or free_port()
-        self._sessions = sessions
+        self._settings = {"sessions": sessions, "sftp": sftp, "path": os.environ.get("PATH", os.defpath)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         config = self.folder / "sshd_config"
         config.write_text(
-            _CONFIG.format(folder=self.folder, home=self.home, port=self.port, sessions=self._sessions),
+            _CONFIG.format(folder=self.folder, home=self.home, port=self.port, **self._settings),
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks itself up before the login
@@ -87,7 +88,7 @@ class Sshd:
         until = time.monotonic() + 5
         while not _listens(self.port):
             if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"sshd did not start: {(self.folder / 'sshd.log').read_text()}")
+                raise RuntimeError(f"sshd did not start: {self.log}")
             time.sleep(0.01)
         return self
 
@@ -107,6 +108,25 @@ class Sshd:
                 "NSS_WRAPPER_GROUP": str(self.folder / "group"),
             }
         return env
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "sshd.log").read_text()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def below(self, word: str) -> list[int]:
+        """Name the processes of its sessions whose command line holds a word."""
+        found = []
+        for pid in _descendants(self.pid):
+            try:
+                if word in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+            except OSError:
+                continue
+        return found
 
     def stop(self) -> None:
         """End the daemon and every session of it, as a reboot would."""

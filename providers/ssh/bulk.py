@@ -124,7 +124,7 @@ def _persist(link: Link, work: _Work, progress: Callable[[int], None] | None, gi
     while True:
         channel = link.sftp()  # mends the link, within its own patience
         try:
-            for done in work.fill(Sftp(channel, link.name)):
+            for done in work.fill(Sftp(channel, link.name, link.patience.stall_seconds)):
                 idle = 0
                 if progress is not None:
                     progress(done)
@@ -260,7 +260,7 @@ def local_errors(dest: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise RemoteError(
                 f"no room for {dest}: it has {size} bytes, and {_free(dest.parent)} are free; what came is kept",
                 hint=f"free space under {dest.parent}, then pull again",

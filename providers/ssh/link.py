@@ -63,6 +63,7 @@ class Patience:
     connect_seconds: float = 15.0  # each of: TCP, banner and keys, login, a channel
     ping_seconds: float = 5.0  # silence before it is asked for a sign of life
     misses: int = 3  # unanswered questions before it is taken for dead
+    stall_seconds: float = 60.0  # a transfer that stands still while the link lives: the machine's disk hangs
     tries: int = 4  # to mend a connection that stood
     wait_seconds: float = 0.5  # before the second try; doubles, with jitter
     longest_wait_seconds: float = 8.0
@@ -74,7 +75,7 @@ class Link:
     def __init__(self, where: Target | Callable[[], Target], patience: Patience | None = None) -> None:
         """`where` may be asked again before each connection: a restarted machine can answer on another port."""
         self._where = where
-        self._patience = patience or Patience()
+        self.patience = patience or Patience()
         self._connection: Connection | None = None
         self._stood = False
         self._lock = threading.RLock()
@@ -102,7 +103,7 @@ class Link:
             RemoteError: it took more than `timeout` seconds, or said more than `limit`.
         """
         until = time.monotonic() + timeout
-        for left in range(self._patience.tries if repeatable else 1, 0, -1):
+        for left in range(self.patience.tries if repeatable else 1, 0, -1):
             try:
                 return collect(self.open(command), stdin, until, limit)
             except UnreachableError:
@@ -118,7 +119,7 @@ class Link:
         except DROPPED as error:
             channel.close()
             raise self._dropped(error) from error
-        return Stream(channel, self.name)
+        return Stream(channel, self.name, self.patience.stall_seconds)
 
     def sftp(self) -> paramiko.Channel:
         """Open a channel that speaks SFTP."""
@@ -152,7 +153,7 @@ class Link:
         for last in (False, True):
             transport = self._transport()
             try:
-                return quicken(transport.open_session(timeout=self._patience.connect_seconds))
+                return quicken(transport.open_session(timeout=self.patience.connect_seconds))
             except paramiko.ChannelException as error:
                 raise RemoteError(f"{self.name} refuses another session: {error.text}") from error
             except DROPPED as error:
@@ -175,21 +176,21 @@ class Link:
             return transport
 
     def _mend(self) -> Connection:
-        wait = self._patience.wait_seconds
-        for left in range(self._patience.tries if self._stood else 1, 0, -1):
+        wait = self.patience.wait_seconds
+        for left in range(self.patience.tries if self._stood else 1, 0, -1):
             try:
                 return self._connect_once(self._where if isinstance(self._where, Target) else self._where())
             except UnreachableError:
                 if left == 1:
                     raise
             time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - hides no secret
-            wait = min(2 * wait, self._patience.longest_wait_seconds)
+            wait = min(2 * wait, self.patience.longest_wait_seconds)
         raise AssertionError
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _connect_once(self, where: Target) -> Connection:
-        patience, name = self._patience, f"{where.host}:{where.port}"
+        patience, name = self.patience, f"{where.host}:{where.port}"
         pin = _Pin(where)
         key = paramiko.Ed25519Key.from_private_key_file(str(where.access.folder / "client_ed25519"))
         sock = self._dial(where)
@@ -220,7 +221,7 @@ class Link:
         return connection
 
     def _dial(self, where: Target) -> PulseSocket:
-        patience = self._patience
+        patience = self.patience
         try:
             plain = socket.create_connection((where.host, where.port), timeout=patience.connect_seconds)
         except (OSError, UnicodeError) as error:
@@ -235,8 +236,8 @@ class Link:
         options = transport.get_security_options()
         options.ciphers = (*_GCM, *(name for name in options.ciphers if name not in _GCM))
         options.key_types = (_HOST_KEY,)
-        transport.handshake_timeout = self._patience.connect_seconds
-        transport.clear_to_send_timeout = self._patience.ping_seconds * (self._patience.misses + 1)
+        transport.handshake_timeout = self.patience.connect_seconds
+        transport.clear_to_send_timeout = self.patience.ping_seconds * (self.patience.misses + 1)
         question = paramiko.Message(_KEEPALIVE)
 
         def ask() -> None:
@@ -275,8 +276,8 @@ def _settle(where: Target, host_key: str) -> None:
     }
     for name, content in files.items():
         path = folder / name
-        if name == "host_ed25519.pub" and path.exists():
-            continue
+        if (name == "host_ed25519.pub" and path.exists()) or (name == "config" and "\n" in str(path)):
+            continue  # pinned already; a newline can't be spelt in ssh's configuration
         if not path.exists() or path.read_text() != content:
             keys.write_private(path, content.encode())
 

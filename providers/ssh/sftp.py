@@ -55,7 +55,7 @@ class _Asked:
 class Sftp:
     """A session on one channel. One thread; a drop raises UnreachableError, after which it is of no more use."""
 
-    def __init__(self, channel: paramiko.Channel, name: str, stall_seconds: float = 60.0) -> None:
+    def __init__(self, channel: paramiko.Channel, name: str, stall_seconds: float) -> None:
         self._channel = channel
         self._name = name
         self._rest = memoryview(b"")

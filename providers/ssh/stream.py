@@ -99,9 +99,10 @@ def let_go(channel: paramiko.Channel) -> None:
 class Stream:
     """A running command. Reads raise `TimeoutError` when nothing comes, `UnreachableError` when the link dropped."""
 
-    def __init__(self, channel: paramiko.Channel, name: str) -> None:
+    def __init__(self, channel: paramiko.Channel, name: str, stall_seconds: float) -> None:
         self._channel = channel
         self._name = name
+        self.stall_seconds = stall_seconds  # what its users may wait for a sign of work
 
     def read(self, timeout: float | None, most: int = _PIECE) -> bytes:
         """Read what there is of its output, waiting for the first byte; b"" = it has closed its output."""

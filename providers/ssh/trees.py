@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from providers.ssh.stream import Stream
 
 _BUFFER = 128 * 2**10  # bytes
-_STALL_SECONDS = 60.0  # the link may live while the machine's disk hangs
 _IDLE_DROPS = 4  # drops in a row without a file between them
 _DYING_SECONDS = 5.0  # a command that broke off says why within these
 _LONGEST_NAME = 4096  # bytes, the kernel's own limit
@@ -91,7 +90,7 @@ def _some(entries: Sequence[Entry], start: int) -> Sequence[Entry]:
 def _receive(link: Link, base: str, entries: Sequence[Entry], aside: Path, first: int) -> Iterator[int]:
     stream = link.open(_TAR.format(base=shlex.quote(_anchored(base))))
     try:
-        stream.write(b"".join(b"./" + os.fsencode(entry.name) + b"\0" for entry in entries), _STALL_SECONDS)
+        stream.write(b"".join(b"./" + os.fsencode(entry.name) + b"\0" for entry in entries), stream.stall_seconds)
         stream.finish()
         source = _Source(stream, sum(entry.size for entry in entries) + len(entries) * 4 * _LONGEST_NAME)
         with tarfile.open(
@@ -150,7 +149,7 @@ class _Source(io.RawIOBase):
         self._left = limit
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(_STALL_SECONDS, size if size > 0 else _BUFFER)
+        data = self._stream.read(self._stream.stall_seconds, size if size > 0 else _BUFFER)
         self._left -= len(data)
         if self._left < 0:
             raise IntegrityError("the machine sends more than was asked for")
@@ -214,7 +213,7 @@ def _send(link: Link, files: Mapping[str, Path], base: str) -> None:
     try:
         _pack(stream, files)
         stream.finish()
-        if stream.code(_STALL_SECONDS):
+        if stream.code(stream.stall_seconds):
             raise _explained(stream, None)
     except BrokenPipeError as error:
         raise _explained(stream, error) from error
@@ -274,7 +273,7 @@ class _Sink(io.RawIOBase):
         self._stream = stream
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._stream.write(data, _STALL_SECONDS)
+        self._stream.write(data, self._stream.stall_seconds)
         return len(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from machines import Machine
+from sshd import Proxy, Sshd
 
 
 @pytest.fixture
@@ -11,3 +12,16 @@ def machine(tmp_path):
     machine = Machine(tmp_path)
     yield machine
     machine.close()
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory):
+    """One daemon for all who only need to reach it."""
+    with Sshd(tmp_path_factory.mktemp("sshd") / "a machine") as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def proxy(sshd):
+    with Proxy(sshd.port) as proxy:
+        yield proxy
