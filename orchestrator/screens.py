@@ -167,6 +167,7 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
             ("left out", ", ".join(plan["left_out"])),
             ("results", plan["folder"]),
             ("end", plan["sentence"]),
+            ("asleep", _asleep(plan)),
         ]
     )
 
@@ -184,12 +185,20 @@ def _else(plan: Mapping[str, Any]) -> str:
     if not others:
         return ""
     dearest = price(max(Decimal(one["price"]) for one in others))
-    return f"\nelse the next of {len(others)} like it, at most {dearest}"
+    many = "one" if len(others) == 1 else f"the next of {len(others)}"
+    return f"\nelse {many} like it, at most {dearest}"
 
 
 def _wait(plan: Mapping[str, Any]) -> str:
     seconds = plan.get("wait_seconds")
     return f"where none is free, asks again for {duration(seconds)}, within the limits" if seconds else ""
+
+
+def _asleep(plan: Mapping[str, Any]) -> str:
+    """What a closed laptop costs where nobody else can end the bill."""
+    others = [one for one in plan["holders"] if one["place"] != "here" and one["proof"] != "absent"]
+    usd = max(Decimal(one["price"]) for one in plan.get("candidates") or [plan["offer"]])
+    return f"each hour that this computer sleeps past it costs {money(usd)} more" if usd and not others else ""
 
 
 def _trusts(plan: Mapping[str, Any]) -> bool:

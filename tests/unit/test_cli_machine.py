@@ -10,7 +10,7 @@ import click
 import pytest
 from past import NOW, admit, done, output
 
-from orchestrator import cli, glance, processes, rent
+from orchestrator import cli, glance, processes, rent, screens
 from orchestrator.cli.common import WithCommand, duration, port
 from orchestrator.forward import Forwarder, Port
 from orchestrator.home import Home
@@ -217,3 +217,44 @@ def test_a_run_is_taken_up_before_one_logs_in(home: Path, monkeypatch: pytest.Mo
     admit(home, RUN, RUNNING)
     assert cli.run(["ssh"]) == 2
     assert spawned == [RUN]
+
+
+# ── the plan of a machine ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_of(*holders: tuple[str, str], price: str = "1.29", others: tuple[str, ...] = (), **more: object) -> str:
+    offer = {
+        "provider": "lambda", "name": "gpu_1x_a10@us-east-1", "gpu": "a10", "gpu_count": 1, "price": price, "vcpus": 30,
+        "memory_gib": 200.0,
+    }  # fmt: skip
+    plan = {
+        "run_id": RUN, "offer": offer, "candidates": [offer, *({**offer, "price": one} for one in others)],
+        "quote": {"likely": None, "low": None, "seconds_likely": None, "worst": "3.87", "basis": "the limits"},
+        "times": {"deadline": "2026-11-22T15:00:00+00:00", "ceiling": "2026-11-22T15:00:00+00:00"},
+        "launched": "2026-11-22T12:00:00+00:00",
+        "holders": [{"name": "x", "place": place, "proof": proof} for place, proof in holders],
+        "data": [], "bundle_bytes": 1, "left_out": [], "folder": "/x", "sentence": "Ends.", **more,
+    }  # fmt: skip
+    return screens.plan_screen(plan, {"max_idle_minutes": 30})
+
+
+def test_a_plan_says_what_a_closed_laptop_costs_where_nobody_else_can_end_the_bill() -> None:
+    alone = plan_of(("here", "proven"), ("machine", "absent"), others=("1.49",))
+    assert "each hour that this computer sleeps past it costs $1.49 more" in alone
+    assert "asleep" not in plan_of(("here", "proven"), ("machine", "unproven until start"))
+    assert "asleep" not in plan_of(("here", "proven"), price="0")
+
+
+def test_a_plan_names_what_else_may_be_rented_how_long_it_asks_and_an_unverified_host_key() -> None:
+    plain = plan_of(("here", "proven"))
+    assert not any(words in plain for words in ("else", "wait", "host key"))
+    told = plan_of(("here", "proven"), others=("1.29", "1.49"), wait_seconds=7200.0, trust_on_first_use=True)
+    for words in ("else the next of 2 like it, at most $1.49/h", "asks again for 2 h", "host key  NOT VERIFIED"):
+        assert words in told
+    assert all(len(line) <= 80 for line in told.splitlines())
+
+
+def test_a_limit_on_idling_that_can_not_be_reached_is_not_shown() -> None:
+    assert "hung after 30 min" in plan_of(("here", "proven"))
+    short = {"deadline": "2026-11-22T12:20:00+00:00", "ceiling": "2026-11-22T12:20:00+00:00"}
+    assert "hung" not in plan_of(("here", "proven"), times=short)
