@@ -141,8 +141,12 @@ def _introduce(child: subprocess.Popen[bytes], provider: str, log: Path) -> Vend
         _end(child)
         words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         why = clean(words[-1]) if words else "it said nothing"
-        kind = UsageError if child.returncode == UsageError.exit_code else StateError
-        raise kind(f"the simulator of {provider} did not start: {why}", hint="gpurun rehearse -h") from error
+        if child.returncode == UsageError.exit_code:
+            raise UsageError(
+                f"the simulator of {provider} says: {why.rpartition('error: ')[2]}",
+                hint=f"python -m simulators {provider} --list-faults",
+            ) from error
+        raise StateError(f"the simulator of {provider} did not start: {why}", hint="gpurun doctor") from error
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

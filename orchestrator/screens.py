@@ -249,5 +249,5 @@ def check_line(name: str, verdict: str, text: str, what_next: str) -> str:
     """One finding of `doctor`, and under it what to type."""
     lines = [wrap(f"{verdict:<5} {name:<15} {clean(text)}", indent=" " * 22)]
     if what_next:
-        lines.append(f"{'':22}next: {clean(what_next)}")
+        lines.append(wrap(f"{'':22}next: {clean(what_next)}", indent=" " * 22))
     return "\n".join(lines)
