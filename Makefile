@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help demo test lint types mutants bench base payload ssh
+.PHONY: help demo test lint types mutants bench base payload tools
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -13,7 +13,7 @@ help: ## this list
 demo: payload ## fine-tune a real model on this computer, from plan to checked artifact
 	@$(python) -m orchestrator.cli launch demo --provider local -y $(ARGS)
 
-test: payload ssh ## every test, in a random order (the seed is printed), two at a time
+test: payload tools ## every test, in a random order (the seed is printed), two at a time
 	@OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: base ## ruff: rules and formatting
@@ -23,7 +23,7 @@ lint: base ## ruff: rules and formatting
 types: base ## mypy --strict on all that decides about money and processes
 	@$(python) -m mypy $(ARGS)
 
-mutants: payload ssh ## seed known bugs; each must be caught by an assertion
+mutants: payload tools ## seed known bugs; each must be caught by an assertion
 	@$(python) tests/mutants/run.py $(ARGS)
 
 bench: base ## start-up time and installed size, as tables and JSON
@@ -36,5 +36,5 @@ base:
 payload:
 	@.ci/venv payload
 
-ssh:
-	@.ci/venv ssh
+tools:
+	@.ci/venv tools
