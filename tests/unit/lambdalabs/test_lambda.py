@@ -86,6 +86,16 @@ def test_a_wrong_key_is_told_apart_and_never_shown(sim, tmp_path):
         assert "https://cloud.lambda.ai/api-keys" in caught.value.hint
 
 
+def test_a_vendor_in_a_hurry_is_asked_faster_and_given_as_long_by_its_own_clock(tmp_path):
+    environ = {"LAMBDA_API_KEY": "secret_x"}
+    usual = LambdaProvider.from_home(tmp_path, environ).traits
+    hurried = LambdaProvider.from_home(tmp_path, {**environ, "GPURUN_LAMBDA_PACE": "20"}).traits
+    assert (usual.poll_seconds, hurried.poll_seconds) == (5.0, 0.25)
+    assert usual.boot_limit_seconds == hurried.boot_limit_seconds == 1200
+    assert hurried.start_limit_seconds == 20 * usual.start_limit_seconds  # what is shipped goes at our pace
+    assert usual.ssh
+
+
 # ── offers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -186,11 +196,12 @@ def test_a_machine_boots_is_ready_and_gone(start_lambda, tmp_path):
     assert (look.phase, look.billing, look.ending) == (Phase.QUEUED, True, True)
     sim.advance(10**7)
     look = provider.inspect(allocation_id)
-    assert (look.phase, look.billing, "terminated" in look.evidence) == (Phase.ABSENT, False, True)
+    assert (look.phase, look.billing, look.ended) == (Phase.ABSENT, False, True)
+    assert look.evidence == f"GET /instances/{allocation_id} → terminated"
     assert [one.billing for one in provider.allocations()] == []
     sim.advance(10**7)
     look = provider.inspect(allocation_id)
-    assert (look.phase, look.billing) == (Phase.ABSENT, False)
+    assert (look.phase, look.billing, look.ended) == (Phase.ABSENT, False, False)
     assert "404 global/object-does-not-exist" in look.evidence
 
 
