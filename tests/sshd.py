@@ -210,6 +210,10 @@ class Proxy:
         """Cut, and reset every new connection."""
         self._order("refuse")
 
+    def later(self, seconds: float, word: str) -> None:
+        """Do one of these after a while, by itself."""
+        threading.Timer(seconds, self._order, (word,)).start()
+
     def _order(self, word: str) -> None:
         self._orders.append(word)
         self._wake.send(b"x")

@@ -149,7 +149,7 @@ class Sftp:
             if not pending:
                 return
             number, body = self._reply(_STATUS)
-            self._judge(body, path)
+            self._judge(body, path, ", writing: its disk may be full")
             done.add(number)
             while pending and pending[0].number in done:
                 first = pending.popleft()
@@ -241,7 +241,7 @@ class Sftp:
             self._judge(body[4:], path)
         raise RemoteError(f"{self._name} answers what makes no sense in SFTP")
 
-    def _judge(self, body: bytes, path: str) -> None:
+    def _judge(self, body: bytes, path: str, doing: str = "") -> None:
         """Raise what a status says, unless it says that all is well."""
         (code,) = struct.unpack_from(">I", body)
         if not code:
@@ -250,7 +250,7 @@ class Sftp:
         reason = (
             _REASONS.get(code) or "".join(letter for letter in said[:200] if letter.isprintable()) or f"error {code}"
         )
-        raise (NoSuchFile if code == _NO_SUCH_FILE else RemoteError)(f"{path!r} on the machine: {reason}")
+        raise (NoSuchFile if code == _NO_SUCH_FILE else RemoteError)(f"{path!r} on the machine: {reason}{doing}")
 
     def _string(self, body: bytes) -> bytes:
         return _cut(memoryview(body))[0]
