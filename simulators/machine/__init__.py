@@ -5,7 +5,7 @@
     machine.link.cut(after_bytes=2**20)
     machine.destroy()
 
-    client ── ip:port ── Link ── sshd ── shells     below init.py, which ends them all, also when the simulator is killed
+    client ── ip:port ── Link ── sshd ── shells     below init.py, which ends them all, also when the simulator dies
 
 Faults by name: `wrong_host_key` `sshd_late` `sshd_never` `cuda_broken` `driver_old` `disk_full`. Linux only: it answers
 on all of 127/8. The API in front of machines, their price and their moods are not here.
@@ -167,7 +167,7 @@ class Machine:
     def _start_init(self) -> None:
         """Start the first process, isolated where that is wished and possible."""
         small_disk = "disk_full" in self.faults
-        # Without root a namespace has no group for terminals, so that `ssh -t` would fail: only where nothing else does.
+        # Without root a namespace lacks the group of terminals and `ssh -t` would fail: only where nothing else does.
         wish = (os.getuid() == 0 or small_disk) if self._isolated is None else self._isolated
         for isolated in [True, False] if wish else [False]:
             order = {"root": str(self.root), "name": self.name, "sshd": self._argv, "small_disk": small_disk}
@@ -252,13 +252,18 @@ def _end_marked(mark: str) -> None:
     Then one that also shed its environment is not found: that is the limit, and only without a namespace.
     """
     wanted = f"{MARK}={mark}".encode()
-    while found := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _carries(pid, wanted)]:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until and (found := [pid for pid in _pids() if _carries(pid, wanted)]):
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         time.sleep(0.005)
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _carries(pid: int, wanted: bytes) -> bool:

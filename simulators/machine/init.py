@@ -41,7 +41,7 @@ def check(result: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
-    """Call mount(2)."""
+    """Mount a file system, or change one."""
     check(_LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()))
 
 
@@ -94,7 +94,7 @@ class Init:
         """Obey until the orders end."""
         wake, waker = socket.socketpair()
         for one in (wake, waker):
-            one.setblocking(False)
+            one.settimeout(0)
         signal.set_wakeup_fd(waker.fileno())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)

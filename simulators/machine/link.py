@@ -4,7 +4,7 @@
 
 One thread for all connections of one machine. `cut` resets every connection (new ones get through). `blackhole` drops
 incoming segments in the kernel, so nothing is even acknowledged and no FIN passes: keepalives and user timeouts count.
-`freeze` goes on acknowledging and passes nothing on. What a fault holds back flows on after `heal`, as TCP would have it.
+`freeze` goes on acknowledging and passes nothing on. What a fault holds back flows after `heal`, as TCP would have it.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Link:
                 listener.close()
                 raise
             listener.listen(BACKLOG)
-            listener.setblocking(False)
+            listener.settimeout(0)
             self._listener = listener
             if self._state == "up":
                 self._selector.register(listener, selectors.EVENT_READ)
@@ -194,7 +194,7 @@ class Link:
                 self._reset(near)
                 return
             for end in (near, far):
-                end.socket.setblocking(False)
+                end.socket.settimeout(0)
                 end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._watch(end, selectors.EVENT_READ)
 

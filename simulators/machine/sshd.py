@@ -171,7 +171,7 @@ def _public_key(path: Path) -> str:
 
 
 def write_home(skel: Path, authorized_keys: Sequence[str], path: str) -> None:
-    """Write what a fresh home holds: the keys that may log in, and the PATH for login shells, which /etc/profile resets."""
+    """Write what a fresh home holds: the keys that may log in, and PATH for login shells (/etc/profile resets it)."""
     (skel / ".ssh").mkdir(parents=True, mode=0o700)
     keys = skel / ".ssh" / "authorized_keys"
     keys.write_text("".join(key.rstrip("\n") + "\n" for key in authorized_keys))

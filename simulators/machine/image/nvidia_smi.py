@@ -52,7 +52,7 @@ def bus_of(index: int) -> str:
 
 def unit_of(name: str) -> str:
     """Give the unit that stands behind a value, in brackets in a header."""
-    return _UNITS.get(name.split(".")[0], "") if not name.startswith("utilization.mode") else ""
+    return _UNITS.get(name.partition(".")[0], "")
 
 
 def query(gpu: dict[str, Any], chosen: list[int], names: list[str], form: set[str]) -> list[str]:

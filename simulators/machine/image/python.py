@@ -1,8 +1,8 @@
 """The image's python3: the host's base interpreter in a prefix of its own, with the host's torch as a system package.
 
 $GPURUN_PYTHON, or the interpreter that runs the simulator, lends its packages when torch is among them; else the
-image's python3 is bare. A virtual environment's packages would not be seen by environments made from it, hence a prefix:
-the binary is copied (a link would lead home), the standard library linked, sitecustomize.py is the image's own.
+image's python3 is bare. A virtual environment's packages would not be seen by environments made from it, hence a
+prefix: the binary is copied (a link would lead home), the standard library linked, sitecustomize.py is the image's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ print(json.dumps({
 }))
 """
 _HERE = Path(__file__).parent
-_OWN = ("sitecustomize.py", "simulated_cuda.py", "simulated_devices.py")  # into the standard library's folder: every environment sees it
+_OWN = (
+    "sitecustomize.py",
+    "simulated_cuda.py",
+    "simulated_devices.py",
+)  # into the standard library's folder: every environment sees it
 
 
 @dataclass(frozen=True, slots=True)

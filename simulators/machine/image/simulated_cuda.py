@@ -10,6 +10,7 @@ Limits: a tensor's own `device` says cpu, and `.cpu()` of one "on the GPU" is th
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -339,9 +340,7 @@ def install(torch: Any, facts_file: str) -> None:
     torch.backends.cudnn.is_available = cuda.is_available
     torch.backends.cudnn.version = lambda: 91002
     _install_accelerator(torch, cuda)
-    import simulated_devices
-
-    simulated_devices.install(torch, cuda)
+    importlib.import_module("simulated_devices").install(torch, cuda)
 
 
 def _install_accelerator(torch: Any, cuda: Cuda) -> None:
@@ -349,16 +348,16 @@ def _install_accelerator(torch: Any, cuda: Cuda) -> None:
     plain = {
         "is_available": cuda.is_available,
         "device_count": cuda.device_count,
-        "current_accelerator": lambda check_available=False: torch.device("cuda") if not cuda.fault() else None,
+        "current_accelerator": lambda *_, **__: None if cuda.fault() else torch.device("cuda"),
         "current_device_index": cuda.current_device,
         "set_device_index": cuda.set_device,
         "current_stream": cuda.current_stream,
         "set_stream": cuda.set_stream,
         "synchronize": cuda.synchronize,
     }
-    memory = ("empty_cache", "memory_stats", "memory_allocated", "max_memory_allocated", "memory_reserved")
-    memory += ("max_memory_reserved", "reset_peak_memory_stats", "reset_accumulated_memory_stats")
-    plain |= {name: getattr(cuda, name) for name in memory}
+    memory = "empty_cache memory_stats memory_allocated max_memory_allocated memory_reserved max_memory_reserved"
+    memory += " reset_peak_memory_stats reset_accumulated_memory_stats"
+    plain |= {name: getattr(cuda, name) for name in memory.split()}
     for name, function in plain.items():
         if hasattr(torch.accelerator, name):
             setattr(torch.accelerator, name, function)

@@ -10,13 +10,14 @@ import functools
 import importlib
 from typing import Any
 
-_MAKERS = """
-arange asarray as_tensor bartlett_window blackman_window empty empty_like empty_permuted empty_strided eye full
-full_like hamming_window hann_window kaiser_window linspace logspace normal ones ones_like rand rand_like randint
-randint_like randn randn_like randperm range scalar_tensor sparse_bsc_tensor sparse_bsr_tensor sparse_compressed_tensor
-sparse_coo_tensor sparse_csc_tensor sparse_csr_tensor tensor tril_indices triu_indices zeros zeros_like
-""".split()
-_METHODS = "new_empty new_empty_strided new_full new_ones new_tensor new_zeros".split()
+_MAKERS = (
+    "arange asarray as_tensor bartlett_window blackman_window empty empty_like empty_permuted empty_strided eye full "
+    "full_like hamming_window hann_window kaiser_window linspace logspace normal ones ones_like rand rand_like randint "
+    "randint_like randn randn_like randperm range scalar_tensor sparse_bsc_tensor sparse_bsr_tensor "
+    "sparse_compressed_tensor sparse_coo_tensor sparse_csc_tensor sparse_csr_tensor tensor tril_indices triu_indices "
+    "zeros zeros_like"
+)
+_METHODS = "new_empty new_empty_strided new_full new_ones new_tensor new_zeros"
 
 
 class Devices:
@@ -64,10 +65,14 @@ class Devices:
 
         return wrapped
 
-    def to_gpu(self, tensor: Any, device: Any = None, *_: Any, **__: Any) -> Any:
-        """Stand in for Tensor.cuda."""
-        self.cuda.require(device)
-        return tensor
+    def cuda_method(self) -> Any:
+        """Give a stand-in for Tensor.cuda."""
+
+        def cuda(tensor: Any, device: Any = None, *_: Any, **__: Any) -> Any:
+            self.cuda.require(device)
+            return tensor
+
+        return cuda
 
 
 def install(torch: Any, cuda: Any) -> None:
@@ -76,12 +81,12 @@ def install(torch: Any, cuda: Any) -> None:
     # Which functions a `with torch.device(…)` acts on is looked up once: while they are still torch's own.
     contexts = importlib.import_module("torch.utils._device")
     contexts._device_constructors()  # noqa: SLF001 (there is no public way)
-    for name in filter(lambda name: hasattr(torch, name), _MAKERS):
+    for name in _MAKERS.split():
         setattr(torch, name, devices.rewritten(getattr(torch, name)))
-    for name in _METHODS:
+    for name in _METHODS.split():
         setattr(torch.Tensor, name, devices.rewritten(getattr(torch.Tensor, name)))
     torch.Tensor.to = devices.to(torch.Tensor.to)
-    torch.Tensor.cuda = lambda tensor, *args, **options: devices.to_gpu(tensor, *args, **options)
+    torch.Tensor.cuda = devices.cuda_method()
     torch.Tensor.pin_memory = lambda tensor, *_: tensor
     torch.Tensor.is_pinned = lambda _tensor, *_: False
     torch.Tensor.record_stream = lambda _tensor, _stream: None

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import sys
 
+TYPE_CHECKING = False  # typing is not worth its milliseconds at every start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 _ETC = sys.base_prefix + "/../etc/"  # <root>/usr is the prefix
 
 
@@ -26,24 +32,23 @@ class _Torch:
     """Finds torch as the others do, and gives it the machine's GPUs once it is loaded."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> object:
-        """Find torch, once."""
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Find torch, also for those who only ask whether it is there."""
         if name != "torch":
             return None
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _Torch]
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path)
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not _Torch)
         spec = next((one for one in found if one is not None), None)
         if spec is None or spec.loader is None:
             return spec
         load = spec.loader.exec_module
 
-        def load_and_simulate(module: object) -> None:
+        def load_and_simulate(module: ModuleType) -> None:
             load(module)
-            import simulated_cuda
+            import importlib
 
-            simulated_cuda.install(module, _ETC + "gpu.json")
+            importlib.import_module("simulated_cuda").install(module, _ETC + "gpu.json")
 
-        spec.loader.exec_module = load_and_simulate
+        vars(spec.loader)["exec_module"] = load_and_simulate
         return spec
 
 
