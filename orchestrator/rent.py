@@ -81,5 +81,6 @@ class Invitation:
         if run.state == "running" and run.attempt != self._said and config_of(self._home, run).is_file():
             self._said = run.attempt
             self._say(
-                f"the machine is yours. In another terminal:\n  gpurun ssh {run.run_id}\n  gpurun stop {run.run_id}"
+                f"the machine is yours. In another terminal:\n  gpurun ssh {run.run_id}\n  gpurun stop {run.run_id}\n"
+                "What is in ~/.gpurun/jobs/*/artifacts/ there comes home at the end; all else is lost."
             )

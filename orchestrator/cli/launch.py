@@ -104,7 +104,7 @@ def rent(**given: Any) -> int:
     """Rent a bare machine for some hours, and end it in time.
 
     Nothing is trained on it: log in with gpurun ssh, end it early with gpurun stop. Ceiling, holders and the proof that
-    nothing bills are those of launch. What you leave in its folder artifacts/ comes home at the end.
+    nothing bills are those of launch. What you leave in ~/.gpurun/jobs/*/artifacts/ there comes home at the end.
 
     \b
     Examples:

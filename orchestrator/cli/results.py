@@ -32,7 +32,8 @@ def pull(run: str | None, dest: Path | None) -> None:
     take_up(home)
     found = find_run(home, run)
     pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id))
-    click.echo(f"{pulled.folder}: {len(pulled.files)} files, {size(pulled.size)}, all as the machine wrote them")
+    many = f"{len(pulled.files)} file{'' if len(pulled.files) == 1 else 's'}"
+    click.echo(f"{pulled.folder}: {many}, {size(pulled.size)}, all as the machine wrote them")
 
 
 @click.command()
