@@ -106,16 +106,23 @@ class Stream:
 
     def read(self, timeout: float | None, most: int = _PIECE) -> bytes:
         """Read what there is of its output, waiting for the first byte; b"" = it has closed its output."""
-        self._channel.settimeout(timeout)
-        data = bytes(self._channel.recv(most))
+        data = self._got(self._channel.recv, timeout, most)
         if not data and not self._channel.eof_received:
             self._still_there()
         return data
 
     def read_error(self, timeout: float | None, most: int = _PIECE) -> bytes:
         """Read what it wrote to standard error; at most a window (16 MiB) of it waits unread."""
+        return self._got(self._channel.recv_stderr, timeout, most)
+
+    def _got(self, recv: Callable[[int], bytes], timeout: float | None, most: int) -> bytes:
         self._channel.settimeout(timeout)
-        return bytes(self._channel.recv_stderr(most))
+        try:
+            return bytes(recv(most))
+        except TimeoutError:
+            raise
+        except DROPPED as error:  # it can't say any more that it has room
+            raise UnreachableError(f"the connection to {self._name} dropped") from error
 
     def write(self, data: bytes, timeout: float | None) -> None:
         """Write to its input, waiting while it takes nothing.

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import tarfile
@@ -41,7 +42,10 @@ _LONGEST_NAME = 4096  # bytes, the kernel's own limit
 _NOT_WHAT_WAS_SENT = 3  # receiver.py's word
 _NAMES = 2**20  # bytes of names asked for at once: less than sshd takes without reading, so that neither side waits
 _SUMS_MARK = {"GPURUN.sums": "1"}  # told apart from the files by what no name can hold
-_TAR = "TAR_OPTIONS= LC_ALL=C tar -cf - -C {base} --no-recursion --hard-dereference -h --null -T -"
+_NOISE = 2**20  # bytes that a login shell may print before the tar
+_TAR = """\
+printf '\\n%s\\n' {word}
+TAR_OPTIONS= LC_ALL=C exec tar -cf - -C {base} --no-recursion --hard-dereference -h --null -T -"""
 
 
 def pull_tree(
@@ -88,11 +92,13 @@ def _some(entries: Sequence[Entry], start: int) -> Sequence[Entry]:
 
 
 def _receive(link: Link, base: str, entries: Sequence[Entry], aside: Path, first: int) -> Iterator[int]:
-    stream = link.open(_TAR.format(base=shlex.quote(_anchored(base))))
+    word = f"gpurun-{secrets.token_hex(8)}"
+    stream = link.open(f"exec sh -c {shlex.quote(_TAR.format(word=word, base=shlex.quote(_anchored(base))))}")
     try:
         stream.write(b"".join(b"./" + os.fsencode(entry.name) + b"\0" for entry in entries), stream.stall_seconds)
         stream.finish()
         source = _Source(stream, sum(entry.size for entry in entries) + len(entries) * 4 * _LONGEST_NAME)
+        source.skip_to(f"\n{word}\n".encode())
         with tarfile.open(
             fileobj=source, mode="r|", bufsize=_BUFFER, tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
         ) as tar:
@@ -115,7 +121,7 @@ def _take(tar: tarfile.TarFile, entry: Entry, path: str) -> None:
     if member.name.removeprefix("./") != entry.name or not member.isreg() or member.size != entry.size:
         raise IntegrityError(f"the machine sent something else than {entry.name!r} of {entry.size} bytes")
     source, digest = tar.extractfile(member), new_sha256()
-    with open(path, "xb") as file:  # noqa: PTH123 - thousands of times
+    with open(path, "wb") as file:  # noqa: PTH123 - thousands of times; over what a cut left
         while source is not None and (block := source.read(2**20)):
             digest.update(block)
             file.write(block)
@@ -147,9 +153,21 @@ class _Source(io.RawIOBase):
     def __init__(self, stream: Stream, limit: int) -> None:
         self._stream = stream
         self._left = limit
+        self._kept = b""
+
+    def skip_to(self, mark: bytes) -> None:
+        """Pass over what the login shell prints."""
+        while mark not in self._kept:
+            data = self._stream.read(self._stream.stall_seconds)
+            if not data or len(self._kept) > _NOISE:
+                raise tarfile.ReadError("it does not begin")
+            self._kept += data
+        self._kept = self._kept.partition(mark)[2]
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(self._stream.stall_seconds, size if size > 0 else _BUFFER)
+        size = size if size > 0 else _BUFFER
+        data, self._kept = self._kept[:size], self._kept[size:]
+        data = data or self._stream.read(self._stream.stall_seconds, size)
         self._left -= len(data)
         if self._left < 0:
             raise IntegrityError("the machine sends more than was asked for")
