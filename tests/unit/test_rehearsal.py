@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,8 @@ def test_exit_codes_are_those_of_a_shell() -> None:
 # ── its home ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_home_of_its_own_goes_with_it_unless_it_is_kept() -> None:
+def test_a_home_of_its_own_goes_with_it_unless_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with rehearse.stage(None, keep=False) as gone:
         (gone / "runs").mkdir()
     with rehearse.stage(None, keep=True) as kept:
