@@ -41,7 +41,7 @@ log = logging.getLogger("gpurun.http")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 20.0
-_LEAST_READ_SECONDS = 5.0  # however fast the vendor's world runs, ours may be slow
+_LEAST_READ_SECONDS = 5.0  # however hurried the vendor is, this computer may be slow
 _BODY_LIMIT = 16 * 2**20  # bytes; an account with a thousand instances needs 2 MiB
 _PIECE = 64 * 2**10
 _SAFE = frozenset({"GET", "DELETE"})
@@ -183,7 +183,7 @@ class Http:
         self._base = base.rstrip("/")
         self._key = key
         self._pacer = pacer
-        self._pace = pace  # the vendor's world runs that many times faster than ours
+        self._pace = pace  # the vendor's waits are that many times shorter: a simulator in a hurry
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
         self.skew = timedelta(0)  # the vendor's clock minus ours, at its last answer
@@ -219,7 +219,7 @@ class Http:
                     raise
             else:
                 if reply.status == _TOO_MANY:
-                    wait = max(wait, min(asked, _SANE_SECONDS) / self._pace)
+                    wait = max(wait, min(asked, _SANE_SECONDS / self._pace))
                     self._pacer.hold("", wait)
                 if not reply.may_pass or not left or time.monotonic() + wait > end:
                     return reply

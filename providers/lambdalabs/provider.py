@@ -33,7 +33,7 @@ log = logging.getLogger("gpurun.lambda")
 
 URL = "https://cloud.lambda.ai/api/v1"
 _PACE = {"": 1.1, launch.LANE: 13.0}  # seconds; the API allows 1 request a second, 1 launch in 12
-_LEAST_SECONDS = 10.0  # of ours, of patience with a machine: its processes start in our world
+_LEAST_SECONDS = 10.0  # of patience with a machine, however hurried its vendor: its processes start in our world
 _BATCH = 20
 _DEAD_CEILING = timedelta(hours=1)  # past its ceiling, a mark's key opens nothing that may live
 
@@ -63,14 +63,15 @@ class LambdaProvider:
         self._ssh = (ssh_port, ssh_user)
         intervals = {lane: seconds / pace for lane, seconds in _PACE.items()}
         self._api = api.Api(Http("Lambda", url, key, pacer_for("lambda", url, self._fingerprint, intervals), pace=pace))
-        self.traits = Traits(  # by Lambda's clock, which is the controller's, save what is slept here
-            list_lag_seconds=60.0,  # nothing is promised, and no lag was reported: a minute to be safe
-            boot_limit_seconds=max(1200.0, _LEAST_SECONDS * pace),  # 2-15 min seen (2026-08), 8 GPUs the slowest
-            start_limit_seconds=3600.0 * max(pace, 1.0),  # data and packages come over our own world's links
+        self.traits = Traits(
+            list_lag_seconds=60.0 / pace,  # nothing is promised, and no lag was reported: a minute to be safe
+            boot_limit_seconds=max(1200.0 / pace, _LEAST_SECONDS),  # 2-15 min seen (2026-08), 8 GPUs the slowest
+            start_limit_seconds=3600.0,  # data and packages come over our own world's links
             poll_seconds=max(5.0 / pace, 0.1),
             billing_step_seconds=60,  # lambda.ai/pricing: one-minute increments
             console_url=reading.CONSOLE,
             ssh=True,
+            retry_seconds=30.0 / pace,
         )
 
     @classmethod
