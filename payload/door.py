@@ -2,14 +2,13 @@
 
     python3 -I -S -B payload/door.py <word> <mark> <verb> [offset]    # a request, where there is one, on standard input
 
-    seed take begin   before the training: see place.py
+    seed begin        before the training: see place.py
     status            what lives, and what the files say       order   leave an order for the agent
     manifest          name the whole files
     log               the log from an offset, as it grows: for ten minutes, or until the asker is gone
-    give              whole small files, each as "<size>" and a line end, then the bytes
 
 The answer is one line, "<word> <JSON>", so that what a login shell prints before it can't be taken for one; the bytes
-of `log` and `give` come after it.
+of `log` come after it.
 Standard library only, Python 3.9. The wire contract is README.md beside this file.
 """
 
@@ -19,13 +18,12 @@ import contextlib
 import json
 import os
 import select
-import stat
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -117,7 +115,7 @@ def small(folder: Path, name: str) -> List[Dict[str, Any]]:
         return []
 
 
-# ---- streams ---------------------------------------------------------------------------------------------------------
+# ---- the log ---------------------------------------------------------------------------------------------------------
 
 
 def log(folder: Path, offset: int) -> None:
@@ -141,41 +139,6 @@ def log(folder: Path, offset: int) -> None:
             pending = pending[os.write(1, pending) :]
 
 
-def give(folder: Path, names: List[str]) -> None:
-    """Write whole files one after another; one that can't be read is told as size -1."""
-    out, real = sys.stdout.buffer, os.path.realpath(folder)
-    for name in names:
-        try:
-            with opened(real, name) as file:
-                size = os.fstat(file.fileno()).st_size
-                out.write(b"%d\n" % size)
-                while size > 0:
-                    block = file.read(min(size, PIECE)) or b"\0" * min(size, PIECE)  # it shrank: its hash will tell
-                    out.write(block)
-                    size -= len(block)
-        except BrokenPipeError:
-            raise
-        except (OSError, ValueError):
-            out.write(b"-1\n")
-    out.flush()
-
-
-def opened(real: str, name: str) -> BinaryIO:
-    """Open a plain file of the job.
-
-    Raises:
-        ValueError: it is none, or lies elsewhere.
-    """
-    path = os.path.realpath(real + "/" + name)
-    if not path.startswith(real + "/"):
-        raise ValueError("outside")
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would have us wait for a writer
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError("no plain file")
-    return os.fdopen(handle, "rb")
-
-
 # ---- the question ----------------------------------------------------------------------------------------------------
 
 
@@ -191,12 +154,6 @@ def answer(folder: Path, verb: str, rest: List[str], word: str) -> None:
     if verb == "log":
         say(word, {"size": size_of(folder / "log.txt") or 0})
         log(folder, int(rest[0]))
-    elif verb == "give":
-        names = json.load(stdin)["names"]
-        say(word, {})
-        give(folder, names)
-    elif verb == "take":
-        say(word, place.take(stdin))
     elif verb in ("status", "manifest"):
         say(word, {"status": status, "manifest": manifest}[verb](folder))
     else:

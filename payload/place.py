@@ -1,6 +1,6 @@
 """Putting a job into place on a machine: what door.py does before the training begins.
 
-    seed   arm the watchdog; tell which blobs are here     take   blobs on standard input, hashed before they get names
+    seed   arm the watchdog; tell which blobs are here
     begin  bundle, data, checkpoint and secrets into place, job.json last
 
 All of it may be cut off at any line and done again. Blobs lie in ~/.gpurun/blobs under their sha256, jobs in
@@ -20,7 +20,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -31,7 +31,6 @@ BLOBS = HOME / "blobs"
 BUNDLED = ("payload", "code", "config.json")
 PATIENCE = 20.0  # seconds that another start may hold the folder
 ARMS = 30.0  # seconds for a watchdog to arm
-PIECE = 1 << 16  # bytes
 SMALL = 1 << 20  # bytes: what is larger was shipped by itself
 
 
@@ -119,42 +118,6 @@ def arm(folder: Path) -> None:
     if done.returncode:
         words = done.stderr + read_end(folder / "watchdog.log")
         raise DoorError("the watchdog did not arm: " + words.decode("utf-8", "replace").strip()[-300:])
-
-
-def take(stream: BinaryIO) -> Dict[str, Any]:
-    """Take blobs one after another to the end of the stream; what is not what its name says is thrown away."""
-    taken = 0
-    broken: List[str] = []
-    while True:
-        head = stream.readline(200)
-        if not head.endswith(b"\n"):
-            return {"taken": taken, "broken": broken}
-        digest, size = head.decode("ascii").split()
-        blob = BLOBS / PurePosixPath(digest).name
-        aside = blob.with_name(f".{blob.name}.{os.getpid()}")
-        try:
-            if copy_hashed(stream, aside, int(size)) == digest:
-                aside.replace(blob)
-                taken += 1
-            else:
-                broken.append(digest)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                aside.unlink()
-
-
-def copy_hashed(stream: BinaryIO, path: Path, size: int) -> str:
-    """Copy so many bytes of a stream into a file, and hash them; a stream that ends early has another hash."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        while size > 0:
-            block = stream.read(min(size, PIECE))
-            if not block:
-                return ""
-            digest.update(block)
-            file.write(block)
-            size -= len(block)
-    return digest.hexdigest()
 
 
 def begin(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:

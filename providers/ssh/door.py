@@ -108,14 +108,11 @@ class Door:
             raise StartError(message, hint="choose a newer image", permanent=True)
         return _judged(head) or {}
 
-    def open(self, verb: str, *rest: str, request: object = None) -> Answer | None:
-        """Ask for bytes: the answer is read as it comes."""
+    def open(self, verb: str, *rest: str) -> Answer | None:
+        """Ask for bytes: the answer is read as it comes, and ends with whoever asked."""
         word = _word()
         answer = Answer(self._link.open(self._command(word, verb, *rest)))
         try:
-            if request is not None:
-                answer.write(json.dumps(request).encode())
-                answer.finish()
             if answer.head(word) is None:
                 answer.close()
                 return None
@@ -123,11 +120,6 @@ class Door:
             answer.close()
             raise
         return answer
-
-    def start(self, verb: str) -> tuple[str, Answer]:
-        """Ask with a request that is still to be written: gives the word by which its answer is known."""
-        word = _word()
-        return word, Answer(self._link.open(self._command(word, verb)))
 
     def _command(self, word: str, verb: str, *rest: str) -> str:
         return "exec " + shlex.join(["sh", "-c", _KNOCK, "door", word, self._mark, verb, *rest])
@@ -172,47 +164,11 @@ class Answer:
         self._at += len(piece)
         return piece
 
-    def line(self) -> bytes:
-        """Read one short line."""
-        until = time.monotonic() + _SECONDS
-        while (end := self._kept.find(b"\n", self._at, self._at + _LINE)) < 0:
-            self._refill(until)
-            if len(self._kept) > _LINE and b"\n" not in self._kept[:_LINE]:
-                raise RemoteError("the machine's answer makes no sense")
-        line, self._at = self._kept[self._at : end], end + 1
-        return line
-
-    def exactly(self, size: int) -> bytes:
-        """Read so many bytes; not for many."""
-        until = time.monotonic() + _SECONDS
-        while len(self._kept) - self._at < size:
-            self._refill(until)
-        data = self._kept[self._at : self._at + size]
-        self._at += size
-        return data
-
-    def _refill(self, until: float) -> None:
-        data = self._more(until)
-        if not data:
-            raise RemoteError("the machine's answer breaks off")
-        self._kept, self._at = self._kept[self._at :] + data, 0
-
     def _more(self, until: float) -> bytes:
         try:
             return self._stream.read(max(0.01, until - time.monotonic()))
         except TimeoutError as error:
             raise RemoteError(f"the machine did not answer within {_SECONDS:.0f} s") from error
-
-    def write(self, data: bytes) -> None:
-        """Write a part of the request."""
-        try:
-            self._stream.write(data, _SECONDS)
-        except TimeoutError as error:
-            raise RemoteError(f"the machine took nothing for {_SECONDS:.0f} s") from error
-
-    def finish(self) -> None:
-        """End the request."""
-        self._stream.finish()
 
     def close(self) -> None:
         """Let go: the process there ends by it."""

@@ -1,34 +1,30 @@
 """The byte plane of a machine that is reached over SSH: `providers.base.Remote`.
 
     start  shipping.py      status, tell, manifest  one question each, through door.py
-    logs   one reader on the machine, as long as it is wanted       fetch   small files in one stream, large by bulk.py
+    logs   one reader on the machine, as long as it is wanted      fetch   small files: trees.py, large: bulk.py
 All that the machine says is untrusted: it is bounded, verified, and names no path outside the folder that is asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import time
-from collections import deque
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from providers import wire
 from providers.base import Entry, Manifest, Phase, RemoteStatus
-from providers.errors import GpurunError, IntegrityError, RemoteError, UnreachableError
-from providers.ssh import bulk, shipping
+from providers.errors import GpurunError, RemoteError, UnreachableError
+from providers.ssh import bulk, shipping, trees
 from providers.ssh.door import Door
-from providers.ssh.link import Link
+from providers.ssh.link import Link, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from providers.base import Job, Mark, Order
     from providers.ssh.door import Answer
-    from providers.ssh.link import Patience, Target
+    from providers.ssh.link import Patience
 
 _log = logging.getLogger(__name__)
 _LOG_PIECE = 4 * 2**20  # bytes
@@ -52,6 +48,7 @@ class SshRemote:
         patience: Patience | None = None,
     ) -> None:
         """`on_login` is called once, after the first login that works; `progress` with bytes shipped and to ship."""
+        self._target = target
         self._link = Link(target, patience)
         self._door = Door(self._link, str(mark))
         self._on_login = on_login
@@ -61,8 +58,10 @@ class SshRemote:
 
     def start(self, job: Job) -> None:
         """Ship and start detached. See `shipping.start`."""
-        self._connect()
-        shipping.start(self._link, self._door, job, self._progress)
+        target = self._target if isinstance(self._target, Target) else self._target()
+        with shipping.alone(target.access.folder):
+            self._connect()
+            shipping.start(self._link, self._door, job, self._progress)
 
     def status(self) -> RemoteStatus:
         """Ask who lives, and what the files say; READY as long as nothing was shipped."""
@@ -175,38 +174,11 @@ class SshRemote:
             if name not in known:
                 raise RemoteError(f"{name!r} is not among the whole files of this job (any more)")
             targets[known[name]] = target
-        small = {entry: target for entry, target in targets.items() if entry.size < _SMALL}
-        self._fetch_small({entry: target for entry, target in small.items() if not _is_there(target, entry)})
+        small = [entry for entry, at in targets.items() if entry.size < _SMALL and not _is_there(at, entry)]
+        trees.pull_tree(self._link, folder, small, dest)
         for entry, target in targets.items():
             if entry.size >= _SMALL:
                 bulk.pull(self._link, f"{folder}/{entry.name}", target, entry.size, entry.sha256)
-
-    def _fetch_small(self, targets: Mapping[Entry, Path]) -> None:
-        """Bring many in one stream; begun anew after a cut as long as any came through."""
-        waiting = deque(targets.items())
-        while waiting:
-            before = len(waiting)
-            try:
-                self._take(waiting)
-            except UnreachableError:
-                if len(waiting) == before:
-                    raise
-
-    def _take(self, waiting: deque[tuple[Entry, Path]]) -> None:
-        names = [entry.name for entry, _ in waiting]
-        answer = self._door.open("give", request={"names": names})
-        if answer is None:
-            raise RemoteError("the job's files are gone from the machine")
-        with contextlib.closing(answer):
-            while waiting:
-                entry, target = waiting[0]
-                said = answer.line()
-                if said == b"-1":
-                    raise RemoteError(f"{entry.name!r} can't be read on the machine")
-                if said != b"%d" % entry.size:
-                    raise IntegrityError(f"{entry.name!r} has not the {entry.size} bytes that the manifest names")
-                _keep(entry, answer.exactly(entry.size), target)
-                waiting.popleft()
 
     def close(self) -> None:
         """Let go of the connection; the job goes on."""
@@ -226,26 +198,6 @@ class SshRemote:
 
 def _count(value: object) -> int:
     return max(0, int(wire.number(value) or 0))
-
-
-def _keep(entry: Entry, data: bytes, target: Path) -> None:
-    """Verify, write aside, move into place."""
-    found = sha256(data).hexdigest()
-    if found != entry.sha256:
-        raise IntegrityError(f"{entry.name!r} has sha256 {found[:12]}…, not {entry.sha256[:12]!r}…")
-    aside = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
-    except OSError as error:
-        raise RemoteError(f"{entry.name!r} can't be written here: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
 
 
 def _is_there(target: Path, entry: Entry) -> bool:

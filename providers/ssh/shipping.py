@@ -7,8 +7,12 @@ Every step looks at what is there first: a repeat ships what is missing, and a j
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from providers import wire
 from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError
-from providers.ssh import bulk
+from providers.ssh import bulk, trees
 from providers.ssh.door import plain, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -34,7 +38,7 @@ Progress = Callable[[int, int], None]  # bytes shipped, bytes to ship
 _log = logging.getLogger(__name__)
 _FIRST = (*wire.GUARDS, "place.py", "door.py")  # the door last: where it is, all are
 _SMALL = 2**20  # bytes: a file below it costs less in a stream of many than by itself
-_PIECE = 2**18  # bytes
+_BATCH_FILES, _BATCH_BYTES = 1000, 8 * 2**20
 _TOLD_SECONDS = 5.0  # between two words on how far it is
 _HASHED = 50e6  # bytes a second that any machine hashes
 _WRONG_CLOCK = 60.0  # seconds
@@ -49,6 +53,27 @@ class _Item:
     size: int
     path: Path
     name: str
+
+
+@contextlib.contextmanager
+def alone(access: Path) -> Iterator[None]:
+    """Keep a second controller, one that wakes late, from writing into the same parts; the machine judges the rest.
+
+    Raises:
+        StartError: another one is at it.
+    """
+    try:
+        handle = os.open(access / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"the keys of this attempt are not at {access}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartError("another gpurun is starting this job right now") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def start(link: Link, door: Door, job: Job, progress: Progress | None = None) -> None:
@@ -70,7 +95,7 @@ def start(link: Link, door: Door, job: Job, progress: Progress | None = None) ->
         return
     here = set(texts(answer.get("here")))
     missing = [item for item in items.values() if item.sha256 not in here]
-    shipment.ship(link, door, missing, answer)
+    shipment.ship(link, missing, answer)
     request = {
         "job": wire.job_json(job),
         "want": _want(items.values()),
@@ -150,6 +175,33 @@ def _must_be_the_same(item: _Item) -> None:
         raise StartError(f"{item.path} changed since the launch: launch again", permanent=True)
 
 
+@contextlib.contextmanager
+def _blamed(items: Sequence[_Item]) -> Iterator[None]:
+    """Tell the user's own files that changed or went away from a machine that took them wrongly."""
+    try:
+        yield
+    except HostKeyError:
+        raise
+    except RemoteError:
+        for item in items:
+            _must_be_the_same(item)
+        raise
+
+
+def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Cut into streams that each arrive whole or not at all, so that a cut costs little."""
+    batch: list[_Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += item.size
+        if len(batch) == _BATCH_FILES or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 class _Shipment:
     """What is on its way: how far it is, and until when it may be."""
 
@@ -158,7 +210,7 @@ class _Shipment:
         self._progress = progress
         self._done = self._whole = 0
 
-    def ship(self, link: Link, door: Door, items: list[_Item], answer: dict[str, Any]) -> None:
+    def ship(self, link: Link, items: list[_Item], answer: dict[str, Any]) -> None:
         """Ship files into the folder that the machine named."""
         blobs, free = answer.get("blobs"), wire.number(answer.get("free"))
         if not isinstance(blobs, str) or not blobs.startswith("/") or "\0" in blobs:
@@ -167,43 +219,21 @@ class _Shipment:
         if free is not None and self._whole > free:
             message = f"the machine's disk has {free / 1e9:.1f} GB free; {self._whole / 1e9:.1f} GB are to be shipped"
             raise StartError(message, hint="choose an offer with a larger disk")
-        small = [item for item in items if item.size < _SMALL]
-        if small:
-            self._stream(door, small)
+        for some in _batches([item for item in items if item.size < _SMALL]):
+            with _blamed(some):
+                trees.push_tree(link, {item.sha256: item.path for item in some}, blobs)
+            self._done += sum(item.size for item in some)
+            self._at(self._done)
         for item in items:
             if item.size >= _SMALL:
-                self._push(link, item, f"{blobs}/{item.sha256}")
+                before, left = self._done, self._deadline - time.time()
+                tell = functools.partial(self._on_from, before)
+                with _blamed([item]):
+                    bulk.push(link, item.path, f"{blobs}/{item.sha256}", item.sha256, tell, time.monotonic() + left)
+                self._done = before + item.size
 
-    def _push(self, link: Link, item: _Item, path: str) -> None:
-        before = self._done
-        give_up_at = time.monotonic() + self._deadline - time.time()
-        try:
-            bulk.push(link, item.path, path, item.sha256, lambda done: self._at(before + done), give_up_at)
-        except IntegrityError:
-            _must_be_the_same(item)
-            raise
-        self._done = before + item.size
-
-    def _stream(self, door: Door, items: Iterable[_Item]) -> None:
-        """Ship small files in one stream; each counts as soon as it has arrived whole."""
-        word, answer = door.start("take")
-        try:
-            for item in items:
-                data = item.path.read_bytes()
-                if len(data) != item.size:
-                    _must_be_the_same(item)
-                answer.write(f"{item.sha256} {item.size}\n".encode() + data)
-                self._done += item.size
-                self._at(self._done)
-            answer.finish()
-            answer.head(word)
-        except BrokenPipeError:
-            answer.head(word)  # it says why it took no more
-            raise RemoteError("the machine took no more data, and does not say why") from None
-        except OSError as error:
-            raise StartError(f"what is to be shipped can't be read here: {error}") from error
-        finally:
-            answer.close()
+    def _on_from(self, before: int, done: int) -> None:
+        self._at(before + done)
 
     def _at(self, done: int) -> None:
         """Tell how far it is.

@@ -90,7 +90,7 @@ def test_a_name_that_leads_outside_is_refused(finished, tmp_path, name):
     say(entry(name))
     with pytest.raises(IntegrityError, match="outside"):
         remote.fetch([name], tmp_path / "dest")
-    assert not (tmp_path / "dest").exists()
+    assert files_below(tmp_path / "dest") == []
 
 
 def test_a_link_at_home_is_not_written_through(finished, tmp_path):
@@ -114,7 +114,7 @@ def test_a_link_or_a_device_on_the_machine_is_not_followed_out_of_the_job(finish
         say(entry(name))
         with pytest.raises(RemoteError):
             remote.fetch([name], tmp_path / "dest")
-    assert not (tmp_path / "dest").exists()
+    assert files_below(tmp_path / "dest") == []
 
 
 def test_what_the_manifest_does_not_name_is_not_fetched(finished, tmp_path):
@@ -224,17 +224,6 @@ def test_a_status_of_wrong_types_says_nothing(machine, status):
     machine.says(job, status)
     found = machine.remote(job).status()
     assert (found.phase, found.reason, found.step, found.heartbeat) == (Phase.EXITED, "", 0, None)
-
-
-@pytest.mark.parametrize(
-    "stream", [b"", b"1", b"1\n", b"2\nxx", b"-1\n", b"-5\nx", b"99999999999999\nx", b"x\nx", b"1\ny", b"9" * 10_000]
-)
-def test_a_stream_of_files_that_lies_is_an_error_and_leaves_nothing(machine, tmp_path, stream):
-    job = machine.job()
-    machine.says(job, {"entries": [entry("a")], "folder": "/x", "final": True}, stream)
-    with pytest.raises(RemoteError):
-        machine.remote(job).fetch(["a"], tmp_path / "dest")
-    assert files_below(tmp_path) == [path for path in files_below(tmp_path) if "dest" not in path.parts]
 
 
 def test_a_size_that_lies_costs_neither_memory_nor_disk(machine, tmp_path):
