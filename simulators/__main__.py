@@ -34,9 +34,13 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("vendor", choices=["lambda"])
     parser.add_argument("--seed", type=int, help="ids, and a draw of faults when --faults is not given")
     parser.add_argument("--faults", metavar="JSON", help="such as '{\"launch_capacity\": 2}'; see --list-faults")
-    parser.add_argument("--pace", type=float, default=1.0, help="how many times as fast as ours its clock runs")
-    parser.add_argument("--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="its own, launch to active")
-    parser.add_argument("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end")
+    parser.add_argument("--pace", type=float, default=1.0, help="all that it takes time for takes so much less")
+    parser.add_argument(
+        "--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="launch to active, at pace 1"
+    )
+    parser.add_argument(
+        "--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end, at pace 1"
+    )
     parser.add_argument("--list-faults", action=_ListFaults, help="every fault and its options")
     parser.add_argument("--with-stdin", action="store_true", help="end when standard input does, as its owner may")
     parser.add_argument("--no-machines", action="store_true", help="the API alone, nothing answers SSH")

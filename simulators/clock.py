@@ -1,6 +1,6 @@
 """A simulator's own time, and what is due at which moment of it.
 
-    clock.now()                 epoch seconds of the vendor's world; runs `rate` times as fast as ours
+    clock.now()                 epoch seconds of the vendor's world; runs as ours does until it is moved or hurried
     agenda.at(when, action)     done at that moment, in order, even when the clock is moved past it at once
 
 Boot, lags, rate windows, the `Date` header and the meter all go by it.

@@ -5,6 +5,7 @@
 
     def test_y(start_lambda):                                # with options; `machines=True` for real sshd
         sim = start_lambda(pace=100, boot_seconds=60, faults={"launch_capacity": 2})
+        sim = start_lambda(rate=0.01)                    # a clock that stands nearly still: `advance` moves it
 
 A test that leaves something billing fails, unless it said `sim.may_bill = True`. So does one that broke a rate limit
 (`sim.may_hurry = True` lifts that) and one whose machine had troubles. All goes through HTTP, as it would for anyone:
@@ -100,7 +101,8 @@ class LambdaSim:
 @contextmanager
 def lambda_running(
     *,
-    pace: float = 1000,
+    pace: float | None = None,
+    rate: float = 1,
     boot_seconds: float = 0,
     linger_seconds: float = 15,
     faults: object = (),
@@ -109,7 +111,8 @@ def lambda_running(
 ) -> Iterator[LambdaSim]:
     """Start one in this process, and judge what is left at the end."""
     with LambdaSimulator(
-        pace=pace,
+        pace=pace or (1000 if rate == 1 else 1),
+        rate=rate,
         boot_seconds=boot_seconds,
         linger_seconds=linger_seconds,
         faults=parse(faults) if faults else (),

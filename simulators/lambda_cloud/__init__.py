@@ -35,12 +35,16 @@ LINGER_SECONDS = 15.0  # how long `terminating`, then `terminated` is shown: not
 
 
 class LambdaSimulator:
-    """The whole vendor. Seconds are its own, which run `pace` times as fast as ours."""
+    """The whole vendor. Whatever it takes time for (booting, ending, forgetting, pausing you) takes `pace` times less.
+
+    Its clock, and with it the meter, runs as ours does until `POST <control>/clock` says otherwise.
+    """
 
     def __init__(
         self,
         *,
         pace: float = 1.0,
+        rate: float = 1.0,
         boot_seconds: float = BOOT_SECONDS,
         linger_seconds: float = LINGER_SECONDS,
         faults: Iterable[Hit] = (),
@@ -56,7 +60,8 @@ class LambdaSimulator:
         self._api = Server("api")
         self.world = LambdaWorld(
             threading.RLock(),
-            Clock(pace),
+            Clock(rate),
+            pace=pace,
             boot_seconds=boot_seconds,
             linger_seconds=linger_seconds,
             make_machine=self._make if machines else None,

@@ -50,6 +50,7 @@ class LambdaWorld:
         lock: threading.RLock,
         clock: Clock,
         *,
+        pace: float,
         boot_seconds: float,
         linger_seconds: float,
         make_machine: Callable[[Instance], Machine] | None,
@@ -62,7 +63,8 @@ class LambdaWorld:
         self.faults = Faults()
         self.journal = Journal()
         self.meter = Meter()
-        self.limits = Limits(clock)
+        self.limits = Limits(clock, pace=pace)
+        self.pace = pace
         self.keys: dict[str, dict[str, str]] = {}  # id -> as the vendor spells it
         self.instances: dict[str, Instance] = {}
         self.cents = {name: kind.cents for name, kind in KINDS.items()}
@@ -70,8 +72,8 @@ class LambdaWorld:
         self.down_until = 0.0
         self.dice = dice
         self.troubles: list[str] = []
-        self._boot_seconds = boot_seconds
-        self._linger_seconds = linger_seconds
+        self._boot_seconds = boot_seconds / pace
+        self._linger_seconds = linger_seconds / pace
         self._make_machine = make_machine
         self._door = door
         self._hosts: list[Host] = []
@@ -285,7 +287,7 @@ class LambdaWorld:
     def arm(self, hits: Iterable[Hit]) -> None:
         """Arm faults; those that name an instance strike it now."""
         now = self.clock.now()
-        hits = list(hits)
+        hits = [hit.hurried(self.pace) for hit in hits]
         for hit in hits:
             if hit.options.get("instance") is not None and hit.name not in _LATER:
                 raise FaultError(f"{hit.name} strikes at launch only: an instance that is there can't have it")

@@ -23,7 +23,7 @@ HERE = "127.0.0.1"
 @pytest.fixture
 def still(start_lambda: Callable[..., LambdaSim]) -> LambdaSim:
     """A world that moves only when it is told to; 100 s from launch to active."""
-    sim = start_lambda(pace=0.01, boot_seconds=100)
+    sim = start_lambda(rate=0.01, boot_seconds=100)
     sim.may_hurry = True
     return sim
 

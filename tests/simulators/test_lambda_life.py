@@ -24,7 +24,7 @@ def told(text: str) -> datetime:
 @pytest.fixture
 def still(start_lambda: Callable[..., LambdaSim]) -> LambdaSim:
     """A world that moves only when it is told to; two minutes from launch to active."""
-    sim = start_lambda(pace=SLOW, boot_seconds=120)
+    sim = start_lambda(rate=SLOW, boot_seconds=120)
     sim.may_hurry = True
     return sim
 
@@ -175,7 +175,7 @@ def test_more_than_one_request_a_second_draws_a_bare_429(still: LambdaSim) -> No
 
 
 def test_honest_pacing_draws_no_429(start_lambda: Callable[..., LambdaSim]) -> None:
-    sim = start_lambda(pace=SLOW)
+    sim = start_lambda(rate=SLOW)
     for _ in range(20):
         assert sim.call("GET", "/regions").status_code == 200
         sim.advance(1.05)
