@@ -94,7 +94,10 @@ class Sshd:
 
     def _environment(self) -> dict[str, str]:
         """Put the daemon's own view of its user in place of /etc/passwd: the home is `folder/home`."""
-        env = {"PATH": os.environ.get("PATH", os.defpath), "GPURUN_TEST_SESSION": os.environ["GPURUN_TEST_SESSION"]}
+        env = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "GPURUN_TEST_SESSION": os.environ.get("GPURUN_TEST_SESSION", ""),
+        }
         wrapper = ctypes.util.find_library("nss_wrapper") or _wrapper()
         if wrapper:
             users = [pwd.getpwuid(os.geteuid())]
