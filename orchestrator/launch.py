@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 
 SETUP = ("bash", "payload/setup.sh")
+_HERE = Holder(
+    "the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +81,19 @@ def prepare(
     run_id = new_run_id(settings.name, now)
     folder = home.run(run_id)
     folder.path.mkdir(parents=True, mode=0o700)
-    prepared = None
-    try:
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
         data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
         bundle = pack(folder.bundle, template.config, template.code)
         write_json(folder.config, template.config)
-        limits = settings.limits
-        job_file = JobFile(
-            command=template.command,
-            blobs=data,
-            max_idle_seconds=max(int(limits.max_idle_minutes * 60), 1),
-            secrets=tuple(settings.secrets),
-            setup=SETUP if provider.traits.ssh and not template.bare else (),
-        )
+        job_file = _job_file(template, data, bare=template.bare or not provider.traits.ssh)
         job_file.write(folder)
         row = _row(run_id, template, dearest, times, provider, now)
-        holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _here())
-        planning.refuse_sole_holder(holders, offer.price, accept_risk=limits.accept_risk)
+        holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _HERE)
+        planning.refuse_sole_holder(holders, offer.price, accept_risk=settings.limits.accept_risk)
         work = work_of(template.config, data)
         plan = planning.Plan(
-            run_id=run_id,
-            template=settings.name,
-            work=work,
-            offer=offer,
-            candidates=tuple(offers),
-            gpu=gpu,
-            account=provider.account(),
-            times=times,
+            *(run_id, settings.name, work, offer, tuple(offers), gpu, provider.account(), times),
             quote=planning.quote(
                 offer,
                 dearest.price,
@@ -121,11 +111,19 @@ def prepare(
             wait_seconds=wait_seconds,
             trust_on_first_use=trust_on_first_use,
         )
-        prepared = Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home, planned)
-    finally:
-        if prepared is None:
-            shutil.rmtree(folder.path, ignore_errors=True)
-    return prepared
+        undo.pop_all()
+    return Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home, planned)
+
+
+def _job_file(template: Template, data: tuple[Blob, ...], *, bare: bool) -> JobFile:
+    """Say what the run's every attempt does; `bare` = no environment is made for it."""
+    return JobFile(
+        command=template.command,
+        blobs=data,
+        max_idle_seconds=max(int(template.settings.limits.max_idle_minutes * 60), 1),
+        secrets=tuple(template.settings.secrets),
+        setup=() if bare else SETUP,
+    )
 
 
 def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decimal | None = None) -> str:
@@ -168,12 +166,6 @@ def seconds_of_same_runs(ledger: Ledger, work: str, offer: Offer) -> list[float]
         and row.plan.get("work") == work
         and (row.provider, row.plan["offer"]["name"]) == (offer.provider, offer.name)
     ]
-
-
-def _here() -> Holder:
-    return Holder(
-        "the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake"
-    )
 
 
 def _row(

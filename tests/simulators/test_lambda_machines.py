@@ -194,7 +194,7 @@ def test_the_link_is_cut_at_the_controls_word(rent) -> None:
 
 @pytest.mark.parametrize("fault", ["link_blackhole", "link_freeze"])
 def test_a_link_that_is_silent_heals_by_itself(rent, fault: str) -> None:
-    machine = rent({fault: {"after": 100_000, "seconds": 200_000}})
+    machine = rent({fault: {"after": 10_000, "seconds": 20_000}})
     while not machine.answers():
         pass
     machine.sim.advance(100)
