@@ -33,6 +33,7 @@ class JobFile:
     max_idle_seconds: int
     secrets: tuple[str, ...]
     setup: tuple[str, ...] = ()
+    gpus: int = 0
 
     def write(self, folder: RunFolder) -> None:
         """Keep it in the run's folder."""
@@ -61,6 +62,7 @@ class JobFile:
             max_idle_seconds=values["max_idle_seconds"],
             secrets=tuple(values["secrets"]),
             setup=tuple(values.get("setup", ())),
+            gpus=values.get("gpus", 0),
         )
 
     def job(self, row: RunRow, folder: RunFolder, home_id: str, secrets: Mapping[str, Secret]) -> Job:
@@ -77,6 +79,7 @@ class JobFile:
             max_idle_seconds=self.max_idle_seconds,
             checkpoint=newest_checkpoint(folder.checkpoints),
             secrets=secrets,
+            gpus=self.gpus,
             setup=self.setup,
         )
 

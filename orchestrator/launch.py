@@ -77,7 +77,7 @@ def prepare(
     offers = planning.choose(provider.offers(), gpu, waiting=wait_seconds > 0)
     now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
     offer, dearest = offers[0], max(offers, key=lambda one: one.price)
-    times = planning.times(settings.limits, dearest.price, now)
+    times = planning.times(settings.limits, dearest.price, now, saves=not template.bare)
     run_id = new_run_id(settings.name, now)
     folder = home.run(run_id)
     folder.path.mkdir(parents=True, mode=0o700)
@@ -86,7 +86,7 @@ def prepare(
         data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
         bundle = pack(folder.bundle, template.config, template.code)
         write_json(folder.config, template.config)
-        job_file = _job_file(template, data, bare=template.bare or not provider.traits.ssh)
+        job_file = _job_file(template, data, offer.gpu_count, bare=template.bare or not provider.traits.ssh)
         job_file.write(folder)
         row = _row(run_id, template, dearest, times, provider, now)
         holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _HERE)
@@ -115,7 +115,7 @@ def prepare(
     return Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home, planned)
 
 
-def _job_file(template: Template, data: tuple[Blob, ...], *, bare: bool) -> JobFile:
+def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bool) -> JobFile:
     """Say what the run's every attempt does; `bare` = no environment is made for it."""
     return JobFile(
         command=template.command,
@@ -123,6 +123,7 @@ def _job_file(template: Template, data: tuple[Blob, ...], *, bare: bool) -> JobF
         max_idle_seconds=max(int(template.settings.limits.max_idle_minutes * 60), 1),
         secrets=tuple(template.settings.secrets),
         setup=() if bare else SETUP,
+        gpus=gpus,
     )
 
 

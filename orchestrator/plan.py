@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_GRACE_SECONDS = 600
 _GRACE_SHARE = 0.2
+_GRACE_OF_NOTHING_SECONDS = 30  # what was left on a rented machine is still brought home
 _LEAST_SECONDS = 5.0
 _DEAREST = 2  # times the cheapest: what is dearer is another wish
 _MOST_CANDIDATES = 12
@@ -100,8 +101,10 @@ def _proofs(holders: Sequence[Holder]) -> str:
     return f"last proven {max(proven):%H:%M} UTC" if proven else "unproven until start"
 
 
-def times(limits: Limits, price: Decimal, launched: datetime) -> Times:
+def times(limits: Limits, price: Decimal, launched: datetime, *, saves: bool = True) -> Times:
     """Turn hours and dollars into absolute limits: what the budget can't pay for is past the deadline.
+
+    `saves` = the job has something to save before its deadline, and needs the time for it.
 
     Raises:
         RefusedError: the budget does not last long enough to do anything.
@@ -117,7 +120,7 @@ def times(limits: Limits, price: Decimal, launched: datetime) -> Times:
             hint="raise --max-cost or --max-hours",
         )
     seconds, ceiling = int(seconds), int(ceiling)  # a mark tells whole seconds
-    grace = min(MAX_GRACE_SECONDS, int(seconds * _GRACE_SHARE))
+    grace = min(MAX_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * _GRACE_SHARE))
     return Times(launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling), max(grace, 1))
 
 

@@ -200,6 +200,7 @@ class Job:
     client_key: Path | None = None  # private half of this attempt's own ed25519 pair; the public one is <name>.pub
     host_key: Path | None = None  # the same for the machine, so that the first connection is already verified
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    gpus: int = 0  # that the offer has: the setup calls a machine with fewer broken
     setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
     store: str = ""

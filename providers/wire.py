@@ -61,7 +61,7 @@ def job_json(job: Job) -> dict[str, object]:
         "grace_seconds": job.grace_seconds,
         "max_idle_seconds": job.max_idle_seconds,
         "log_limit_bytes": job.log_limit_bytes,
-        **({"setup": list(job.setup)} if job.setup else {}),
+        **({"setup": list(job.setup), "gpus": job.gpus} if job.setup else {}),
     }
 
 

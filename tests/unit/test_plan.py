@@ -36,6 +36,10 @@ def test_the_grace_is_a_fifth_of_the_run_and_ten_minutes_at_most(hours: float, g
     assert times(Limits(max_hours=hours), Decimal(0), NOW).grace_seconds == grace
 
 
+def test_a_rented_machine_is_not_ended_minutes_early_for_nothing_to_save() -> None:
+    assert times(Limits(max_hours=3), Decimal(1), NOW, saves=False).grace_seconds == 30
+
+
 def test_the_ceiling_is_what_an_extension_may_reach() -> None:
     limits = times(Limits(max_hours=1, extendable_to_hours=3), Decimal(1), NOW)
     assert (limits.deadline, limits.ceiling) == (NOW + timedelta(hours=1), NOW + timedelta(hours=3))
