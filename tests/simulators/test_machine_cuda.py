@@ -40,7 +40,7 @@ def device():
 @tell
 def makers():
     a = torch.ones(2, 3, device="cuda") + torch.arange(3, device=torch.device("cuda", 1))
-    a = a + torch.zeros_like(torch.ones(3), device=0)
+    a = a + torch.zeros_like(torch.ones(3), device=0) + torch.zeros(3, pin_memory=True)
     with torch.device("cuda"):
         a = a + torch.zeros(3)
     return (a.cuda() @ torch.eye(3).to("cuda:0", torch.float32).to(1) @ a.new_ones(3, 1, device="cuda")).sum().item()
@@ -58,6 +58,10 @@ def modules():
     scaler.step(optimizer)
     scaler.update()
     return [str(out.dtype), scaler.is_enabled(), all(torch.isfinite(w).all().item() for w in layer.parameters())]
+
+@tell
+def many_cards():
+    return nn.DataParallel(nn.Linear(3, 2, device="cuda"))(torch.ones(4, 3, device="cuda")).shape[0]
 
 @tell
 def threads():
@@ -155,6 +159,10 @@ def test_tensors_are_made_and_moved_where_cuda_is_asked_for(told):
 
 def test_a_module_learns_in_mixed_precision_with_a_fused_optimizer(told):
     assert told["modules"] == ["torch.bfloat16", True, True]
+
+
+def test_a_module_over_many_cards_does_all_of_it(told):
+    assert told["many_cards"] == 4
 
 
 def test_it_holds_in_every_thread(told):

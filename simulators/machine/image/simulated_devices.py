@@ -50,6 +50,7 @@ class Devices:
         def wrapped(*args: Any, **options: Any) -> Any:
             if options.get("device") is not None:
                 options["device"] = self.where(options["device"])
+            options.pop("pin_memory", None)  # memory that only a real driver can pin
             return function(*(self.where(one) if self.is_ours(one) else one for one in args), **options)
 
         return wrapped
@@ -90,6 +91,8 @@ def install(torch: Any, cuda: Any) -> None:
     torch.Tensor.pin_memory = lambda tensor, *_: tensor
     torch.Tensor.is_pinned = lambda _tensor, *_: False
     torch.Tensor.record_stream = lambda _tensor, _stream: None
+    # DataParallel then hands everything to the one module that there is.
+    importlib.import_module("torch.nn.parallel.data_parallel")._get_available_device_type = lambda: None  # noqa: SLF001
     _wrap_context(contexts.DeviceContext, devices)
     _wrap_amp(torch, devices)
     _wrap_load(torch, devices)
