@@ -168,6 +168,8 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _finished(memory, remote, now)
     if look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules):
         return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
+    if look is not None and look.failure and not rules.bare:
+        return _broken(memory, look.failure, remote, now, rules)
     ending = _ending(memory, seen, now, rules)
     if ending is None:
         return Decision(memory, Act.WAIT if rules.bare else Act.FOLLOW)
@@ -180,6 +182,13 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
     if seconds_between(memory.told_to_stop, now) > rules.grace_seconds + _STOP_MARGIN_SECONDS:
         return Decision(_to(State.COLLECTING, memory, now), Act.COLLECT)
     return Decision(memory, Act.FOLLOW)
+
+
+def _broken(memory: Memory, failure: str, remote: RemoteStatus | None, now: datetime, rules: Rules) -> Decision:
+    """The vendor calls the allocation broken while our job is on it: what still answers is brought home first."""
+    if remote is None:
+        return _end(memory, Reason.LOST, failure, now, rules, again=True)
+    return Decision(_to(State.COLLECTING, replace(memory, reason=Reason.LOST, detail=failure), now), Act.COLLECT)
 
 
 def _finished(memory: Memory, remote: RemoteStatus, now: datetime) -> Decision:

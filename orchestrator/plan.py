@@ -157,6 +157,8 @@ def candidates(offers: Sequence[Offer], gpu: str | None) -> list[Offer]:
     Those that would do as well as the cheapest: as many GPUs, at no more than twice its price.
     """
     wanted = [offer for offer in offers if offer.available and _matches(offer, gpu)]
+    if gpu in {None, "auto"} and any(offer.gpu_count for offer in wanted):
+        wanted = [offer for offer in wanted if offer.gpu_count]  # who rents without a wish still wants a GPU
     wanted.sort(key=lambda offer: (offer.price, not offer.gpu_count, offer.name))
     like = [one for one in wanted if (one.gpu_count, bool(one.price)) == (wanted[0].gpu_count, bool(wanted[0].price))]
     return [one for one in like if one.price <= wanted[0].price * _DEAREST][:_MOST_CANDIDATES]
@@ -184,11 +186,18 @@ def choose(offers: Sequence[Offer], gpu: str | None, *, waiting: bool = False) -
 
 
 def _matches(offer: Offer, gpu: str | None) -> bool:
+    """Compare as people type it: "A100", "a100 80gb", "a6000" for "rtx-a6000"; a family's name means all of it."""
     if gpu is None or gpu == "auto":
         return True
-    if gpu == "cpu":
+    wanted = _plainly(gpu)
+    if wanted == "cpu":
         return not offer.gpu_count
-    return offer.gpu == gpu or offer.gpu.startswith(f"{gpu}-")
+    names = {_plainly(offer.gpu), _plainly(offer.gpu).removeprefix("rtx-")}
+    return any(name == wanted or name.startswith(f"{wanted}-") for name in names)
+
+
+def _plainly(gpu: str) -> str:
+    return "-".join(gpu.lower().replace("_", " ").replace("-", " ").split())
 
 
 def refuse_sole_holder(holders: Sequence[Holder], price: Decimal, *, accept_risk: bool) -> None:

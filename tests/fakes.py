@@ -81,6 +81,7 @@ class Machine:
     told_stop: datetime | None = None
     died: datetime | None = None  # the agent and all below it; the machine bills on
     ignores_terminate: int = 0
+    sick: bool = False  # the vendor calls it broken, whatever runs on it
 
     @property
     def billing(self) -> bool:
@@ -200,7 +201,8 @@ class FakeCloud:
             return Observation(Phase.QUEUED, billing=True, evidence="unhealthy", failure="unhealthy")
         up = (self.clock.now - machine.since).total_seconds() >= machine.boot_seconds
         phase = Phase.READY if up else Phase.QUEUED  # what runs on it is told by the machine itself
-        return Observation(phase, billing=True, evidence=f"GET {allocation_id} → {phase}", price=machine.price)
+        failure, evidence = "unhealthy" if machine.sick else "", f"GET {allocation_id} → {phase}"
+        return Observation(phase, billing=True, evidence=evidence, price=machine.price, failure=failure)
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:
         fault = self._fault("terminate")

@@ -103,6 +103,17 @@ def test_terminate_ignored_thirty_times_is_repeated_until_proven(world: World) -
     world.check_ended()
 
 
+def test_a_machine_that_sickens_while_it_trains_is_left_with_its_checkpoints_for_another(world: World) -> None:
+    world.cloud.total_steps = 150
+    world.drive(until=lambda: world.memory.step >= 30)
+    world.cloud.machines["m-1"].sick = True
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert world.cloud.machines["m-2"].first_step >= 28
+    assert sorted(set(metrics(world))) == list(range(1, 151))
+
+
 def test_an_end_that_was_taken_is_not_ordered_again_while_it_is_carried_out(world: World) -> None:
     world.cloud.linger_seconds = 90
     world.drive()

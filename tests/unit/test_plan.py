@@ -71,6 +71,23 @@ def test_the_cheapest_offer_of_the_wanted_gpu_is_taken() -> None:
     assert "a10" in caught.value.hint
 
 
+@pytest.mark.parametrize("typed", ["A6000", "rtx a6000", "RTX-A6000", "rtx_a6000"])
+def test_a_gpu_is_found_as_people_type_it(typed: str) -> None:
+    assert choose([replace(OFFER, gpu="rtx-a6000")], typed)
+
+
+@pytest.mark.parametrize("typed", ["a600", "a100-80", "rtx"])
+def test_half_a_name_is_no_gpu(typed: str) -> None:
+    with pytest.raises(RefusedError):
+        choose([replace(OFFER, gpu="rtx-a6000" if typed != "rtx" else "a10"), replace(OFFER, gpu="a100-80gb")], typed)
+
+
+def test_without_a_wish_a_dear_gpu_comes_before_a_cheap_cpu() -> None:
+    cpu = replace(OFFER, gpu="", gpu_count=0, name="cpu", price=Decimal("0.20"))
+    assert [one.name for one in choose([cpu, OFFER], None)] == [OFFER.name]
+    assert [one.name for one in choose([cpu], None)] == ["cpu"]
+
+
 def test_like_offers_are_tried_in_price_order_and_none_that_is_twice_as_dear() -> None:
     offers = [
         replace(OFFER, name="c", price=Decimal("2.41")),
