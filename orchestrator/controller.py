@@ -84,7 +84,8 @@ class Controller:
         self._clock = clock
         self._folder = home.run(lease.run_id)
         self._row = ledger.run(lease.run_id)
-        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor())
+        unwanted = lambda: ledger.run(lease.run_id).memory.stop_requested  # noqa: E731 (read again each time)
+        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), unwanted)
         self._troubles = 0
         self._synced = 0.0
         self._free_since: datetime | None = None

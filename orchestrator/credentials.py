@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import TYPE_CHECKING
 
 from providers.base import Secret
@@ -39,6 +40,9 @@ def resolve(names: Iterable[str], environ: Mapping[str, str] | None = None) -> d
     return found
 
 
+_A_KEY = re.compile(r"(_|^)(KEY|TOKEN|SECRET|PASSWORD)(_|$)")
+
+
 class Redactor(logging.Filter):
     """Puts `…abcd` in the place of every known secret, in messages, arguments and tracebacks."""
 
@@ -67,6 +71,11 @@ class Redactor(logging.Filter):
         if record.exc_text:
             record.exc_text = self.hide(record.exc_text)
         return True
+
+
+def in_environment() -> list[Secret]:
+    """Give every value of the environment that is somebody's key by its name."""
+    return [Secret(value) for name, value in os.environ.items() if _A_KEY.search(name)]
 
 
 def guard_logs(redactor: Redactor) -> None:

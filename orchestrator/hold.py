@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from orchestrator.controller import Controller, clock
-from orchestrator.credentials import Redactor, guard_logs
+from orchestrator.credentials import Redactor, guard_logs, in_environment
 from orchestrator.home import Home
 from orchestrator.ledger import LEASE_SECONDS, Ledger
 from orchestrator.processes import is_alive, this_process
@@ -78,7 +78,9 @@ def main() -> int:
     """Hold the run named on the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     redactor = Redactor()
+    redactor.learn(in_environment())
     guard_logs(redactor)
+    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of every connection
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the terminal it came from may close: the run goes on
     try:

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "status.json"
 
     @property
+    def shipping(self) -> Path:
+        """How much has been sent to the machine, while it is: `{"done", "whole"}` in bytes."""
+        return self.path / "shipping.json"
+
+    @property
     def result(self) -> Path:
         """Written last: every artifact named in it is whole."""
         return self.path / "result.json"

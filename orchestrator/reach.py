@@ -7,15 +7,20 @@ Not here: when any of it is used (controller.py).
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.credentials import resolve
+from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
 from providers.base import Access
-from providers.errors import CredentialsError
+from providers.errors import CredentialsError, RemoteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.credentials import Redactor
     from orchestrator.home import RunFolder
     from orchestrator.records import RunRow
@@ -23,12 +28,23 @@ if TYPE_CHECKING:
 
 CLIENT_KEY = "client_ed25519"
 HOST_KEY = "host_ed25519"
+_TELL_SECONDS = 0.5
 
 
 class Reach:
     """Opens a remote once and keeps it; makes the job anew each time, secrets included."""
 
-    def __init__(self, provider: Provider, folder: RunFolder, home_id: str, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        folder: RunFolder,
+        home_id: str,
+        redactor: Redactor,
+        unwanted: Callable[[], bool],
+    ) -> None:
+        """`unwanted` tells whether the user wants the run to stop: asked while large files are on their way."""
+        self._unwanted = unwanted
+        self._told = 0.0
         self._provider = provider
         self._folder = folder
         self._home_id = home_id
@@ -70,7 +86,21 @@ class Reach:
 
     def _access(self, row: RunRow) -> Access:
         trust = bool(row.plan.get("trust_on_first_use"))
-        return Access(self._folder.ssh / str(row.memory.attempt), trust_on_first_use=trust)
+        return Access(self._folder.ssh / str(row.memory.attempt), trust, self._shipped)
+
+    def _shipped(self, done: int, whole: int) -> None:
+        """Tell the viewer how far the shipping is.
+
+        Raises:
+            RemoteError: the user wants it no more.
+        """
+        if done < whole and time.monotonic() - self._told < _TELL_SECONDS:
+            return
+        self._told = time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk must not keep the job from starting
+            write_json(self._folder.shipping, {"done": done, "whole": whole})
+        if done < whole and self._unwanted():
+            raise RemoteError("stopped while the job was being shipped")
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -250,6 +250,7 @@ class Progress(NamedTuple):
     seconds_left: float | None = None
     spent_low: Decimal = Decimal(0)
     spent_high: Decimal = Decimal(0)
+    shipped: tuple[int, int] | None = None  # bytes that are there, of how many
 
 
 def live_line(now: Progress, width: int = WIDTH) -> str:
@@ -270,7 +271,20 @@ def _progress_parts(now: Progress) -> list[tuple[int, str]]:
     if not rate and now.samples_per_second:
         rate = f"{number(now.samples_per_second)} rows/s"
     left = "" if now.seconds_left is None else f"{duration(now.seconds_left)} left"
-    return [(1, steps), (5, share), (2, clean(loss)), (6, accuracy), (4, rate), (3, left)]
+    return [
+        (1, _bar(*now.shipped) if now.shipped else ""),
+        (1, steps),
+        (5, share),
+        (2, clean(loss)),
+        (6, accuracy),
+        (4, rate),
+        (3, left),
+    ]
+
+
+def _bar(done: int, whole: int) -> str:
+    full = 20 * min(done, whole) // max(whole, 1)
+    return f"[{'#' * full}{'.' * (20 - full)}] {size(done)} of {size(whole)} sent"
 
 
 # ── for programs ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator import glance
 from orchestrator.follow import parse
+from orchestrator.home import read_json
 from orchestrator.meter import Meter
 from orchestrator.render import clean, live_line, size
 from providers.errors import StateError
@@ -194,6 +195,8 @@ class Viewer:
     def _show_progress(self, run: Run, now: float) -> None:
         self._meter.state(run.state, now)
         progress = self._meter.progress(now, run.low, run.high)
+        if run.state == "starting":
+            progress = progress._replace(shipped=_shipped(self._home.run(run.run_id).shipping))
         if self._terminal.live:
             self._terminal.status(live_line(progress, self._terminal.width))
         elif time.monotonic() >= self._next_plain:
@@ -214,6 +217,12 @@ def not_too_much(lines: list[str], run_id: str) -> Iterator[str]:
         yield f"… {size(left_out)} of log not shown; all of it: gpurun logs {run_id}"
     for line in lines[first:]:
         yield readable(line)
+
+
+def _shipped(path: Path) -> tuple[int, int] | None:
+    told = read_json(path) or {}
+    done, whole = told.get("done"), told.get("whole")
+    return (done, whole) if isinstance(done, int) and isinstance(whole, int) and whole else None
 
 
 def _last_line(path: Path) -> str:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
@@ -212,6 +212,7 @@ class Access:
 
     folder: Path  # this attempt's own part of it, 0600: client_ed25519, host_ed25519.pub, config (for the system's ssh)
     trust_on_first_use: bool = False  # the user's explicit leave to take whatever host key answers first
+    progress: Callable[[int, int], None] | None = None  # told bytes shipped and to ship; may raise RemoteError to stop
 
 
 class OrderKind(StrEnum):

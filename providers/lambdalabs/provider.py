@@ -8,6 +8,7 @@ Lambda tells no account: the key's fingerprint stands for it, so a run needs the
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -261,7 +262,8 @@ class LambdaProvider:
             raise UnreachableError(f"{printable(allocation_id, 40)} has no address", allocation_id=allocation_id)
         port, user = self._ssh
         target = Target(found.ip, port, user, access)
-        return SshRemote(target, found.birth_mark, on_login=lambda: launch.forget_key(self._api, access.folder))
+        forget = functools.partial(launch.forget_key, self._api, access.folder)
+        return SshRemote(target, found.birth_mark, on_login=forget, progress=access.progress)
 
 
 def _absent(evidence: str) -> Observation:

@@ -169,3 +169,8 @@ def test_json_has_numbers_for_money_and_text_for_times_and_paths() -> None:
     assert json.loads(render.to_json(value)) == {
         "usd": 1.2, "at": "2026-01-02T00:00:00Z", "path": "a/ü", "names": ["a", "b"],
     }  # fmt: skip
+
+
+def test_what_is_being_sent_is_shown_as_a_bar_beside_the_dollars() -> None:
+    line = render.live_line(render.Progress("starting", 12, shipped=(3 * 10**9, 4 * 10**9)))
+    assert line == "starting 00:12  [###############.....] 3.0 GB of 4.0 GB sent  $0.00"
