@@ -67,7 +67,8 @@ class Reach:
         from providers.ssh.keys import make_pair
 
         folder = self._access(row).folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for made in (self._folder.ssh, folder):  # one by one: `parents` would leave the upper one open
+            made.mkdir(exist_ok=True, mode=0o700)
         for name in (CLIENT_KEY, HOST_KEY):
             make_pair(folder / name, str(job.mark))
         return replace(job, client_key=folder / CLIENT_KEY, host_key=folder / HOST_KEY)

@@ -1,0 +1,272 @@
+"""A machine at Lambda from the first command to the vendor's own meter, with the simulator's exports and nothing else.
+
+What is looked at is what a stranger could see: the commands' output, the home, the vendor's meter and its journal.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import requests
+from openapi import validate_exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GPURUN = [sys.executable, "-m", "orchestrator.cli"]
+STEP_USD = Decimal("1.29") / 60  # an A10's minute
+TOKEN = "hf_made_up_0123456789abcdef"  # noqa: S105 - nobody's
+# A chatty training. It leaves its log under a second name, since the machine is gone when it can be compared, and ends
+# when it is told to, so that a test has its time in the middle.
+SCRIPT = """
+import hashlib, json, os, pathlib, random, sys, time
+kept = pathlib.Path(sys.argv[1])
+os.link("log.txt", kept / "machine.log")
+noise = random.Random(7)
+step = 0
+while not (kept / "go").exists() or step < 3:
+    step += 1
+    sys.stdout.buffer.write(noise.randbytes(3000) + b"\\x1b[31m\\r\\n")
+    sys.stdout.buffer.flush()
+    print("::metrics " + json.dumps({"stage": "train", "step": step, "total_steps": 1000}), flush=True)
+    time.sleep(0.05)
+folder = pathlib.Path("artifacts")
+(folder / "deep").mkdir(parents=True)
+(folder / "model.bin").write_bytes(noise.randbytes(3_000_000))
+(folder / "deep" / "card.txt").write_text(hashlib.sha256(os.environ["HF_TOKEN"].encode()).hexdigest())
+sys.stdout.buffer.write(b"no line end \\xff")
+"""
+
+
+@dataclass
+class Vendor:
+    """The simulator, a folder to work in, and a person who has both."""
+
+    control: str
+    exports: dict[str, str]
+    work: Path
+    home: Path
+
+    def gpurun(self, *args: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*args) as process:
+            out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        env = {**os.environ, **self.exports, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_TOKEN": TOKEN}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*GPURUN, *args], cwd=self.work, stdout=pipe, stderr=pipe, env=env, text=True, errors="surrogateescape"
+        )
+
+    def ask(self, path: str) -> dict[str, Any]:
+        return requests.get(self.control + path, timeout=30).json()
+
+    def shown(self) -> dict[str, Any]:
+        return json.loads(self.gpurun("show", "--json").stdout)
+
+    def running(self, *, steps: int = 5) -> str:
+        """Wait until the run has come that far; gives its id."""
+        folder = wait_for(lambda: next(self.home.glob("runs/*/metrics.jsonl"), None), "a training").parent
+        wait_for(lambda: (folder / "metrics.jsonl").read_text().count('"step"') > steps, f"{steps} steps")
+        return folder.name
+
+    def go(self) -> None:
+        """Let the training come to its end."""
+        (self.work / "go").touch()
+
+    def holder(self) -> int:
+        """The process that holds the run."""
+        import sqlite3
+
+        with sqlite3.connect(self.home / "ledger.sqlite") as db:
+            name = db.execute("SELECT lease_holder FROM runs").fetchone()[0]
+        db.close()
+        return int(name.split(":")[1]) if name else 0
+
+
+def wait_for(look: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, f"{what} never came"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def vendor(tmp_path: Path, home: Path) -> Iterator[Vendor]:
+    """A vendor that, at the end, was asked for nothing its document does not know, and bills nothing."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "mine.py").write_text(SCRIPT)
+    command = json.dumps(["{python}", "code/mine.py", str(work)])
+    (work / "chatty.yaml").write_text(
+        f"name: chatty\ntraining: {{method: script, code: mine.py, command: {command}}}\n"
+        "limits: {max_hours: 0.2}\nsecrets: [HF_TOKEN]\n"
+    )
+    argv = [sys.executable, "-m", "simulators", "lambda", "--boot", "10", "--pace", "20", "--with-stdin"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        vendor = Vendor(told["control"], told["exports"], work, home)
+        try:
+            yield vendor
+            state, meter, asked = (vendor.ask(path) for path in ("/state", "/meter", "/requests"))
+        finally:
+            process.terminate()
+    assert meter["billing_now"] == 0
+    assert (state["violations"], state["troubles"], state["keys"]) == (0, [], [])
+    assert len({validate_exchange(record) for record in asked["requests"]}) > 5
+
+
+def settled(vendor: Vendor, run_id: str) -> dict[str, Any]:
+    """Hold ledger and vendor to one bill, and the home to what a run that is over leaves."""
+    meter, shown = vendor.ask("/meter"), vendor.shown()
+    assert (meter["billing_now"], len(meter["allocations"])) == (0, 1)
+    assert shown["run_id"] == run_id
+    low, high = (Decimal(str(shown[name])) for name in ("accrued_low_usd", "accrued_usd"))
+    assert low <= Decimal(meter["usd"]) <= high
+    assert high - low <= STEP_USD
+    assert list(vendor.home.glob("runs/*/ssh")) == []
+    return shown
+
+
+def whole(folder: Path) -> list[str]:
+    """Hold every artifact to the sum that the machine gave; gives their names."""
+    artifacts = json.loads((folder / "result.json").read_text())["artifacts"]
+    for one in artifacts:
+        data = (folder / one["name"]).read_bytes()
+        assert (len(data), sha256(data).hexdigest()) == (one["size"], one["sha256"])
+    return [one["name"] for one in artifacts]
+
+
+def secrets_of(vendor: Vendor) -> set[bytes]:
+    """What nobody may find: the key, every token that the vendor told, the user's own, private keys."""
+    journal = requests.get(vendor.control + "/requests", timeout=30).text
+    tokens = set(re.findall(r'"jupyter_token": ?"([^"]+)"', journal))
+    private = [path.read_text().splitlines()[4] for path in vendor.home.glob("runs/*/ssh/*/*_ed25519")]
+    assert tokens
+    assert len(set(private)) == 2
+    return {secret.encode() for secret in (vendor.exports["LAMBDA_API_KEY"], TOKEN, *tokens, *private)}
+
+
+def betrayed(home: Path, secrets: set[bytes]) -> list[str]:
+    """Name what holds a secret: files of the home but live keys, what is packed in them, everybody's command lines."""
+    places = {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    places = {name: data for name, data in places.items() if "/ssh/" not in name}
+    for name in [name for name in places if name.endswith(".tar.gz")]:
+        with tarfile.open(fileobj=io.BytesIO(places[name])) as tar:
+            files = [(member.name, tar.extractfile(member)) for member in tar if member.isfile()]
+            places.update({f"{name}/{inner}": file.read() for inner, file in files if file is not None})
+    assert "ledger.sqlite" in places
+    told = [name for name, data in places.items() if b"PRIVATE KEY" in data or b"lambdaspaces" in data]
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            places[str(folder)] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    return told + [f"{name}: {secret[:12]!r}" for name, data in places.items() for secret in secrets if secret in data]
+
+
+def modes(folder: Path) -> set[str]:
+    """The modes of a folder and of all in it, other than those of a private one."""
+    found = [folder, *folder.rglob("*")]
+    return {
+        f"{path.name} {stat.S_IMODE(path.stat().st_mode):o}"
+        for path in found
+        if stat.S_IMODE(path.stat().st_mode) != (0o700 if path.is_dir() else 0o600)
+    }
+
+
+def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Vendor) -> None:
+    launch = vendor.start(
+        "launch", "chatty.yaml", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--json"
+    )
+    run_id = vendor.running()
+    folder = vendor.home / "runs" / run_id
+    live = secrets_of(vendor)
+    assert modes(folder / "ssh") == set()
+    assert betrayed(vendor.home, live) == []
+    texts = [vendor.gpurun(*words).stdout for words in (("ps", "--json"), ("show", "--json"), ("show",), ("ps",))]
+    vendor.go()
+    out, err = launch.communicate(timeout=120)
+    assert launch.returncode == 0, err
+    last = json.loads(out.splitlines()[-1])
+    assert (last["run_id"], last["outcome"], last["state"]) == (run_id, "succeeded", "done")
+    assert "→ terminated" in last["evidence"]
+
+    assert whole(folder) == ["artifacts/deep/card.txt", "artifacts/model.bin"]
+    assert (folder / "artifacts/deep/card.txt").read_text() == sha256(TOKEN.encode()).hexdigest()
+    assert (folder / "log.txt").read_bytes() == (vendor.work / "machine.log").read_bytes()
+    texts += [vendor.gpurun("logs", "--raw").stdout, json.dumps(settled(vendor, run_id)), out, err]
+    assert betrayed(vendor.home, live) == []
+    assert [text for text in texts for secret in live if secret.decode() in text] == []
+
+
+def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_command(vendor: Vendor) -> None:
+    launch = vendor.start("launch", "chatty.yaml", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk")
+    run_id = vendor.running()
+    launch.send_signal(signal.SIGINT)
+    out, err = launch.communicate(timeout=30)
+    assert (launch.returncode, out) == (130, "")
+    assert f"gpurun resume {run_id}" in err
+    for words in (["ps"], ["resume"]):
+        killed = vendor.holder()
+        psutil.Process(killed).kill()
+        later = vendor.start(*words)
+        wait_for(lambda killed=killed: vendor.holder() not in {0, killed}, f"another holder by {words}")
+        if words == ["ps"]:
+            out, err = later.communicate(timeout=30)
+            assert "running" in out
+            assert f"nobody held {run_id}" in err
+    vendor.go()
+    out, err = later.communicate(timeout=120)
+    assert later.returncode == 0, err
+    assert "succeeded: completed" in out
+    folder = vendor.home / "runs" / run_id
+    assert len(whole(folder)) == 2
+    assert (folder / "log.txt").read_bytes() == (vendor.work / "machine.log").read_bytes()
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines() if '"step"' in line
+    ]
+    assert steps == list(range(1, len(steps) + 1))
+    assert settled(vendor, run_id)["attempt"] == 1
+
+
+def test_a_detached_training_is_looked_at_and_stopped_with_its_newest_checkpoint_home(vendor: Vendor) -> None:
+    job = ["loop", "--set", "epochs=100000", "--set", "checkpoint_every_steps=1000000", "--set", "log_every_steps=20"]
+    launched = vendor.gpurun("launch", *job, "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--detach")
+    assert launched.returncode == 0, launched.stderr
+    run_id = vendor.running()
+    folder = vendor.home / "runs" / run_id
+    assert list(folder.glob("checkpoints/*")) == []
+    looked = vendor.gpurun("ssh", run_id, "--", "ls ~/.gpurun/jobs/*/; exit 7")
+    assert (looked.returncode, "status.json" in looked.stdout) == (7, True)
+    waiting = vendor.start("wait", "--json")
+    stopped = vendor.gpurun("stop", run_id, "-y")
+    assert stopped.returncode == 0
+    assert "stopped: stopped" in stopped.stdout
+    out, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, json.loads(out)["outcome"]) == (6, "stopped")
+    (checkpoint,) = folder.glob("checkpoints/step-*")
+    for name, entry in json.loads((checkpoint / "CHECKPOINT.json").read_text())["files"].items():
+        assert sha256((checkpoint / name).read_bytes()).hexdigest() == entry["sha256"]
+    settled(vendor, run_id)
+    late = vendor.gpurun("ssh", run_id, "--", "true")
+    assert (late.returncode, "is over" in late.stderr) == (2, True), (late.returncode, late.stderr)
