@@ -59,7 +59,7 @@ def launch(lambda_: Api, job: Job, offer: Offer) -> str:
         UnclearError: it may have been.
     """
     if not offer.region:
-        raise NoCapacityError(f"{offer.name} is sold out in every region", hint="gpurun offers --provider lambda")
+        raise NoCapacityError(f"{offer.name} is sold out in every region", hint="wait for it: --wait-for-capacity 2h")
     folder, public, host_key = _keys(job)
     family = _family(lambda_, offer)
     name = _register(lambda_, job.mark, public, folder)
