@@ -39,7 +39,7 @@ _KINDS: dict[str, tuple[type[ProviderError], str]] = {
     "global/forbidden": (CredentialsError, "use a key of the workspace that the machines are in"),
     "global/invalid-address": (QuotaError, "correct the billing address at https://cloud.lambda.ai"),
     "global/quota-exceeded": (QuotaError, "ask Lambda's support for more, or end something: gpurun ps"),
-    "instance-operations/launch/insufficient-capacity": (NoCapacityError, "gpurun offers --provider lambda"),
+    "instance-operations/launch/insufficient-capacity": (NoCapacityError, "wait for it: --wait-for-capacity 2h"),
     "global/internal-error": (UnreachableError, "try again shortly"),
 }
 
