@@ -238,7 +238,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             init.kill()  # isolated, the kernel ends the rest with it
             init.wait()
-        _end_marked(self._mark)
+        _end_marked(self._mark, self.root)
 
     @staticmethod
     def _close_orders(init: subprocess.Popen[bytes]) -> None:
@@ -246,14 +246,14 @@ class Machine:
             init.stdin.close()
 
 
-def _end_marked(mark: str) -> None:
+def _end_marked(mark: str, root: Path) -> None:
     """Kill what still carries the mark: there is something only where a program killed its own machine's init.py.
 
     Then one that also shed its environment is not found: that is the limit, and only without a namespace.
     """
-    wanted = f"{MARK}={mark}".encode()
+    wanted, config = f"{MARK}={mark}".encode(), f"{root}/etc/ssh/".encode()
     until = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < until and (found := [pid for pid in _pids() if _carries(pid, wanted)]):
+    while time.monotonic() < until and (found := [pid for pid in _pids() if _carries(pid, wanted, config)]):
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -266,9 +266,13 @@ def _pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _carries(pid: int, wanted: bytes) -> bool:
+def _carries(pid: int, wanted: bytes, config: bytes) -> bool:
+    """Tell a machine's process by its environment, and its sshd, which has none, by the configuration it names."""
     try:
-        return wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        folder = Path(f"/proc/{pid}")
+        words = (folder / "cmdline").read_bytes()
+        is_sshd = b"sshd" in words and config in words
+        return is_sshd or wanted in (folder / "environ").read_bytes().split(b"\0")
     except OSError:
         return False  # ended meanwhile, or another user's
 

@@ -245,6 +245,13 @@ def test_destroying_ends_every_process_and_removes_every_file(rent, ssh, tmp_pat
     machine.destroy()
 
 
+def words_of(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""  # ended meanwhile
+
+
 def test_without_a_namespace_what_outlives_its_init_is_found_by_the_mark(rent, ssh, tmp_path):
     machine = rent(isolated=False)
     (tmp_path / "daemon.py").write_text(DAEMON.replace("if len(sys.argv) == 2:", "if False:"))
@@ -252,6 +259,7 @@ def test_without_a_namespace_what_outlives_its_init_is_found_by_the_mark(rent, s
     assert beats(tmp_path / "beat")
     machine.destroy()
     assert not beats(tmp_path / "beat")
+    assert not [path for path in Path("/proc").glob("[0-9]*") if f"{machine.root}/etc/ssh/" in words_of(path)]
 
 
 def test_from_an_isolated_machine_nothing_outside_can_be_hit(rent, ssh):
