@@ -86,7 +86,14 @@ class Outcome:
 
 
 def conduct(case: Case, folder: Path) -> Outcome:
-    """Launch once under the case's faults, and judge everything that is left."""
+    """Launch once under the case's faults, judge everything that is left, and leave nothing."""
+    try:
+        return conducted(case, folder)
+    finally:
+        end_all(folder / "home")
+
+
+def conducted(case: Case, folder: Path) -> Outcome:
     home = folder / "home"
     outcome = Outcome(case.name, f"{case.reason} {case.exit}")
     begun = time.monotonic()
@@ -124,16 +131,15 @@ def launch(case: Case, folder: Path, vendor: Vendor) -> tuple[int | None, dict[s
                 to_arm = None
             time.sleep(0.05)
         if process.poll() is None:
-            end_all(home, process)
+            process.kill()
+            process.wait()
             return None, {"reason": f"nothing after {LIMIT_SECONDS:.0f} s"}
     lines = (folder / "out.txt").read_text().splitlines()
     return process.returncode, dict(json.loads(lines[-1])) if lines else {}
 
 
-def end_all(home: Path, process: subprocess.Popen[bytes]) -> None:
-    """End a command that would not, and its background controller."""
-    process.kill()
-    process.wait()
+def end_all(home: Path) -> None:
+    """End what still works on a home: the background controller of a run that did not end."""
     for one in psutil.process_iter():
         try:
             if one.environ().get("GPURUN_HOME") == str(home):
@@ -193,7 +199,9 @@ def judge_run(outcome: Outcome, case: Case, home: Path, vendor: Vendor) -> None:
         model = folder / "artifacts" / "model.txt"
         if not model.exists() or model.read_text() != state:
             outcome.wrong.append("not the artifact of an uninterrupted run")
-        there = {json.loads(line).get("step") for line in (folder / "metrics.jsonl").read_text().splitlines()}
+        metrics = folder / "metrics.jsonl"
+        text = metrics.read_text() if metrics.exists() else ""
+        there = {json.loads(line).get("step") for line in text.splitlines()}
         if missing := {*range(1, case.steps + 1)} - there:
             outcome.wrong.append(f"no metrics of steps {sorted(missing)}")
 

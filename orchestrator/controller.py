@@ -84,8 +84,8 @@ class Controller:
         self._clock = clock
         self._folder = home.run(lease.run_id)
         self._row = ledger.run(lease.run_id)
-        unwanted = lambda: ledger.run(lease.run_id).memory.stop_requested  # noqa: E731 (read again each time)
-        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), unwanted)
+        self._doing, self._seen = Act.WAIT, Seen()  # the deed under way, and what was seen before it
+        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._unwanted)
         self._troubles = 0
         self._synced = 0.0
         self._free_since: datetime | None = None
@@ -234,7 +234,15 @@ class Controller:
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────
 
+    def _unwanted(self) -> bool:
+        """Say whether a limit or the user asks for another deed than the one under way."""
+        row = self._ledger.run(self._lease.run_id)
+        seen = replace(self._seen, accrued_high=row.accrued(self._clock().timestamp()).high)
+        rules = row.rules(self._provider.traits)
+        return lifecycle.is_overtaken(self._doing, row.memory, seen, self._now(), rules)
+
     def _act(self, decision: Decision, seen: Seen) -> None:
+        self._doing, self._seen = decision.act, seen
         match decision.act:
             case Act.LAUNCH:
                 self._launch()
@@ -325,19 +333,20 @@ class Controller:
         except (RemoteError, CredentialsError, JobGoneError) as error:
             self._reach.close()
             permanent = isinstance(error, JobGoneError) or (isinstance(error, StartError) and error.permanent)
-            self._save(lifecycle.start_failed(self._row.memory, str(error), permanent=permanent))
+            theirs = isinstance(error, RemoteError)  # a secret that is not set here may be set in the next shell
+            self._save(lifecycle.start_failed(self._row.memory, str(error), permanent=permanent, theirs=theirs))
             raise
 
     def _follow(self) -> None:
         remote = self._reach.remote(self._row)
-        Follower(self._folder, self._row.memory.attempt).pull(remote)
+        Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             fetch(remote, remote.manifest(), self._folder.path)
             self._synced = time.monotonic()
 
     def _collect(self, seen: Seen) -> None:
         remote = self._reach.remote(self._row)
-        Follower(self._folder, self._row.memory.attempt).pull(remote)
+        Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
         manifest = remote.manifest()
         fetch(remote, manifest, self._folder.path)
         over = seen.observation is not None and seen.observation.phase is Phase.EXITED

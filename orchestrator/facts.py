@@ -57,6 +57,7 @@ class Memory:
     told_to_stop: datetime | None = None
     collected: bool = False
     hopeless: bool = False  # the job can't be started, here or anywhere
+    start_failures: int = 0  # in a row, with the same words of the machine's
     terminate_sent: bool = False
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition

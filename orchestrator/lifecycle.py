@@ -9,6 +9,7 @@ Facts that deeds bring back (a launch accepted, files home) enter through the sm
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,9 +21,11 @@ from providers.base import Observation, Phase, RemoteStatus, seconds_between
 PRICE_TOLERANCE = Decimal("1.01")
 PROOF_READS = 3
 _SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
+_START_TRIES = 3
 _STOP_MARGIN_SECONDS = 5.0
 _LOST_PATIENCE_SECONDS = 60.0
 _ENDING_PATIENCE_SECONDS = 180.0  # that a vendor may take over an end before it is told again
+_WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
 
 
 def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -30,6 +33,17 @@ def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     seen = _merged(seen, rules)
     memory = _remember(memory, seen, now)
     return _ROADS[memory.state](memory, seen, now, rules)
+
+
+def is_overtaken(act: Act, memory: Memory, seen: Seen, now: datetime, rules: Rules) -> bool:
+    """Say whether a deed that takes hours stands in the way of another: a limit was reached, or a stop was asked for.
+
+    What is slow but moves is not given up for it: neither a start that began in time, nor the files of a lost machine.
+    """
+    if memory.state is State.TERMINATING:  # nothing bills any more
+        return False
+    entered = None if memory.state is State.STARTING else memory.entered
+    return decide(replace(memory, reason=None, entered=entered), seen, now, rules).act is not act
 
 
 def _merged(seen: Seen, rules: Rules) -> Seen:
@@ -158,6 +172,8 @@ def _dearer(memory: Memory, look: Observation) -> str:
 def _starting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     if memory.hopeless:
         return _end(memory, Reason.FAILED, memory.detail, now, rules)
+    if memory.start_failures >= _START_TRIES:
+        return _end(memory, Reason.PROVIDER, memory.detail, now, rules, again=True)
     return _on_the_way(memory, seen, now, rules, rules.start_limit_seconds, "the job would not start")
 
 
@@ -281,7 +297,7 @@ def _end(memory: Memory, reason: Reason, detail: str, now: datetime, rules: Rule
 
 def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: datetime) -> Memory:
     """Keep the failure's signature; a second one like it would only be bought again."""
-    signature = f"{reason}: {detail} (step {memory.step})"
+    signature = f"{reason}: {_WHICH.sub('…', detail)} (step {memory.step})"
     again = (
         signature not in memory.signatures
         and memory.attempt < rules.max_attempts
@@ -335,9 +351,10 @@ def no_capacity(memory: Memory, detail: str, now: datetime, rules: Rules) -> Mem
     return replace(free, refused=(*memory.refused, memory.offer.name), offer=None)
 
 
-def start_failed(memory: Memory, signature: str, *, permanent: bool) -> Memory:
-    """The job could not be started: it never will be, or the limit of the state decides when that is final."""
-    return replace(memory, detail=signature, hopeless=permanent)
+def start_failed(memory: Memory, detail: str, *, permanent: bool, theirs: bool) -> Memory:
+    """The job could not be started: it never will be, or the machine (`theirs`) is given up when it says so again."""
+    before = memory.start_failures if detail == memory.detail else 0
+    return replace(memory, detail=detail, hopeless=permanent, start_failures=before + 1 if theirs else 0)
 
 
 def files_home(memory: Memory, remote: RemoteStatus | None) -> Memory:

@@ -245,7 +245,7 @@ class FakeRemote:
     def start(self, job: Job) -> None:
         fault = self._cloud._fault("start")
         if fault == "broken":
-            raise StartError("CUDA error 802")
+            raise StartError("No space left on device")
         if fault == "changed data":
             raise StartError("rows.jsonl changed since the launch", permanent=True)
         machine = self._machine()
@@ -256,7 +256,7 @@ class FakeRemote:
 
     def status(self) -> RemoteStatus:
         if self._cloud._fault("status") == "other host key":
-            raise HostKeyError("the machine shows another host key")
+            raise HostKeyError(f"127.0.0.{self._id[2:]}:22 shows another host key: SHA256:{self._id}")
         machine = self._machine()
         if machine.job is None:
             return RemoteStatus(Phase.READY)

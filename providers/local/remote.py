@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from providers import wire
 from providers.base import Entry, Manifest
-from providers.errors import IntegrityError, RemoteError, StartError
+from providers.errors import IntegrityError, RemoteError, StartError, UnreachableError
 from providers.local import processes
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class LocalRemote:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StartError("another gpurun is starting this job right now") from error
+                raise UnreachableError("another gpurun is starting this job right now") from error
             yield
         finally:
             os.close(handle)

@@ -201,7 +201,8 @@ def _judged(head: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _unframed(code: int, err: bytes) -> str:
-    words = plain(err.decode(errors="replace").strip()[-300:]) or "not a word"
+    said = err.decode(errors="replace").strip().splitlines()
+    words = plain(said[-1][-300:] if said else "not a word")  # of a traceback, the last line says what it was
     return f"the machine did not answer (exit code {code}): {words}"
 
 

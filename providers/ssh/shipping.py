@@ -20,7 +20,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from providers import wire
-from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError
+from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError, UnreachableError
 from providers.ssh import bulk, trees
 from providers.ssh.door import plain, texts
 
@@ -60,7 +60,8 @@ def alone(access: Path) -> Iterator[None]:
     """Keep a second controller, one that wakes late, from writing into the same parts; the machine judges the rest.
 
     Raises:
-        StartError: another one is at it.
+        StartError: the keys are gone.
+        UnreachableError: another one is at it, which says nothing against the machine.
     """
     try:
         handle = os.open(access / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -70,7 +71,7 @@ def alone(access: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StartError("another gpurun is starting this job right now") from error
+            raise UnreachableError("another gpurun is starting this job right now") from error
         yield
     finally:
         os.close(handle)

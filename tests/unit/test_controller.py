@@ -172,12 +172,24 @@ def test_the_same_failure_twice_is_not_bought_a_third_time(world: World) -> None
     assert len(world.cloud.machines) == 2
 
 
-def test_a_job_that_will_not_start_is_told_by_its_signature(world: World) -> None:
-    world.cloud.traits = type(world.cloud.traits)(10, 60, 30, 5, 1)
+def test_machines_that_say_again_and_again_why_they_cannot_start_the_job_are_given_up_at_once(world: World) -> None:
+    world.cloud.traits = replace(world.cloud.traits, start_limit_seconds=3600.0)
     world.cloud.faults["start"].extend(["broken"] * 400)
     world.drive()
     world.check_ended()
-    assert "CUDA error 802" in world.memory.detail
+    assert world.memory.reason is Reason.PROVIDER
+    assert "No space left" in world.memory.detail
+    assert len(world.cloud.machines) == 2
+    for machine in world.cloud.machines.values():
+        assert machine.ended is not None
+        assert (machine.ended - machine.since).total_seconds() <= machine.boot_seconds + 60
+
+
+def test_a_start_that_does_not_get_through_is_tried_for_as_long_as_a_start_may_take(world: World) -> None:
+    world.cloud.faults["start"].extend(["unreachable"] * 5)
+    world.drive()
+    world.check_ended()
+    assert (world.memory.reason, len(world.cloud.machines)) == (Reason.COMPLETED, 1)
 
 
 @pytest.mark.parametrize("gone", ["job.json", "bundle.tar.gz"])
