@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from providers.errors import IntegrityError, RemoteError, UnreachableError
-from providers.ssh.stream import DROPPED
+from providers.ssh.stream import DROPPED, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,10 +199,8 @@ class Sftp:
         return b"".join((struct.pack(">IBI", size, kind, self._next), *parts))
 
     def _put(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[self._channel.send(view[:_PLAIN].tobytes()) :]
+            send_all(self._channel, data)
         except TimeoutError as error:
             raise UnreachableError(f"{self._name} takes nothing any more") from error
         except DROPPED as error:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DROPPED = (SSHException, EOFError, OSError, InvalidTag, InvalidSignature, ValueError, IndexError, struct.error)
 
 _PIECE = 2**20  # bytes
+_PACKET = 32 * 2**10  # bytes; what sshd takes in one
 _DYING_SECONDS = 0.3  # a dying connection ends its channels a moment before itself
 
 
@@ -84,6 +85,13 @@ class Chunks:
         return bool(self._chunks)
 
 
+def send_all(channel: paramiko.Channel, data: bytes) -> None:
+    """Send all of it: paramiko's own copies what is left for each packet of 32 KiB."""
+    view = memoryview(data)
+    while view:
+        view = view[channel.send(view[:_PACKET].tobytes()) :]
+
+
 def quicken(channel: paramiko.Channel) -> paramiko.Channel:
     """Put the quick buffer under a channel on which nothing was asked yet."""
     channel.in_buffer = Chunks(channel.get_transport().sock.news)  # type: ignore[assignment,union-attr]
@@ -132,8 +140,7 @@ class Stream:
         """
         self._channel.settimeout(timeout)
         try:
-            for at in range(0, len(data), _PIECE):
-                self._channel.sendall(data[at : at + _PIECE])
+            send_all(self._channel, data)
         except TimeoutError:
             raise
         except DROPPED as error:
