@@ -173,11 +173,13 @@ class Ledger:
     def saw_billing(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
         """Note a read that said "billing", with what the vendor told: price, start, whether the end is under way.
 
-        While it is queued it may bill or may not: that moves the latest moment at which the billing can have begun.
+        While it is queued, or has failed the vendor's check, it may bill or may not. That moves the latest moment at
+        which the billing can have begun, as does the first read of a machine that is up: it came up before that.
         """
         at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
         # One that was adopted billed before: that is not this run's.
-        queued = look.phase is Phase.QUEUED and began is None and not look.ending
+        queued = (look.phase is Phase.QUEUED or bool(look.failure)) and began is None and not look.ending
+        latest = began is None and (queued or look.phase is Phase.READY)
         with self._db.write():
             self._db.execute(
                 "UPDATE allocations SET price = coalesce(:price, price), ended = NULL,"
@@ -186,13 +188,14 @@ class Ledger:
                 "   ELSE max(coalesce(billing_seen, 0), :at) END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
                 " start_high = CASE WHEN :began > start_low - :slack THEN :began"
-                "   WHEN :began IS NULL AND :queued AND billing_seen IS NULL THEN max(start_high, :at)"
+                "   WHEN :latest AND billing_seen IS NULL THEN max(start_high, :at)"
                 "   ELSE start_high END"
                 " WHERE provider = :provider AND id = :id",
                 {
                     "price": None if look.price is None else str(look.price),
                     "ending": look.ending,
                     "queued": queued,
+                    "latest": latest,
                     "at": at,
                     "began": began,
                     "slack": _SLACK_SECONDS,

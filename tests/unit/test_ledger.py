@@ -239,7 +239,24 @@ def test_what_is_queued_may_bill_or_may_not(metered: Ledger) -> None:
     metered.saw_billing("fake", "m-1", at(30), queued)
     assert dollars(metered, 40) == (0, 40)
     metered.saw_billing("fake", "m-1", at(35), replace(queued, phase=Phase.READY))
-    assert dollars(metered, 40) == (5, 40)
+    assert dollars(metered, 40) == (0, 40)  # it came up between the two reads, or just now
+    metered.saw_billing("fake", "m-1", at(39), replace(queued, phase=Phase.READY))
+    assert dollars(metered, 40) == (4, 40)
+
+
+def test_a_machine_first_seen_long_after_its_boot_may_have_come_up_just_now(metered: Ledger) -> None:
+    up = replace(BILLS, price=Decimal(3600), phase=Phase.READY)
+    metered.saw_billing("fake", "m-1", at(600), up)
+    metered.saw_billing("fake", "m-1", at(610), up)
+    assert dollars(metered, 620) == (10, 620)
+
+
+def test_a_machine_that_never_passed_the_vendors_check_may_have_cost_nothing(metered: Ledger) -> None:
+    sick = replace(BILLS, price=Decimal(3600), phase=Phase.READY, failure="unhealthy")
+    metered.saw_billing("fake", "m-1", at(30), sick)
+    metered.saw_billing("fake", "m-1", at(40), sick)
+    metered.saw_free("fake", "m-1", at(50), GONE)
+    assert dollars(metered, 99) == (0, 50)
 
 
 def test_money_goes_by_the_vendor_s_clock(metered: Ledger) -> None:
