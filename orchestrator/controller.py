@@ -24,7 +24,7 @@ from orchestrator.follow import Follower
 from orchestrator.home import write_json
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.plan import candidates
-from orchestrator.reach import Reach, check_account
+from orchestrator.reach import Reach, UnderWay, check_account
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Observation, Order, OrderKind, Phase, utc
 from providers.errors import (
@@ -84,8 +84,8 @@ class Controller:
         self._clock = clock
         self._folder = home.run(lease.run_id)
         self._row = ledger.run(lease.run_id)
-        self._doing, self._seen = Act.WAIT, Seen()  # the deed under way, and what was seen before it
-        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._unwanted)
+        self._deed = UnderWay(provider, ledger, lease.run_id, clock)
+        self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._deed.is_overtaken)
         self._troubles = 0
         self._synced = 0.0
         self._free_since: datetime | None = None
@@ -234,15 +234,8 @@ class Controller:
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _unwanted(self) -> bool:
-        """Say whether a limit or the user asks for another deed than the one under way."""
-        row = self._ledger.run(self._lease.run_id)
-        seen = replace(self._seen, accrued_high=row.accrued(self._clock().timestamp()).high)
-        rules = row.rules(self._provider.traits)
-        return lifecycle.is_overtaken(self._doing, row.memory, seen, self._now(), rules)
-
     def _act(self, decision: Decision, seen: Seen) -> None:
-        self._doing, self._seen = decision.act, seen
+        self._deed.act, self._deed.seen = decision.act, seen
         match decision.act:
             case Act.LAUNCH:
                 self._launch()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.home import read_json, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from orchestrator.home import RunFolder
@@ -33,8 +34,10 @@ class Follower:
         self._attempt = attempt
         self._places = folder.path / "follow.json"
 
-    def pull(self, remote: Remote) -> int:
+    def pull(self, remote: Remote, go_on: Callable[[], None] = lambda: None) -> int:
         """Append what is new, then bring the metrics up to date; gives the number of new bytes.
+
+        `go_on` is called before each piece, since a machine may talk without end; what it raises ends the pull.
 
         Raises:
             RemoteError: the machine could not be asked; what came before is kept.
@@ -42,6 +45,7 @@ class Follower:
         base = self._base()
         new = 0
         while True:
+            go_on()
             offset = max(_size(self._folder.log) - base, 0)
             chunk = remote.logs(offset)
             if not chunk:

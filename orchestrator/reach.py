@@ -12,23 +12,46 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orchestrator import lifecycle
 from orchestrator.credentials import resolve
+from orchestrator.facts import Seen
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
+from orchestrator.words import Act
 from providers.base import Access
 from providers.errors import CredentialsError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from orchestrator.credentials import Redactor
     from orchestrator.home import RunFolder
+    from orchestrator.ledger import Ledger
     from orchestrator.records import RunRow
     from providers.base import Job, Provider, Remote
 
 CLIENT_KEY = "client_ed25519"
 HOST_KEY = "host_ed25519"
 _TELL_SECONDS = 0.5
+
+
+class UnderWay:
+    """The controller's present deed, and whether it is time for another: its bytes may take hours."""
+
+    def __init__(self, provider: Provider, ledger: Ledger, run_id: str, clock: Callable[[], datetime]) -> None:
+        self._provider = provider
+        self._ledger = ledger
+        self._run_id = run_id
+        self._clock = clock
+        self.act, self.seen = Act.WAIT, Seen()
+
+    def is_overtaken(self) -> bool:
+        """Judge by what was seen before it, by the ledger and the time as they are now."""
+        row, now = self._ledger.run(self._run_id), self._clock()
+        seen = replace(self.seen, accrued_high=row.accrued(now.timestamp()).high)
+        rules = row.rules(self._provider.traits)
+        return lifecycle.is_overtaken(self.act, row.memory, seen, now + self._provider.skew, rules)
 
 
 class Reach:
@@ -42,9 +65,9 @@ class Reach:
         redactor: Redactor,
         unwanted: Callable[[], bool],
     ) -> None:
-        """`unwanted` tells whether the user wants the run to stop: asked while large files are on their way."""
+        """`unwanted` tells whether it is time for something else: asked while bytes are on their way."""
         self._unwanted = unwanted
-        self._told = 0.0
+        self._told = self._asked = 0.0
         self._provider = provider
         self._folder = folder
         self._home_id = home_id
@@ -87,7 +110,19 @@ class Reach:
 
     def _access(self, row: RunRow) -> Access:
         trust = bool(row.plan.get("trust_on_first_use"))
-        return Access(self._folder.ssh / str(row.memory.attempt), trust, self._shipped)
+        return Access(self._folder.ssh / str(row.memory.attempt), trust, self._shipped, self.go_on)
+
+    def go_on(self) -> None:
+        """Let bytes come home; nobody else stops the meter while this process waits for them.
+
+        Raises:
+            RemoteError: a limit was reached, or the user wants it to stop: that comes first.
+        """
+        if time.monotonic() - self._asked < _TELL_SECONDS:
+            return
+        self._asked = time.monotonic()
+        if self._unwanted():
+            raise RemoteError("left off bringing bytes home: a limit was reached, or a stop was asked for")
 
     def _shipped(self, done: int, whole: int) -> None:
         """Tell the viewer how far the shipping is.

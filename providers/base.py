@@ -213,6 +213,7 @@ class Access:
     folder: Path  # this attempt's own part of it, 0600: client_ed25519, host_ed25519.pub, config (for the system's ssh)
     trust_on_first_use: bool = False  # the user's explicit leave to take whatever host key answers first
     progress: Callable[[int, int], None] | None = None  # told bytes shipped and to ship; may raise RemoteError to stop
+    go_on: Callable[[], None] | None = None  # asked while files come home; raises RemoteError when it is time to end
 
 
 class OrderKind(StrEnum):

@@ -263,7 +263,7 @@ class LambdaProvider:
         port, user = self._ssh
         target = Target(found.ip, port, user, access)
         forget = functools.partial(launch.forget_key, self._api, access.folder)
-        return SshRemote(target, found.birth_mark, on_login=forget, progress=access.progress)
+        return SshRemote(target, found.birth_mark, on_login=forget, progress=access.progress, go_on=access.go_on)
 
 
 def _absent(evidence: str) -> Observation:

@@ -45,14 +45,19 @@ class SshRemote:
         *,
         on_login: Callable[[], None] | None = None,
         progress: shipping.Progress | None = None,
+        go_on: Callable[[], None] | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`on_login` is called once, after the first login that works; `progress` with bytes shipped and to ship."""
+        """`on_login` is called once, after the first login that works; `progress` with bytes shipped and to ship.
+
+        `go_on` is called often while files come home; what it raises ends that, and the next fetch carries on.
+        """
         self._target = target
         self._link = Link(target, patience)
         self._door = Door(self._link, str(mark))
         self._on_login = on_login
         self._progress = progress
+        self._go_on = go_on or (lambda: None)
         self._log_size = 0  # as the machine told last
         self._reader: tuple[int, Answer] | None = None  # its next byte's offset
 
@@ -175,10 +180,11 @@ class SshRemote:
                 raise RemoteError(f"{name!r} is not among the whole files of this job (any more)")
             targets[known[name]] = target
         small = [entry for entry, at in targets.items() if entry.size < _SMALL and not _is_there(at, entry)]
-        trees.pull_tree(self._link, folder, small, dest)
+        trees.pull_tree(self._link, folder, small, dest, go_on=self._go_on)
         for entry, target in targets.items():
             if entry.size >= _SMALL:
-                bulk.pull(self._link, f"{folder}/{entry.name}", target, entry.size, entry.sha256)
+                remote = f"{folder}/{entry.name}"
+                bulk.pull(self._link, remote, target, entry.size, entry.sha256, lambda _: self._go_on())
 
     def close(self) -> None:
         """Let go of the connection; the job goes on."""

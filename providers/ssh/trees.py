@@ -50,8 +50,11 @@ TAR_OPTIONS= LC_ALL=C exec tar -cf - -C {base} --no-recursion --hard-dereference
 
 def pull_tree(
     link: Link, base: str, entries: Sequence[Entry], dest: Path, progress: Callable[[int], None] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Bring files that lie under `base` on the machine to the same names under `dest`; `progress` counts bytes.
+
+    `go_on` is called before each wait for bytes; what it raises ends it all.
 
     Raises:
         IntegrityError: a name leads outside, or what came is not what the manifest says; nothing of it is kept.
@@ -62,19 +65,19 @@ def pull_tree(
     if not entries:
         return
     with local_errors(dest, sum(entry.size for entry in entries)), _aside(dest) as aside:
-        for done in _persist(link, base, entries, aside):
+        for done in _persist(link, base, entries, aside, go_on):
             if progress is not None:
                 progress(done)
         _sync(aside)
         _place(entries, aside, dest)
 
 
-def _persist(link: Link, base: str, entries: Sequence[Entry], aside: Path) -> Iterator[int]:
+def _persist(link: Link, base: str, entries: Sequence[Entry], aside: Path, go_on: Callable[[], None]) -> Iterator[int]:
     """Receive file after file, over as many connections as it takes while files arrive between them."""
     count = size = idle = 0
     while count < len(entries):
         try:
-            for each in _receive(link, base, _some(entries, count), aside, count):
+            for each in _receive(link, base, _some(entries, count), aside, count, go_on):
                 count, size, idle = count + 1, size + each, 0
                 yield size
         except UnreachableError:
@@ -91,13 +94,15 @@ def _some(entries: Sequence[Entry], start: int) -> Sequence[Entry]:
     return entries[start:end]
 
 
-def _receive(link: Link, base: str, entries: Sequence[Entry], aside: Path, first: int) -> Iterator[int]:
+def _receive(
+    link: Link, base: str, entries: Sequence[Entry], aside: Path, first: int, go_on: Callable[[], None]
+) -> Iterator[int]:
     word = f"gpurun-{secrets.token_hex(8)}"
     stream = link.open(f"exec sh -c {shlex.quote(_TAR.format(word=word, base=shlex.quote(_anchored(base))))}")
     try:
         stream.write(b"".join(b"./" + os.fsencode(entry.name) + b"\0" for entry in entries), stream.stall_seconds)
         stream.finish()
-        source = _Source(stream, sum(entry.size for entry in entries) + len(entries) * 4 * _LONGEST_NAME)
+        source = _Source(stream, sum(entry.size for entry in entries) + len(entries) * 4 * _LONGEST_NAME, go_on)
         source.skip_to(f"\n{word}\n".encode())
         with tarfile.open(
             fileobj=source, mode="r|", bufsize=_BUFFER, tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
@@ -150,14 +155,16 @@ class _Member(tarfile.TarInfo):
 class _Source(io.RawIOBase):
     """What comes over a stream, as a file that `tarfile` reads; no more than was asked for."""
 
-    def __init__(self, stream: Stream, limit: int) -> None:
+    def __init__(self, stream: Stream, limit: int, go_on: Callable[[], None]) -> None:
         self._stream = stream
         self._left = limit
+        self._go_on = go_on
         self._kept = b""
 
     def skip_to(self, mark: bytes) -> None:
         """Pass over what the login shell prints."""
         while mark not in self._kept:
+            self._go_on()
             data = self._stream.read(self._stream.stall_seconds)
             if not data or len(self._kept) > _NOISE:
                 raise tarfile.ReadError("it does not begin")
@@ -167,6 +174,7 @@ class _Source(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         size = size if size > 0 else _BUFFER
         data, self._kept = self._kept[:size], self._kept[size:]
+        self._go_on()
         data = data or self._stream.read(self._stream.stall_seconds, size)
         self._left -= len(data)
         if self._left < 0:
