@@ -1,25 +1,14 @@
-"""The known bugs: each is one exact replacement, with the tests that must catch it."""
+"""Known bugs in what carries a run, and in the payload."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mutant import Mutant
 
 LIFE = ("tests/unit/test_controller.py",)  # the laws of tests/props catch them too, only later
 CLAIMS = ("tests/unit/test_claims.py",)
 AGENT = ("tests/payload/test_agent.py",)
 SETUP = ("tests/payload/test_agent_setup.py",)
 WATCHDOG = ("tests/payload/test_watchdog.py",)
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One bug."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
 
 
 _LIFE = "orchestrator/lifecycle.py"
@@ -87,18 +76,19 @@ MUTANTS = (
     Mutant(
         "an error read as absence",
         _LOOP,
-        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        return Seen(observation',
-        '            self._trouble(f"look: {error}")\n            from providers.base import Observation as Look\n\n'
-        '            return Seen(Look(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        return Seen(observation',
+        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        try:\n',
+        '            self._trouble(f"look: {error}")\n'
+        '            return Seen(Observation(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        try:\n',
         LIFE,
     ),
     Mutant("terminate skipped", _LOOP, "            self._provider.terminate(ids)\n", "            pass\n", LIFE),
     Mutant(
         "intent saved after the deed",
         _LOOP,
-        "        try:\n            self._save(decision.memory, looked=seen.observation is not None)\n",
-        "        try:\n            if decision.act is Act.LAUNCH:\n                self._act(decision, seen)\n"
-        "            self._save(decision.memory, looked=seen.observation is not None)\n",
+        "        try:\n            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)\n",
+        "        try:\n            if decision.act is Act.LAUNCH:\n"
+        "                self._row = replace(self._row, memory=decision.memory)\n                self._act(decision, seen)\n"
+        "            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)\n",
         LIFE,
     ),
     Mutant(
@@ -110,9 +100,9 @@ MUTANTS = (
     ),
     Mutant(
         "another account's word believed",
-        _LOOP,
-        "        if now != planned:\n",
-        "        if now is planned is None:\n",
+        "orchestrator/reach.py",
+        "    if now != planned:\n",
+        "    if now is planned is None:\n",
         CLAIMS,
     ),
     Mutant(

@@ -2,8 +2,8 @@
 
     python tests/mutants/run.py [NAME …] [--list]
 
-Each mutant is one exact replacement in one file (mutants.py). The tree is copied, the bug is put in, the named tests
-run. A mutant is caught when a test fails with an AssertionError (or pytest's own `fail`), not with an import or type
+Each mutant is one exact replacement in one file (mutants.py, machines.py). The tree is copied, the bug is put in, the
+named tests run, two mutants at a time. A mutant is caught when a test fails with an AssertionError (or pytest's own `fail`), not with an import or type
 error: those would say that the mutant is broken, not that the law is held.
 """
 
@@ -17,24 +17,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from mutants import MUTANTS, Mutant
+import machines
+import mutants
+
+if TYPE_CHECKING:
+    from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("orchestrator", "providers", "payload", "templates", "tests", "pyproject.toml")
+MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS)
+PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
+AT_ONCE = 2
 LIMIT_SECONDS = 300
 
 
-def copy_tree(dest: Path) -> None:
+def copy_tree(dest: Path) -> Path:
     """Copy what the tests need."""
+    dest.mkdir()
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, dest / part, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copy2(source, dest / part)
+    return dest
 
 
 def judge(mutant: Mutant, tree: Path) -> str:
@@ -90,18 +101,20 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{mutant.name:40s} {mutant.file}" for mutant in chosen))
         return 0
-    escaped = 0
-    with tempfile.TemporaryDirectory(prefix="gpurun-mutants-") as folder:
-        tree = Path(folder)
-        copy_tree(tree)
-        for mutant in chosen:
-            began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gpurun-mutants-") as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(AT_ONCE):
+            trees.put(copy_tree(Path(folder) / str(number)))
+
+        def told(mutant: Mutant) -> str:
+            tree, began = trees.get(), time.monotonic()
             wrong = judge(mutant, tree)
-            escaped += bool(wrong)
-            print(
-                f"{'caught' if not wrong else 'ESCAPED':8s}{time.monotonic() - began:6.1f} s  {mutant.name}  {wrong}",
-                flush=True,
-            )
+            trees.put(tree)
+            took = f"{time.monotonic() - began:6.1f} s"
+            print(f"{'caught' if not wrong else 'ESCAPED':8s}{took}  {mutant.name}  {wrong}", flush=True)
+            return wrong
+
+        escaped = sum(map(bool, pool.map(told, chosen)))
     print(f"{len(chosen)} mutants, {len(chosen) - escaped} caught by an assertion, {escaped} escaped")
     return 1 if escaped else 0
 

@@ -194,13 +194,14 @@ def test_a_sum_that_lies_leaves_none_of_the_others_either(link: Link, there: Pat
     assert left(here) == []
 
 
-def test_a_link_in_the_way_leads_nobody_out(link: Link, there: Path, here: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sub/b", "sub/deep/b"])
+def test_a_link_in_the_way_leads_nobody_out(link: Link, there: Path, here: Path, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     here.mkdir()
     (here / "sub").symlink_to(outside)
     with pytest.raises(IntegrityError, match="leads outside"):
-        pull_tree(link, str(there), entries(fill(there, ["a", "sub/b"])), here)
+        pull_tree(link, str(there), entries(fill(there, ["a", name])), here)
     assert left(outside) == []
     assert left(here) == [here / "sub"]
 

@@ -109,7 +109,7 @@ def test_a_machine_that_sickens_while_it_trains_is_left_with_its_checkpoints_for
     world.cloud.machines["m-1"].sick = True
     world.drive()
     world.check_ended()
-    assert world.memory.reason is Reason.COMPLETED
+    assert (world.memory.reason, list(world.cloud.machines)) == (Reason.COMPLETED, ["m-1", "m-2"])
     assert world.cloud.machines["m-2"].first_step >= 28
     assert sorted(set(metrics(world))) == list(range(1, 151))
 
@@ -119,6 +119,7 @@ def test_an_end_that_was_taken_is_not_ordered_again_while_it_is_carried_out(worl
     world.drive()
     world.check_ended()
     assert [event.kind for event in world.ledger.events(RUN) if event.verb == "terminate"] == ["intent", "done"]
+    assert "terminating" not in world.memory.evidence
 
 
 def test_an_end_under_way_for_minutes_is_ordered_again(world: World) -> None:

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -97,11 +97,10 @@ def test_no_log_line_holds_the_key(http, server, caplog):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_redirect_is_an_error_and_the_key_does_not_follow_it(http, server, status, method):
-    other = Scripted()
-    server.script = [Answer(status, b"", {"Location": f"{other.url}/api/v1/things?token=t"})]
-    with pytest.raises(ProviderError, match=rf"{status}, a redirect to {re.escape(other.url)}: not followed"):
-        http.call(method, "/things")
-    other.close()
+    with closing(Scripted()) as other:
+        server.script = [Answer(status, b"", {"Location": f"{other.url}/api/v1/things?token=t"})]
+        with pytest.raises(ProviderError, match=rf"{status}, a redirect to {re.escape(other.url)}: not followed"):
+            http.call(method, "/things")
     assert (other.asked, len(server.asked)) == ([], 1)
 
 

@@ -91,11 +91,11 @@ def test_without_a_wish_a_dear_gpu_comes_before_a_cheap_cpu() -> None:
 def test_like_offers_are_tried_in_price_order_and_none_that_is_twice_as_dear() -> None:
     offers = [
         replace(OFFER, name="c", price=Decimal("2.41")),
-        replace(OFFER, name="b", price=Decimal("2.40")),
-        replace(OFFER, name="a", price=Decimal("1.20")),
+        replace(OFFER, name="a", price=Decimal("2.40")),
+        replace(OFFER, name="b", price=Decimal("1.20")),
         replace(OFFER, name="two", gpu_count=2, price=Decimal("1.30")),
     ]
-    assert [one.name for one in choose(offers, "a10")] == ["a", "b"]
+    assert [one.name for one in choose(offers, "a10")] == ["b", "a"]
 
 
 def test_what_is_sold_out_is_refused_with_the_flag_that_waits_for_it() -> None:
