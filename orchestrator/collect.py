@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from providers.base import Entry, Manifest, Remote
 
 KEPT_CHECKPOINTS = 2
-_CHECKPOINT = re.compile(r"checkpoints/(step-\d+)/(.+)")
-_SAFE = re.compile(r"(?s)(?!/)(?!.*(?:^|/)\.\.?(?:/|\Z))[^\0]+")
+_CHECKPOINT = re.compile(r"(?s)checkpoints/(step-[0-9]{1,18})/(.+)")
+# Of the surrogates a disk holds those alone that stand for a byte that is no UTF-8.
+_SAFE = re.compile(r"(?s)(?!/)(?!.*(?:^|/)\.\.?(?:/|\Z))[^\0\ud800-\udc7f\udd00-\udfff]+")
 
 
 def fetch(remote: Remote, manifest: Manifest, dest: Path) -> None:

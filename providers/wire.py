@@ -150,8 +150,12 @@ def inside(folder: Path, name: str, known: set[str] | None = None) -> Path:
     `known` remembers which folders were looked at, for those who ask for thousands of names.
 
     Raises:
-        IntegrityError: absolute, `..`, empty, or through a link that leaves the folder.
+        IntegrityError: absolute, `..`, empty, no name for any disk, or through a link that leaves the folder.
     """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise IntegrityError(f"the name {ascii(name[:200])} can stand on no disk") from error
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"the name {name[:200]!r} leads outside")

@@ -232,3 +232,23 @@ def test_a_size_that_lies_costs_neither_memory_nor_disk(machine, tmp_path):
     with pytest.raises(RemoteError):
         machine.remote(job).fetch(["a"], tmp_path / "dest")
     assert sum(path.stat().st_size for path in files_below(tmp_path / "dest")) < 1000
+
+
+@pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
+def test_a_fetch_that_is_overtaken_ends_at_once_and_the_next_one_carries_on(machine, tmp_path, data):
+    job = machine.job()
+    folder = machine.folder(job)
+    (folder / "artifacts").mkdir(parents=True)
+    machine.install(job)
+    (folder / "artifacts/x").write_bytes(data)
+    (folder / "result.json").write_text(json.dumps({"reason": "completed", "artifacts": [entry("artifacts/x", data)]}))
+
+    def overtaken() -> None:
+        raise RemoteError("something else comes first")
+
+    with pytest.raises(RemoteError, match="comes first"):
+        machine.remote(job, go_on=overtaken).fetch(["artifacts/x"], tmp_path)
+    assert not (tmp_path / "artifacts/x").exists()
+    machine.remote(job).fetch(["artifacts/x"], tmp_path)
+    assert (tmp_path / "artifacts/x").read_bytes() == data
+    assert files_below(tmp_path) == [tmp_path / "artifacts/x"]

@@ -45,3 +45,22 @@ def test_a_name_that_leads_out_of_the_runs_folder_is_refused(tmp_path: Path, nam
     with pytest.raises(IntegrityError, match="no name inside"):
         fetch(machine, machine.manifest(), tmp_path)
     assert list(tmp_path.rglob("x")) == []
+
+
+@pytest.mark.parametrize("name", ["artifacts/\ud800", "artifacts/\ud800/x"])
+def test_a_name_that_no_disk_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    machine = Files(name)
+    with pytest.raises(IntegrityError, match="no name inside"):
+        fetch(machine, machine.manifest(), tmp_path)
+
+
+def test_a_checkpoint_with_a_step_beyond_all_numbers_keeps_no_other_file_from_home(tmp_path: Path) -> None:
+    machine = Files(f"checkpoints/step-{'9' * 5000}/CHECKPOINT.json", "artifacts/model")
+    fetch(machine, machine.manifest(), tmp_path)
+    assert (tmp_path / "artifacts/model").read_bytes() == b"x"
+
+
+def test_a_checkpoint_comes_home_with_the_file_whose_name_holds_a_line_break(tmp_path: Path) -> None:
+    machine = Files("checkpoints/step-1/a\nb", "checkpoints/step-1/CHECKPOINT.json")
+    fetch(machine, machine.manifest(), tmp_path)
+    assert (tmp_path / "checkpoints/step-1/a\nb").exists()

@@ -68,3 +68,9 @@ def test_a_moment_beyond_the_calendar_is_none():
     said = {"status": {"time": 1e18, "deadline": -1e18}}
     status = wire.status_of(said, NOW, ahead=timedelta(days=1).total_seconds())
     assert (status.heartbeat, status.deadline) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["artifacts/\ud800", "\udfff/x"])
+def test_a_name_that_no_disk_can_hold_is_an_error_of_the_machine(tmp_path, name):
+    with pytest.raises(IntegrityError, match="on no disk"):
+        wire.inside(tmp_path, name)
