@@ -155,7 +155,7 @@ def inside(folder: Path, name: str, known: set[str] | None = None) -> Path:
     try:
         os.fsencode(name)
     except UnicodeEncodeError as error:
-        raise IntegrityError(f"the name {ascii(name[:200])} can stand on no disk") from error
+        raise IntegrityError(f"the name {name[:200]!a} can stand on no disk") from error
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"the name {name[:200]!r} leads outside")
