@@ -16,12 +16,13 @@ from decimal import Decimal
 
 from orchestrator.facts import Decision, Memory, Rules, Seen
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Observation, Phase, RemoteStatus, seconds_between
+from providers.base import Observation, Offer, Phase, RemoteStatus, seconds_between
 
 PRICE_TOLERANCE = Decimal("1.01")
 PROOF_READS = 3
 _SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
 _START_TRIES = 3
+_UNCLEAR_LAGS = 3.0  # of the list, for which an unclear launch is looked for: what turns up later nobody looks for
 _STOP_MARGIN_SECONDS = 5.0
 _LOST_PATIENCE_SECONDS = 60.0
 _ENDING_PATIENCE_SECONDS = 180.0  # that a vendor may take over an end before it is told again
@@ -85,18 +86,27 @@ def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return Decision(_to(State.DONE, replace(memory, reason=ending, evidence=evidence), now), Act.FINISH)
     if memory.retry_at is not None and now < memory.retry_at:
         return Decision(memory, Act.WAIT)
+    if memory.waiting_since is not None and rules.wait_until is not None and now >= rules.wait_until:
+        return Decision(_gave_up(memory, memory.detail, now), Act.FINISH)  # slept, or could not look, past the end
     offers = rules.candidates if wants_planned(memory) else seen.offers
     if offers is None:
         return Decision(memory, Act.WAIT)
-    dearest = max((offer.price for offer in rules.candidates), default=None)
-    left = [one for one in offers if one.name not in memory.refused and (dearest is None or one.price <= dearest)]
-    if not left and (offers or not wants_planned(memory)):
+    left = [one for one in offers if one.name not in memory.refused and _is_agreed_to(one, rules)]
+    if not left:
         over = _round_over(memory, memory.detail or "nothing is on offer", now, rules)
         return Decision(over, Act.FINISH if over.is_done else Act.WAIT)
-    late = 0 if memory.waiting_since is None else int(seconds_between(memory.waiting_since, now))
-    fresh = replace(memory, launch=Launch.INTENDED, intended=now, offer=left[0] if left else None, retry_at=None)
-    fresh = replace(fresh, waiting_since=now if late else None)
+    fresh = replace(memory, launch=Launch.INTENDED, intended=now, offer=left[0], retry_at=None, detail="")
+    late = 0
+    if memory.waiting_since is not None:  # whole seconds, as a mark tells them; the rest counts the next time
+        late = int(seconds_between(memory.waiting_since, now))
+        fresh = replace(fresh, waiting_since=memory.waiting_since + timedelta(seconds=late))
     return Decision(_to(State.PROVISIONING, fresh, now), Act.LAUNCH, late)
+
+
+def _is_agreed_to(offer: Offer, rules: Rules) -> bool:
+    """Say whether it is like what the user was shown: as many GPUs, at no more than the dearest of it."""
+    like = [one for one in rules.candidates if one.gpu_count == offer.gpu_count]
+    return offer.price <= max((one.price for one in like), default=Decimal(-1))
 
 
 def wants_planned(memory: Memory) -> bool:
@@ -110,7 +120,15 @@ def _round_over(memory: Memory, detail: str, now: datetime, rules: Rules) -> Mem
     if rules.wait_until is not None and again < rules.wait_until:
         since = memory.waiting_since or now
         return replace(memory, detail=detail, refused=(), rounds=memory.rounds + 1, retry_at=again, waiting_since=since)
-    done = replace(memory, reason=Reason.NO_CAPACITY, detail=detail, evidence=f"refused: {detail}")
+    return _gave_up(memory, detail, now)
+
+
+def _gave_up(memory: Memory, detail: str, now: datetime) -> Memory:
+    """End for want of capacity, and say what was tried."""
+    tried = f"tried {', '.join(memory.refused)}" if memory.refused else ""
+    rounds = f"asked {memory.rounds + 1} times" if memory.rounds else ""
+    words = "; ".join(part for part in (detail, tried, rounds) if part)
+    done = replace(memory, reason=Reason.NO_CAPACITY, detail=words, evidence=f"nothing was rented: {words}")
     return _to(State.DONE, done, now)
 
 
@@ -128,9 +146,9 @@ def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision
         if len(ids) > 1:
             return _end(memory, Reason.PROVIDER, f"one launch made {len(ids)} allocations", now, rules, again=True)
         return Decision(memory, Act.WAIT)
-    if not _proven_absent(memory, rules):
+    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):
         return Decision(memory, Act.WAIT)
-    memory = replace(memory, launch=Launch.NOT_YET, evidence="not found by its mark in three looks over the list's lag")
+    memory = replace(memory, launch=Launch.NOT_YET, evidence="not found by its mark over thrice the list's lag")
     return _next(_failed(memory, Reason.PROVIDER, "the launch left no trace", rules, now), now)
 
 
@@ -186,6 +204,8 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
     if look is not None and look.failure and not rules.bare:
         return _broken(memory, look.failure, remote, now, rules)
+    if seen.broken:  # nothing can be asked of it any more, and nothing told
+        return _end(memory, Reason.LOST, seen.broken, now, rules, again=True)
     ending = _ending(memory, seen, now, rules)
     if ending is None:
         return Decision(memory, Act.WAIT if rules.bare else Act.FOLLOW)
@@ -233,8 +253,9 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
     )
     if memory.collected:
         return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=memory.reason is Reason.LOST)
-    if gone or impatient:  # whatever it had achieved, it is not here: never call that completed
-        return _end(memory, Reason.LOST, memory.detail or "gone before its files were home", now, rules, again=True)
+    if gone or impatient or seen.broken:  # whatever it had achieved, it is not here: never call that completed
+        words = seen.broken or memory.detail or "gone before its files were home"
+        return _end(memory, Reason.LOST, words, now, rules, again=True)
     if memory.stop_requested:
         asked = memory.told_to_stop or now
         memory = replace(memory, told_to_stop=asked)
@@ -307,11 +328,11 @@ def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: date
     return replace(memory, reason=reason, detail=detail, reroll=again, signatures=(*memory.signatures, signature))
 
 
-def _proven_absent(memory: Memory, rules: Rules) -> bool:
+def _proven_absent(memory: Memory, rules: Rules, lags: float = 1.0) -> bool:
     """Judge whether enough reads, spread over the vendor's list lag, said "no such thing"."""
     if len(memory.absences) < PROOF_READS:
         return False
-    spread = max(rules.list_lag_seconds, _SETTLE_SECONDS)
+    spread = max(lags * rules.list_lag_seconds, _SETTLE_SECONDS)
     settled = memory.intended is None or seconds_between(memory.intended, memory.absences[-1]) >= spread
     return settled and seconds_between(memory.absences[0], memory.absences[-1]) >= spread
 

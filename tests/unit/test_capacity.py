@@ -57,6 +57,7 @@ def test_with_all_of_them_sold_out_the_run_ends_and_nothing_was_rented(world_of)
     world.check_ended()
     assert (world.memory.reason, world.row.spells) == (Reason.NO_CAPACITY, ())
     assert tried(world) == ["a10@east", "a10@west"]
+    assert world.memory.detail == "no a10 left; tried a10@east, a10@west"
 
 
 def opens_after(world: World, seconds: float) -> None:
@@ -96,6 +97,55 @@ def test_a_wait_ends_when_it_was_said_to(world_of) -> None:
     world.drive()
     assert world.memory.reason is Reason.NO_CAPACITY
     assert 240 <= (world.clock() - START).total_seconds() <= 330
+
+
+def test_who_sleeps_past_the_end_of_the_wait_rents_nothing_on_waking(world_of) -> None:
+    world = world_of(wait_seconds=300, hours=5)
+    opens_after(world, 100)
+    world.clock.advance(3600)
+    world.drive()
+    assert (world.memory.reason, world.cloud.machines) == (Reason.NO_CAPACITY, {})
+    assert "asked" in world.memory.detail
+
+
+def test_a_wait_in_which_the_vendor_can_not_be_asked_ends_when_it_was_said_to(world_of) -> None:
+    world = world_of(wait_seconds=300, hours=5)
+    opens_after(world, 100)
+    world.cloud.faults["offers"].extend(["unreachable"] * 60)
+    world.drive()
+    assert (world.memory.reason, world.cloud.machines) == (Reason.NO_CAPACITY, {})
+
+
+def test_refusals_within_a_round_cost_nothing_of_the_time_that_is_paid_for(world_of) -> None:
+    many = tuple(replace(OFFER, name=f"a10@{number}") for number in range(12))
+    world = world_of(candidates=many, wait_seconds=3000, hours=0.05)
+    world.cloud.traits = replace(world.cloud.traits, poll_seconds=3.5)
+    world.cloud.faults["launch"].extend(["capacity"] * 700)
+    world.drive(until=lambda: (world.clock() - START).total_seconds() >= 2000)
+    world.cloud.faults["launch"].clear()
+    world.drive(until=lambda: bool(world.cloud.machines))
+    (machine,) = world.cloud.machines.values()
+    assert len(tried(world)) > 300
+    first_round = 12 * 1.75
+    assert 179 - first_round <= (machine.mark.ceiling - machine.since).total_seconds() <= 180
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_what_opens_with_more_or_fewer_gpus_than_were_agreed_to_is_left(world_of, count: int) -> None:
+    world = world_of(wait_seconds=300)
+    world.cloud.sold_out = {"a10@east", "a10@west"}
+    world.drive(until=lambda: world.memory.rounds > 0)
+    world.cloud.stock.append(replace(EAST, name="other", gpu_count=count, price=Decimal("1.10")))
+    world.drive()
+    assert (world.memory.reason, world.cloud.machines) == (Reason.NO_CAPACITY, {})
+
+
+def test_an_earlier_refusal_is_not_told_as_the_reason_of_what_was_rented_after_it(world_of) -> None:
+    world = world_of(hours=2, max_attempts=1)
+    world.cloud.sold_out = {"a10@east"}
+    world.cloud.faults["status"].extend(["unreachable"] * 999)
+    world.drive()
+    assert world.memory.detail == "never came up"
 
 
 def test_a_stop_ends_the_wait(world_of) -> None:
@@ -144,6 +194,19 @@ def test_a_machine_with_another_host_key_is_ended_and_the_next_one_tried(world_o
     world.check_ended()
     assert world.memory.reason is Reason.COMPLETED
     assert len(world.cloud.machines) == 2
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.COLLECTING])
+def test_a_machine_that_changes_its_host_key_is_not_paid_to_the_deadline(world_of, state: State) -> None:
+    world = world_of(hours=2, max_attempts=1)
+    world.cloud.faults["fetch"].extend(["corrupt"] * 99)
+    world.drive(until=lambda: world.memory.state is state)
+    at = world.clock()
+    world.cloud.faults["status"].extend(["other host key"] * 999)
+    world.drive()
+    world.check_ended()
+    assert "another host key" in world.memory.detail
+    assert (world.clock() - at).total_seconds() <= 60
 
 
 def test_the_same_failure_twice_is_not_bought_a_third_time(world_of) -> None:
