@@ -251,7 +251,7 @@ def _end_marked(mark: str, root: Path) -> None:
 
     Then one that also shed its environment is not found: that is the limit, and only without a namespace.
     """
-    wanted, config = f"{MARK}={mark}".encode(), f"{root}/etc/ssh/".encode()
+    wanted, config = f"{MARK}={mark}".encode(), f"{root}/".encode()  # its title is cut after that
     until = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < until and (found := [pid for pid in _pids() if _carries(pid, wanted, config)]):
         for pid in found:
