@@ -95,4 +95,5 @@ def _row(
         worst=most,
         plan={**plan.as_json(), "adopted": found.id},
         memory=memory,
+        skew=provider.skew.total_seconds(),
     )

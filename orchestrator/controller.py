@@ -9,10 +9,9 @@ Terminating never gives up; where the disk is the fault, terminating comes first
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator import lifecycle
@@ -25,8 +24,9 @@ from orchestrator.home import write_json
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.plan import candidates
 from orchestrator.reach import Reach, UnderWay, check_account
+from orchestrator.safeguard import LastResort, VendorClock, ids_of
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Observation, Order, OrderKind, Phase, utc
+from providers.base import Observation, Order, OrderKind, Phase
 from providers.errors import (
     CredentialsError,
     GpurunError,
@@ -56,7 +56,6 @@ log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
 _SLOWEST_SECONDS = 30.0
 _SOON_SECONDS = 1.0  # after a step on the road, to see it take effect
-_FREE_SECONDS = 60.0  # that a run must be seen free before a controller leaves that can't record it
 
 
 def clock() -> datetime:
@@ -88,7 +87,8 @@ class Controller:
         self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._deed.is_overtaken)
         self._troubles = 0
         self._synced = 0.0
-        self._free_since: datetime | None = None
+        self._now = VendorClock(clock, provider, self._row.skew)
+        self._resort = LastResort(provider, ledger.home_id)
 
     def run(self, pause: Callable[[float], None] = time.sleep) -> Memory:
         """Tick until nothing bills."""
@@ -101,7 +101,7 @@ class Controller:
                 # Whatever is wrong here (a full disk, a bug of ours), the meter must still stop.
                 log.exception("tick")
                 self._trouble(f"tick: {error}")
-                if self._last_resort():
+                if self._resort.take(self._row, self._now()):
                     raise
                 wait = self._pace()
             if self._row.memory.is_done:
@@ -124,7 +124,7 @@ class Controller:
             self._save(decision.memory, looked=seen.observation is not None, late=decision.late)
         except LedgerError:
             if decision.act is Act.TERMINATE:  # where the disk is the fault, terminating comes first
-                self._provider.terminate(_ids(decision.memory))
+                self._provider.terminate(ids_of(decision.memory))
             raise
         try:
             self._act(decision, seen)
@@ -138,31 +138,9 @@ class Controller:
         moved = decision.memory.state is not before and decision.act is not Act.LAUNCH
         return min(self._pace(), _SOON_SECONDS) if moved else self._pace()
 
-    def _now(self) -> datetime:
-        """The time by the vendor's clock, as far as it is known: money and limits go by it."""
-        return self._clock() + self._provider.skew
-
     def _pace(self) -> float:
         share = 1.0 if self._row.memory.state is State.RUNNING else 0.5  # on the way, nobody works for what is paid
         return min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
-
-    def _last_resort(self) -> bool:
-        """Nothing can be decided or recorded: past its deadline the run is ended all the same.
-
-        True = it was seen free for a while. The next command takes up what could not be written down.
-        """
-        now, ours = self._now(), _ids(self._row.memory)
-        if now < utc(self._row.deadline) or (not ours and self._row.memory.launch is Launch.INTENDED):
-            return False
-        try:
-            self._provider.terminate(ours)
-            billing = any(self._provider.inspect(one).billing for one in ours)
-        except ProviderError as error:
-            log.warning("terminate: %s", error)
-            billing = True
-        self._free_since = None if billing else self._free_since or now
-        patience = timedelta(seconds=max(self._provider.traits.list_lag_seconds, _FREE_SECONDS))
-        return self._free_since is not None and now - self._free_since >= patience
 
     # ── look ────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,6 +155,7 @@ class Controller:
             check_account(self._provider, self._row)
             if memory.launch is Launch.INTENDED:
                 found = tuple(self._provider.find(mark_of(self._row, self._ledger.home_id)))
+                self._now.heard()
                 for allocation in found:
                     self._open(allocation.id, memory.intended or self._now())
                 return Seen(found=found, accrued_high=accrued)
@@ -195,14 +174,17 @@ class Controller:
         if lifecycle.wants_planned(memory) or (memory.retry_at is not None and self._now() < memory.retry_at):
             return None
         try:
-            return tuple(candidates(self._provider.offers(), self._row.plan.get("gpu")))
+            offers = tuple(candidates(self._provider.offers(), self._row.plan.get("gpu")))
         except ProviderError as error:
             self._trouble(f"offers: {error}")
             return None
+        self._now.heard()
+        return offers
 
     def _inspect(self, memory: Memory) -> Observation:
         """Look at all that this attempt made: what bills counts first."""
-        looks = {one: self._provider.inspect(one) for one in _ids(memory)}
+        looks = {one: self._provider.inspect(one) for one in ids_of(memory)}
+        self._now.heard()
         for one, look in looks.items():
             if look.billing:
                 try:
@@ -290,7 +272,7 @@ class Controller:
             self._save(lifecycle.launch_accepted(self._row.memory, allocation_id))
         except LeaseLostError:
             # Held up between intent and deed (a suspended computer) until another had settled it as never sent.
-            if allocation_id not in _ids(self._ledger.run(self._lease.run_id).memory):
+            if allocation_id not in ids_of(self._ledger.run(self._lease.run_id).memory):
                 self._provider.terminate([allocation_id])
                 look = self._provider.inspect(allocation_id)
                 if not look.billing:
@@ -347,13 +329,11 @@ class Controller:
             self._save(lifecycle.files_home(self._row.memory, remote.status()))
 
     def _terminate(self, memory: Memory) -> None:
-        ids = _ids(memory)
+        ids = ids_of(memory)
         with self._ledger.deed(self._lease, memory.attempt, "terminate", " ".join(ids), self._clock):
             self._provider.terminate(ids)
 
     def _finish(self) -> None:
-        self._reach.close()
-        shutil.rmtree(self._folder.ssh, ignore_errors=True)
         live = [mark_of(row, self._ledger.home_id) for row in self._ledger.runs(unfinished=True)]
         self._provider.tidy(live)
 
@@ -367,7 +347,10 @@ class Controller:
             self._trouble(f"ledger: {error}")
 
     def _save(self, memory: Memory, *, looked: bool = False, late: int = 0) -> None:
-        skew = self._provider.skew.total_seconds()
+        skew = self._now.skew.total_seconds()
+        if memory.is_done:  # before it is told: whoever reads DONE finds no key of its any more
+            self._ledger.renew(self._lease, self._clock())  # another controller's keys are not ours to drop
+            self._reach.drop_keys()
         self._ledger.save(self._lease, memory, self._clock(), looked=looked, skew=skew, late=late)
         deadline, ceiling = self._row.deadline + late, self._row.ceiling + late
         self._row = replace(self._row, memory=memory, skew=skew, deadline=deadline, ceiling=ceiling)
@@ -383,7 +366,7 @@ class Controller:
             self._ledger.saw_free(self._provider.name, name, now, gone)
         ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
         if ended and decision.act is not Act.COLLECT and seen.observation is not None:
-            for one in _ids(before):
+            for one in ids_of(before):
                 self._ledger.saw_free(self._provider.name, one, now, seen.observation)
 
     def _trouble(self, text: str) -> None:
@@ -394,7 +377,3 @@ class Controller:
 
 def _words(error: GpurunError) -> str:
     return f"{error} {error.hint}".strip()
-
-
-def _ids(memory: Memory) -> list[str]:
-    return [one for one in (memory.allocation_id, *memory.extra_ids) if one]

@@ -67,6 +67,7 @@ class JobFile:
 
     def job(self, row: RunRow, folder: RunFolder, home_id: str, secrets: Mapping[str, Secret]) -> Job:
         """Make the job of the run's present attempt."""
+        launched = row.created if row.memory.intended is None else row.memory.intended.timestamp()
         return Job(
             mark=mark_of(row, home_id),
             bundle=folder.bundle,
@@ -74,7 +75,7 @@ class JobFile:
             command=self.command,
             deadline=utc(row.deadline),
             ceiling=utc(row.ceiling),
-            max_seconds=int(row.ceiling - row.created),
+            max_seconds=int(row.ceiling - launched),
             grace_seconds=row.grace_seconds,
             max_idle_seconds=self.max_idle_seconds,
             checkpoint=newest_checkpoint(folder.checkpoints),

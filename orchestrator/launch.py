@@ -185,4 +185,5 @@ def _row(
         worst=worst(offer.price, (times.ceiling - now).total_seconds(), provider.traits.billing_step_seconds),
         plan={},
         memory=Memory(),
+        skew=provider.skew.total_seconds(),
     )

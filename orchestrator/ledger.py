@@ -62,8 +62,8 @@ class Ledger:
             self._db.execute(
                 "INSERT INTO runs"
                 " (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts, max_cost,"
-                " worst, plan, memory, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " worst, plan, memory, state, skew)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     row.run_id,
                     row.template,
@@ -78,6 +78,7 @@ class Ledger:
                     json.dumps(row.plan),
                     memo.dump(row.memory),
                     row.memory.state,
+                    row.skew,
                 ),
             )
             self._event(now, row.run_id, 0, "cli", "admit", "done", f"worst case ${row.worst}")

@@ -8,6 +8,7 @@ Not here: when any of it is used (controller.py).
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -143,6 +144,11 @@ class Reach:
         if self._remote is not None:
             self._remote[1].close()
             self._remote = None
+
+    def drop_keys(self) -> None:
+        """Let go for good: the keys of all attempts go too."""
+        self.close()
+        shutil.rmtree(self._folder.ssh, ignore_errors=True)
 
 
 def check_account(provider: Provider, row: RunRow) -> None:
