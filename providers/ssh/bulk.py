@@ -28,14 +28,16 @@ from providers.ssh.stream import let_go
 from providers.wire import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from providers.ssh.link import Link
+    from providers.ssh.stream import Stream
 
 _NOTE_BYTES = 4 * 2**20  # between two notes: what a crash of ours costs
 _BLOCK = 2**20  # bytes
 _IDLE_CUTS = 4  # drops in a row without a byte between them: the link stands and falls, and nothing moves
+_FOLLOWER_SECONDS = 10.0  # the last bytes are there: a follower that is alive needs none of it
 _SUM_SECONDS_A_GIB = 60.0  # Debian's sha256sum, the slowest of the three, needs 4 s of a whole core (2026-11)
 
 # glibc gives freed memory back at once until it has seen a large block freed; then it keeps twice that. Without this,
@@ -46,7 +48,8 @@ bytes(16 * 2**20)
 # finds the part gone looks at the file itself.
 _SETTLE = """\
 p={part}; n={final}; f=$p; [ -e "$f" ] || f=$n
-s=$({{ openssl dgst -sha256 -r || sha256sum || python3 -c 'import hashlib, sys
+s={known}
+[ -n "$s" ] || s=$({{ openssl dgst -sha256 -r || sha256sum || python3 -c 'import hashlib, sys
 h = hashlib.sha256()
 for block in iter(lambda: sys.stdin.buffer.read(1 << 20), b""):
     h.update(block)
@@ -56,6 +59,22 @@ s=$(printf %.64s "$s"); printf %s "$s"
 [ "$s" = {sha256} ] || {{ rm -f -- "$p"; exit 3; }}
 [ "$f" = "$n" ] || mv -fT -- "$p" "$n"
 """
+
+
+# Hashes a file while it grows, so that a large one needn't be read again; ends when nobody listens any more.
+_FOLLOW = """\
+import hashlib, select, sys, time
+left, digest = int(sys.argv[2]), hashlib.sha256()
+with open(sys.argv[1], "rb", 0) as file:
+    while left and not select.select([0], [], [], 0)[0]:
+        block = file.read(min(left, 1 << 20))
+        digest.update(block)
+        left -= len(block)
+        if not block:
+            time.sleep(0.005)
+print("" if left else digest.hexdigest())
+"""
+_WORTH_FOLLOWING = 16 * 2**20  # bytes
 
 
 def pull(
@@ -103,10 +122,10 @@ def push(
         raise RemoteError(f"{source} can't be read: {error.strerror}") from error
     try:
         for _ in range(2):
-            parcel = _Parcel(handle, remote, sha256, mode)
-            _persist(link, parcel, progress, give_up_at)
-            if parcel.settle(link):
-                return
+            with contextlib.closing(_Parcel(link, handle, remote, sha256, mode)) as parcel:
+                _persist(link, parcel, progress, give_up_at)
+                if parcel.settle():
+                    return
             if not parcel.resumed:
                 break
     finally:
@@ -115,7 +134,7 @@ def push(
 
 
 class _Work(Protocol):
-    def fill(self, sftp: Sftp) -> Iterator[int]: ...
+    def fill(self, sftp: Sftp) -> Generator[int]: ...
 
 
 def _persist(link: Link, work: _Work, progress: Callable[[int], None] | None, give_up_at: float | None) -> None:
@@ -166,6 +185,7 @@ class _Part:
         self._dest, self._path = dest, dest.parent / f".{name}.part"
         self._note_path = dest.parent / f".{name}.part.json"
         self._note = _Note(remote, sha256, size, -1, 0)
+        self._said = asdict(self._note)
         self._digest = new_sha256()
         self._noted = 0
         self.resumed = False
@@ -173,7 +193,7 @@ class _Part:
         self._handle = os.open(self._path, flags, 0o600)
         self._offset = 0
 
-    def fill(self, sftp: Sftp) -> Iterator[int]:
+    def fill(self, sftp: Sftp) -> Generator[int]:
         """Receive from where it stands; yield how much is whole."""
         remote, size = self._note.remote, self._note.size
         handle = sftp.open(remote, READ)
@@ -183,9 +203,11 @@ class _Part:
             raise IntegrityError(f"{remote!r} has {found.size} bytes on the machine, not {size}")
         if self._note.modified != found.modified:
             self._begin(found.modified)
-        for piece in sftp.receive(handle, remote, self._offset, size):
-            self._write(piece)
-            yield self._offset
+        with contextlib.closing(sftp.receive(handle, remote, self._offset, size, self._write)) as steps:
+            for at in steps:
+                if at - self._noted >= _NOTE_BYTES:
+                    self._write_note()
+                yield at
         sftp.shut(handle, remote)
 
     def _begin(self, modified: int) -> None:
@@ -195,7 +217,7 @@ class _Part:
         kept = 0
         if self._note.modified == -1 and left is not None and asdict(left) | {"offset": 0} == asdict(wanted):
             kept = min(left.offset, os.fstat(self._handle).st_size, wanted.size)
-        self._note, self.resumed = wanted, kept > 0
+        self._note, self._said, self.resumed = wanted, asdict(wanted), kept > 0
         os.ftruncate(self._handle, kept)
         self._digest, self._offset, self._noted = new_sha256(), 0, kept
         while self._offset < kept:
@@ -207,18 +229,18 @@ class _Part:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write(self, piece: memoryview) -> None:
+        """Write and hash, in the reading thread."""
         view = piece
         while view:
             view = view[os.write(self._handle, view) :]
         self._digest.update(piece)
         self._offset += len(piece)
-        if self._offset - self._noted >= _NOTE_BYTES:
-            self._write_note()
 
     def _write_note(self) -> None:
-        note = json.dumps(asdict(self._note) | {"offset": self._offset})
+        offset = self._offset
+        note = json.dumps(self._said | {"offset": offset})
         write_private(self._note_path, note.encode(), sync=False)
-        self._noted = self._offset
+        self._noted = offset
 
     def settle(self) -> bool:
         """Move it into place if its bytes are the right ones; else let nothing of it stay."""
@@ -289,23 +311,27 @@ def _sync_folder(folder: Path) -> None:
 class _Parcel:
     """A file on its way to the machine."""
 
-    def __init__(self, handle: int, remote: str, sha256: str, mode: int) -> None:
-        self._handle, self._remote, self._sha256, self._mode = handle, remote, sha256, mode
+    def __init__(self, link: Link, handle: int, remote: str, sha256: str, mode: int) -> None:
+        self._link, self._handle, self._remote, self._sha256, self._mode = link, handle, remote, sha256, mode
+        self._size = os.fstat(handle).st_size
+        self._follower: Stream | None = None
         self._part = f"{remote}.{sha256[:16]}.part"
         self._offset = -1  # what the machine has acknowledged without a gap; -1 = not known
         self.resumed = False
 
-    def fill(self, sftp: Sftp) -> Iterator[int]:
+    def fill(self, sftp: Sftp) -> Generator[int]:
         """Send from where it stands; yield how much is there for sure."""
         if self._offset < 0:
             self._offset = self._left_there(sftp)
             self.resumed = self._offset > 0
+        self.close()  # who followed the last connection may have seen what is written anew now
         fresh = 0 if self._offset else TRUNCATE
         handle = sftp.open(self._part, WRITE | CREATE | fresh, self._mode)
+        if fresh and self._size >= _WORTH_FOLLOWING:
+            self._follow()
         for safe in sftp.send(handle, self._part, self._offset, self._read):
             self._offset = safe
             yield safe
-        sftp.sync(handle, self._part)
         sftp.shut(handle, self._part)
 
     def _left_there(self, sftp: Sftp) -> int:
@@ -316,7 +342,7 @@ class _Parcel:
             return 0
         found = sftp.stat(handle, self._part).size
         sftp.shut(handle, self._part)
-        return max(0, found - DEPTH * sftp.write_bytes) if found <= os.fstat(self._handle).st_size else 0
+        return max(0, found - DEPTH * sftp.write_bytes) if found <= self._size else 0
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
@@ -324,15 +350,38 @@ class _Parcel:
         except OSError as error:
             raise RemoteError(f"what is sent to {self._remote!r} can't be read: {error.strerror}") from error
 
-    def settle(self, link: Link) -> bool:
+    def _follow(self) -> None:
+        """Have the machine hash what comes as it comes; where it can't, it is hashed at the end."""
+        command = f"exec python3 -c {shlex.quote(_FOLLOW)} {shlex.quote(self._part)} {self._size}"
+        with contextlib.suppress(RemoteError):
+            self._follower = self._link.open(command)
+
+    def _followed(self) -> str:
+        """Give the follower's word; "" = it has none."""
+        if self._follower is None:
+            return ""
+        said = b""
+        with contextlib.suppress(TimeoutError, UnreachableError):
+            while piece := self._follower.read(_FOLLOWER_SECONDS):
+                said += piece
+        found = re.findall(rb"^[0-9a-f]{64}$", said, re.MULTILINE)  # a login shell may print what it likes before
+        return found[-1].decode() if found else ""
+
+    def settle(self) -> bool:
         """Let the machine hash it and move it into place; False = it is not what it should be, and is gone."""
-        seconds = 60 + _SUM_SECONDS_A_GIB * os.fstat(self._handle).st_size / 2**30
+        seconds = 60 + _SUM_SECONDS_A_GIB * self._size / 2**30
         part, final = shlex.quote(self._part), shlex.quote(self._remote)
-        command = _SETTLE.format(part=part, final=final, sha256=self._sha256)
-        ran = link.run(command, timeout=seconds, repeatable=True)
+        command = _SETTLE.format(part=part, final=final, sha256=self._sha256, known=self._followed())
+        ran = self._link.run(command, timeout=seconds, repeatable=True)
         if ran.code == 3:
             return False
         if ran.code:
             said = ran.err.decode("utf-8", "replace").strip()[-200:]
             raise RemoteError(f"{self._remote!r} can't be put into place on the machine: {said or 'not hashed'}")
         return True
+
+    def close(self) -> None:
+        """Let the follower go."""
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.close()

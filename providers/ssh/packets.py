@@ -1,6 +1,6 @@
 """paramiko's packet layer with a short cut for what large files are made of.
 
-A packet that lies whole in the socket's buffer is decrypted from there and handed on as it is; paramiko's own copies
+A packet is gathered in the socket's buffer, decrypted from there and handed on as it is; paramiko's own copies
 it five times, which with its waking of readers is a quarter of the CPU of a pull (2026-11). Everything else, key
 exchanges included, goes paramiko's way, and so does every packet where a paramiko keeps its books under other names.
 """
@@ -75,12 +75,13 @@ class Packets(Packetizer):
         """Give the next packet's kind and content."""
         if not (self._known and self._Packetizer__aead_in) or self._Packetizer__need_rekey:
             return super().read_message()
-        buffered = self._sock.buffered()
-        size = int.from_bytes(buffered[:4], "big")
+        head = self._sock.gather(4)
+        size = 0 if head is None else int.from_bytes(head, "big")
         whole = 4 + size + _TAG
-        if not _TAG <= size <= len(buffered) - 4 - _TAG or self._due(whole):
+        sealed = None if size < _TAG or self._due(whole) else self._sock.gather(whole)
+        if sealed is None:
             return super().read_message()
-        packet = self._Packetizer__block_engine_in.decrypt(self._Packetizer__iv_in, buffered[4:whole], buffered[:4])
+        packet = self._Packetizer__block_engine_in.decrypt(self._Packetizer__iv_in, sealed[4:], sealed[:4])
         self._sock.skip(whole)
         self._Packetizer__iv_in = _next_iv(self._Packetizer__iv_in)
         number = self._Packetizer__sequence_number_in

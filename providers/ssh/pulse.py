@@ -64,38 +64,54 @@ class PulseSocket(socket.socket):
         self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:  # noqa: ARG002 - the shape of a socket
         """Give what has been read ahead, or read on; `TimeoutError` = nothing came, ask again.
 
         Raises:
             ConnectionResetError: the peer did not answer.
         """
         if self._start == self._end:
-            self._refill(flags)
+            try:
+                self._read_on()
+            except (BlockingIOError, InterruptedError) as nothing:
+                self._wonder()
+                raise TimeoutError from nothing
         piece = bytes(self._kept[self._start : min(self._end, self._start + bufsize)])
         self._start += len(piece)
         return piece
 
-    def buffered(self) -> memoryview:
-        """Show what has been read ahead."""
-        return self._kept[self._start : self._end]
+    def gather(self, count: int) -> memoryview | None:
+        """Show `count` bytes in one piece without taking them; None = not now, or never: `recv` finds out."""
+        while self._end - self._start < count:
+            if count > _BUFFER:
+                return None
+            if self._start + count > _BUFFER:
+                rest = self._end - self._start
+                self._kept[:rest] = self._kept[self._start : self._end]
+                self._start, self._end = 0, rest
+            try:
+                if not self._read_on():
+                    return None
+            except (BlockingIOError, InterruptedError):
+                return None
+        return self._kept[self._start : self._start + count]
 
     def skip(self, count: int) -> None:
-        """Take off what was used of it."""
+        """Take off what was gathered and used."""
         self._start += count
 
-    def _refill(self, flags: int) -> None:
+    def _read_on(self) -> int:
+        """Read what there is behind what is kept, and wake those who wait for what came before."""
         with self.news:
             self.news.notify_all()
-        try:
-            count = self.recv_into(self._kept, 0, flags)
-        except (BlockingIOError, InterruptedError) as nothing:
-            self._wonder()
-            raise TimeoutError from nothing
-        self._start, self._end = 0, count
+        if self._start == self._end:
+            self._start = self._end = 0
+        count = self.recv_into(self._kept[self._end :])
+        self._end += count
         if count:
             self._moved, self._asked = time.monotonic(), 0
             self.bytes_in += count
+        return count
 
     def _wonder(self) -> None:
         """Count questions, each with its own time to answer: a computer that slept must ask before it judges."""

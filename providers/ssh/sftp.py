@@ -11,11 +11,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from providers.errors import IntegrityError, RemoteError, UnreachableError
+from providers.errors import RemoteError, UnreachableError
+from providers.ssh.intake import Intake
 from providers.ssh.stream import DROPPED, send_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sized
 
     import paramiko
 
@@ -27,9 +28,9 @@ _BATCH = 4  # requests sent in one packet: each packet costs both ends a system 
 _PLAIN = 32 * 2**10  # bytes a request, where the server tells no limits
 _MOST = 255 * 2**10  # bytes a request, whatever the server would take
 _LONGEST = 300 * 2**10  # bytes of any reply: more is no SFTP
-_INIT, _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _REMOVE, _EXTENDED = 1, 3, 4, 5, 6, 8, 13, 200
-_VERSION, _STATUS, _HANDLE, _DATA, _ATTRS, _EXTENDED_REPLY = 2, 101, 102, 103, 105, 201
-_EOF, _NO_SUCH_FILE, _DENIED = 1, 2, 3
+_INIT, _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _EXTENDED = 1, 3, 4, 5, 6, 8, 200
+_VERSION, _STATUS, _HANDLE, _ATTRS, _EXTENDED_REPLY = 2, 101, 102, 105, 201
+_NO_SUCH_FILE, _DENIED = 2, 3
 _REASONS = {_NO_SUCH_FILE: "there is no such file or folder", _DENIED: "permission denied"}
 
 
@@ -83,57 +84,46 @@ class Sftp:
         self._ask(_CLOSE, _bytes(handle))
         self._answer(_STATUS, path)
 
-    def remove(self, path: str) -> None:
-        """Remove a file, that is there or not."""
-        self._ask(_REMOVE, _text(path))
-        try:
-            self._answer(_STATUS, path)
-        except NoSuchFile:
-            return
-
-    def replace(self, path: str, final: str) -> None:
-        """Move a file into place over whatever is there."""
-        self._ask(_EXTENDED, _text("posix-rename@openssh.com"), _text(path), _text(final))
-        self._answer(_STATUS, final)
-
-    def sync(self, handle: bytes, path: str) -> None:
-        """Bring a file to the machine's disk, where its server can."""
-        if "fsync@openssh.com" in self._extensions:
-            self._ask(_EXTENDED, _text("fsync@openssh.com"), _bytes(handle))
-            self._answer(_STATUS, path)
-
-    def receive(self, handle: bytes, path: str, start: int, size: int) -> Iterator[memoryview]:
-        """Yield the bytes from `start` to `size` in order, as they come.
+    def receive(
+        self, handle: bytes, path: str, start: int, size: int, sink: Callable[[memoryview], None]
+    ) -> Generator[int]:
+        """Give the bytes from `start` to `size` to `sink`, in order, in the reading thread; yield where it stands.
 
         Raises:
             IntegrityError: the file ends before `size`.
+            OSError: the sink's own.
         """
-        asked, pending, early = start, deque[_Asked](), dict[int, bytes]()
-        at = start
-        while at < size:
-            if asked < size and len(pending) <= DEPTH - _BATCH:
-                requests = self._reads(handle, asked, size, DEPTH - len(pending))
-                asked = requests[-1].offset + requests[-1].length
-                pending.extend(requests)
-            want = pending[0]
-            if want.number in early:
-                pieces: Iterator[memoryview] = iter((memoryview(early.pop(want.number)),))
+        intake, ahead = Intake(path, start, size, sink), start
+        if self._rest or self._channel.recv_ready():
+            raise RemoteError(f"{self._name} answers what was not asked")
+        self._divert(intake.take)
+        try:
+            while intake.at < size:
+                if len(intake.asked) <= DEPTH - _BATCH:
+                    ahead = self._ask_ahead(intake, handle, ahead, size)
+                self._recv()  # waits, and tells the machine that there is room again
+                if intake.error is not None:
+                    raise intake.error
+                yield intake.at
+        finally:
+            self._divert(None)
+
+    def _divert(self, tap: Callable[[bytes], bool] | None) -> None:
+        self._channel.in_buffer.divert(tap)  # type: ignore[attr-defined]
+
+    def _ask_ahead(self, intake: Intake, handle: bytes, ahead: int, size: int) -> int:
+        """Ask for what is next, all in one packet; give where the next question begins."""
+        packets: list[bytes] = []
+        while len(intake.asked) < DEPTH and (intake.short or ahead < size):
+            if intake.short:
+                offset, length = intake.short.popleft()
             else:
-                number, length = self._data(path, at)
-                known = next((each for each in pending if each.number == number), None)
-                if known is None or not 0 < length <= known.length:
-                    raise RemoteError(f"{self._name} answers what was not asked, reading {path!r}")
-                if number != want.number:
-                    early[number] = b"".join(self._pieces(length))
-                    continue
-                pieces = self._pieces(length)
-            pending.popleft()
-            for piece in pieces:
-                at += len(piece)
-                yield piece
-            missing = want.offset + want.length - at
-            if missing:  # a server may give less than it was asked for
-                pending.extendleft(self._reads(handle, at, at + missing, 1))
+                offset, length = ahead, min(self.read_bytes, size - ahead)
+                ahead += length
+            packets.append(self._packet(_READ, _bytes(handle), struct.pack(">QI", offset, length)))
+            intake.asked[self._next] = offset, length
+        self._put(b"".join(packets))
+        return ahead
 
     def send(self, handle: bytes, path: str, start: int, read: Callable[[int, int], bytes]) -> Iterator[int]:
         """Write what `read(offset, length)` gives from `start` on, until b""; yield the offset that is safe."""
@@ -179,16 +169,6 @@ class Sftp:
         _, read, write = struct.unpack_from(">QQQ", body)
         return tuple(min(_MOST, told) if told else _PLAIN for told in (read, write))  # type: ignore[return-value]
 
-    def _reads(self, handle: bytes, start: int, end: int, most: int) -> list[_Asked]:
-        """Ask for what lies from `start` on, in at most so many requests, all sent at once."""
-        asked, packets = [], []
-        for offset in range(start, min(end, start + most * self.read_bytes), self.read_bytes):
-            length = min(self.read_bytes, end - offset)
-            packets.append(self._packet(_READ, _bytes(handle), struct.pack(">QI", offset, length)))
-            asked.append(_Asked(self._next, offset, length))
-        self._put(b"".join(packets))
-        return asked
-
     def _ask(self, kind: int, *parts: bytes) -> int:
         self._put(self._packet(kind, *parts))
         return self._next
@@ -225,20 +205,6 @@ class Sftp:
             raise RemoteError(f"{self._name} answers what makes no sense in SFTP")
         return number, body[4:]
 
-    def _data(self, path: str, at: int) -> tuple[int, int]:
-        """Take the head of one answer to a read: its number, and the bytes that follow."""
-        kind, length = self._head()
-        if kind == _DATA and length >= 8:
-            number, size = struct.unpack(">II", self._take(8))
-            if size == length - 8:
-                return number, size
-        elif kind == _STATUS and length >= 8:
-            body = self._take(length)
-            if struct.unpack_from(">I", body, 4) == (_EOF,):
-                raise IntegrityError(f"{path!r} ends on the machine at or before byte {at + DEPTH * self.read_bytes}")
-            self._judge(body[4:], path)
-        raise RemoteError(f"{self._name} answers what makes no sense in SFTP")
-
     def _judge(self, body: bytes, path: str, doing: str = "") -> None:
         """Raise what a status says, unless it says that all is well."""
         (code,) = struct.unpack_from(">I", body)
@@ -268,12 +234,12 @@ class Sftp:
     def _pieces(self, count: int) -> Iterator[memoryview]:
         while count:
             if not self._rest:
-                self._rest = memoryview(self._more())
+                self._rest = memoryview(self._recv())  # type: ignore[arg-type]
             piece, self._rest = self._rest[:count], self._rest[count:]
             count -= len(piece)
             yield piece
 
-    def _more(self) -> bytes:
+    def _recv(self) -> Sized:
         try:
             data = self._channel.recv(_PIECE)
         except TimeoutError as error:
@@ -282,7 +248,7 @@ class Sftp:
             raise UnreachableError(f"the connection to {self._name} dropped") from error
         if not data:
             raise UnreachableError(f"the connection to {self._name} dropped")
-        return bytes(data)
+        return data
 
 
 def _bytes(value: bytes) -> bytes:

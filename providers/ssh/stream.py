@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from paramiko.ssh_exception import SSHException
 from providers.errors import RemoteError, UnreachableError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     import paramiko
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DROPPED = (SSHException, EOFError, OSError, InvalidTag, InvalidSignature, ValueError, IndexError, struct.error)
 
 _PIECE = 2**20  # bytes
+_RIPE = 2**20  # bytes through a tap before its user is woken
+_LOOK_SECONDS = 0.25  # or after so long
 _PACKET = 32 * 2**10  # bytes; what sshd takes in one
 _DYING_SECONDS = 0.3  # a dying connection ends its channels a moment before itself
 
@@ -48,19 +50,42 @@ class Chunks:
         self._chunks: deque[bytes] = deque()
         self._closed = False
         self._news = news
+        self._tap: Callable[[bytes], bool] | None = None
+        self._passed = 0  # bytes that went through the tap, and that nobody was told of
+        self._tapped = threading.Lock()
+        self._ripe = threading.Event()
+
+    def divert(self, tap: Callable[[bytes], bool] | None) -> None:
+        """Let what comes go through `tap`, in the reading thread, until None; it says when its user is to look.
+
+        Reads then give how much has passed. When this returns, the tap that was there is not running any more.
+        """
+        with self._tapped:
+            self._tap, self._passed = tap, 0
+            self._ripe.clear()
 
     def feed(self, data: bytes) -> None:
         """Take a packet's content, in the reading thread."""
-        self._chunks.append(data)
+        with self._tapped:
+            if self._tap is None:
+                self._chunks.append(data)
+                return
+            ripe = self._tap(data)
+            self._passed += len(data)
+            if ripe or self._passed >= _RIPE:
+                self._ripe.set()
 
     def close(self) -> None:
         """No more will come."""
         with self._news:
             self._closed = True
             self._news.notify_all()
+        self._ripe.set()
 
-    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
-        """Give what is there, up to `nbytes`; b"" = no more will come."""
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes | range:
+        """Give what is there, up to `nbytes`, or a range as long as what went through a tap; empty = it is over."""
+        if self._tap is not None:
+            return self._wait_for_tap(timeout)
         if not self._chunks:
             with self._news:
                 if not self._news.wait_for(self._ready, timeout):
@@ -76,6 +101,17 @@ class Chunks:
             pieces.append(self._chunks.popleft())
             room -= len(pieces[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _wait_for_tap(self, timeout: float | None) -> range:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._ripe.wait(_LOOK_SECONDS) and not self._passed:
+            if until is not None and time.monotonic() > until:
+                raise PipeTimeout
+        with self._tapped:
+            passed, self._passed = self._passed, 0
+            if not self._closed:
+                self._ripe.clear()
+        return range(passed)
 
     def _ready(self) -> bool:
         return bool(self._chunks) or self._closed

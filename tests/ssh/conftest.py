@@ -25,3 +25,23 @@ def sshd(tmp_path_factory):
 def proxy(sshd):
     with Proxy(sshd.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def link(sshd, proxy):
+    link = sshd.link(proxy.port)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def there(tmp_path):
+    """A folder on the machine."""
+    folder = tmp_path / "the re"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path):
+    return tmp_path / "here"

@@ -29,25 +29,6 @@ ODD = [*NASTY.values(), "back\\slash", "\\101", "-T", "é" * 120, "--checkpoint-
 NO_SUM = "0" * 64
 
 
-@pytest.fixture
-def link(sshd: Sshd, proxy: Proxy) -> Iterator[Link]:
-    link = sshd.link(proxy.port)
-    yield link
-    link.close()
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    folder = tmp_path / "the re"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    return tmp_path / "here"
-
-
 def fill(folder: Path, names: list[str], size: int = 100) -> dict[str, Path]:
     files = {}
     for name in names:

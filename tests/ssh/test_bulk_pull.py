@@ -1,19 +1,18 @@
-"""Large files over SSH: whole or not at all, whatever happens to the link, the disks and the file under way."""
+"""Large files from a machine: whole or not at all, whatever happens to the link, the disks and the file under way."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import random
 import resource
 import signal
 import time
 from dataclasses import replace
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
+from large import A_CUT, FRAMES, MIB, digest, make
 from sshd import QUICK, Proxy, Sshd
 
 from providers.errors import IntegrityError, RemoteError, UnreachableError
@@ -25,40 +24,6 @@ if TYPE_CHECKING:
 
     from providers.ssh.link import Link
 
-MIB = 2**20
-A_CUT = 4 * MIB  # what one may cost
-FRAMES = 1.01  # SSH's own bytes around the content, and a few KiB for each login
-
-
-@pytest.fixture
-def link(sshd: Sshd, proxy: Proxy) -> Iterator[Link]:
-    link = sshd.link(proxy.port)
-    yield link
-    link.close()
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """A folder on the machine."""
-    folder = tmp_path / "there"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    return tmp_path / "here"
-
-
-def make(path: Path, size: int, seed: int = 0) -> str:
-    data = random.Random(seed).randbytes(size)
-    path.write_bytes(data)
-    return sha256(data).hexdigest()
-
-
-def digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
-
 
 @contextlib.contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
@@ -69,9 +34,6 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-# ── to here ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("size", [0, 1, 255 * 1024, 3 * MIB + 17])
@@ -299,102 +261,3 @@ def test_a_server_that_tells_no_limits_is_asked_for_less(tmp_path: Path, there: 
         push(link, here / "a", str(there / "b"), digest_there)
         link.close()
     assert digest(there / "b") == digest_there
-
-
-# ── to there ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("size", [0, 1, 255 * 1024, 3 * MIB + 17])
-def test_a_file_is_sent_whole_and_takes_the_place_of_another(
-    link: Link, there: Path, tmp_path: Path, size: int
-) -> None:
-    digest_here, told = make(tmp_path / "blob", size), []
-    make(there / "blob", 99, seed=1)
-    push(link, tmp_path / "blob", str(there / "blob"), digest_here, told.append, mode=0o640)
-    assert digest(there / "blob") == digest_here
-    assert [path.name for path in there.iterdir()] == ["blob"]
-    assert (there / "blob").stat().st_mode & 0o777 == 0o640
-    assert told[-1:] == ([size] if size else [])
-
-
-def test_a_push_is_finished_over_many_cuts_at_the_cost_of_what_was_under_way(
-    link: Link, proxy: Proxy, there: Path, tmp_path: Path
-) -> None:
-    size, told = 24 * MIB, []
-    digest_here = make(tmp_path / "blob", size)
-    proxy.cuts = [6 * MIB, 14 * MIB, 22 * MIB]
-    push(link, tmp_path / "blob", str(there / "blob"), digest_here, told.append)
-    assert digest(there / "blob") == digest_here
-    assert link.connections == 4
-    assert proxy.sent < size * FRAMES + 3 * A_CUT
-    assert told == sorted(told)
-
-
-def begin_push(link: Link, source: Path, there: Path, digest_here: str, stop_at: int) -> Path:
-    def stop(done: int) -> None:
-        if done > stop_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        push(link, source, str(there / "blob"), digest_here, stop)
-    link.close()
-    assert not (there / "blob").exists()
-    (part,) = there.iterdir()
-    return part
-
-
-def test_a_later_process_carries_on_sending(link: Link, proxy: Proxy, there: Path, tmp_path: Path) -> None:
-    digest_here = make(tmp_path / "blob", 16 * MIB)
-    begin_push(link, tmp_path / "blob", there, digest_here, 12 * MIB)
-    proxy.sent = 0
-    push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-    assert digest(there / "blob") == digest_here
-    assert proxy.sent < 9 * MIB
-
-
-@pytest.mark.parametrize("size", [0, 9 * MIB, 12 * MIB])
-def test_a_part_on_the_machine_that_is_rubbish_is_sent_anew(link: Link, there: Path, tmp_path: Path, size: int) -> None:
-    digest_here = make(tmp_path / "blob", 10 * MIB)
-    begin_push(link, tmp_path / "blob", there, digest_here, 4 * MIB).write_bytes(bytes(size))
-    push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-    assert digest(there / "blob") == digest_here
-
-
-def test_a_source_that_changed_is_an_error_and_leaves_nothing(link: Link, there: Path, tmp_path: Path) -> None:
-    make(tmp_path / "blob", MIB)
-    with pytest.raises(IntegrityError, match="not what was to be sent"):
-        push(link, tmp_path / "blob", str(there / "blob"), "0" * 64)
-    assert list(there.iterdir()) == []
-
-
-def test_a_machine_without_room_is_told_and_a_later_push_succeeds(link: Link, there: Path, tmp_path: Path) -> None:
-    digest_here = make(tmp_path / "blob", 8 * MIB)
-    part = there / f"blob.{digest_here[:16]}.part"
-    part.symlink_to("/dev/full")
-    with pytest.raises(RemoteError, match=r"blob.* its disk may be full"):
-        push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-    assert not (there / "blob").exists()
-    part.unlink()
-    push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-    assert digest(there / "blob") == digest_here
-
-
-def test_a_file_never_takes_the_place_of_a_folder(link: Link, there: Path, tmp_path: Path) -> None:
-    digest_here = make(tmp_path / "blob", 10)
-    (there / "blob").mkdir()
-    with pytest.raises(RemoteError, match="can't be put into place"):
-        push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-    assert list((there / "blob").iterdir()) == []
-
-
-@pytest.mark.parametrize("missing", [["openssl"], ["openssl", "sha256sum"]])
-def test_the_machine_hashes_with_what_it_has(tmp_path: Path, there: Path, missing: list[str]) -> None:
-    with Sshd(tmp_path / "machine") as sshd:
-        (sshd.home / "bin").mkdir()
-        for name in missing:
-            (sshd.home / "bin" / name).write_text("#!/bin/sh\nexit 127\n")
-            (sshd.home / "bin" / name).chmod(0o755)
-        link, digest_here = sshd.link(), make(tmp_path / "blob", MIB)
-        push(link, tmp_path / "blob", str(there / "blob"), digest_here)
-        link.close()
-    assert digest(there / "blob") == digest_here
