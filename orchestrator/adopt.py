@@ -6,6 +6,7 @@ is touched, nothing is brought home; it is ended at its hour, or when `gpurun st
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from orchestrator.plan import Plan, Quote, Times
 from orchestrator.records import RunRow
 from orchestrator.words import Launch, State
 from providers.base import Holder, Mark, Offer, Place, Proof
-from providers.errors import UsageError
+from providers.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +36,7 @@ def adopt(
     """Mark the instance and enter it into the ledger; gives the run's id. `now` is by our clock.
 
     The mark comes first: what bears it is ended at its ceiling by anybody's guard, even if the ledger fails after it.
+    One that bears a mark of ours already, from an adoption that was cut off there, keeps its run's id.
 
     Raises:
         UsageError: the vendor does not tell what it costs.
@@ -45,21 +47,23 @@ def adopt(
         raise UsageError(f"{provider.name} does not tell what {found.id} costs: it can't be metered")
     begin = (now + provider.skew).replace(microsecond=0)
     end = begin + timedelta(seconds=int(hours * 3600))
-    run_id = new_run_id(TEMPLATE, begin)
-    mark = Mark(ledger.home_id, run_id, 1, end)
-    row = _row(home, provider, found, run_id, begin, end, found.price)
-    home.run(run_id).path.mkdir(parents=True, mode=0o700)
+    mark = replace(found.mark or Mark(ledger.home_id, new_run_id(TEMPLATE, begin), 1, end), ceiling=end)
+    row = _row(home, provider, found, mark, begin, found.price)
+    home.run(mark.run_id).path.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker.adopt(found.id, mark)
-    ledger.admit(row, now)
     step, at = provider.traits.billing_step_seconds, begin.timestamp()
     spell = Spell(found.price, step, at, at, None, None)
-    ledger.open_allocation(found.id, mark, spell, provider=provider.name, account=provider.account())
-    return run_id
+    try:
+        ledger.admit(row, now)
+        ledger.open_allocation(found.id, mark, spell, provider=provider.name, account=provider.account())
+    except LedgerError as error:
+        words = f"{found.id} bears the mark {mark} now, and nobody ends it: {error}"
+        raise LedgerError(words, hint=f"{error.hint}; then adopt it again", allocation_id=found.id) from error
+    return mark.run_id
 
 
-def _row(
-    home: Home, provider: Provider, found: Allocation, run_id: str, begin: datetime, end: datetime, price: Decimal
-) -> RunRow:
+def _row(home: Home, provider: Provider, found: Allocation, mark: Mark, begin: datetime, price: Decimal) -> RunRow:
+    run_id, end = mark.run_id, mark.ceiling
     offer = Offer(provider.name, found.name or found.id, "", 0, price)
     most = worst(price, (end - begin).total_seconds(), provider.traits.billing_step_seconds)
     plan = Plan(
@@ -80,7 +84,13 @@ def _row(
         launched=begin,
     )
     memory = Memory(
-        state=State.RUNNING, entered=begin, intended=begin, launch=Launch.ACCEPTED, allocation_id=found.id, offer=offer
+        state=State.RUNNING,
+        attempt=mark.attempt,
+        entered=begin,
+        intended=begin,
+        launch=Launch.ACCEPTED,
+        allocation_id=found.id,
+        offer=offer,
     )
     return RunRow(
         run_id=run_id,
@@ -90,7 +100,7 @@ def _row(
         deadline=end.timestamp(),
         ceiling=end.timestamp(),
         grace_seconds=1,
-        max_attempts=1,  # what is gone is not rented again
+        max_attempts=mark.attempt,  # what is gone is not rented again
         max_cost=None,
         worst=most,
         plan={**plan.as_json(), "adopted": found.id},

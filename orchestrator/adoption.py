@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from orchestrator.home import Home
-    from providers.base import Allocation, Provider
+    from providers.base import Allocation, Mark, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ class Adoption:
         )
 
 
-def look(provider: Provider, wanted: str, hours: float, now: datetime) -> Adoption:
+def look(provider: Provider, wanted: str, hours: float, now: datetime, home: Home | None = None) -> Adoption:
     """Find the instance, by its id or its name, among what bills on the account.
+
+    One that `home` marked and knows nothing of was cut off in the middle of its adoption: it may be adopted again.
 
     Raises:
         UsageError: the vendor can't take a mark or tells no price; no such instance, or it is ours already, or over.
@@ -86,7 +88,7 @@ def look(provider: Provider, wanted: str, hours: float, now: datetime) -> Adopti
     if not isinstance(provider, Adopts):
         raise UsageError(f"{provider.name} has nothing that can be adopted", hint="gpurun adopt -h")
     found = _named(provider.allocations(), wanted, provider.name)
-    if found.mark is not None:
+    if found.mark is not None and not (home and _was_cut_off(home, found.mark)):
         raise UsageError(
             f"{found.id} carries a mark of gpurun's already: {found.mark}", hint=f"gpurun show {found.mark.run_id}"
         )
@@ -96,6 +98,16 @@ def look(provider: Provider, wanted: str, hours: float, now: datetime) -> Adopti
         raise UsageError(f"{provider.name} does not tell what {found.id} costs: it can't be metered")
     most = worst(found.price, hours * 3600, provider.traits.billing_step_seconds)
     return Adoption(provider, provider, found, hours, now + provider.skew, found.price, most)
+
+
+def _was_cut_off(home: Home, mark: Mark) -> bool:
+    from orchestrator.ledger import Ledger
+
+    ledger = Ledger(home.ensure().ledger)
+    try:
+        return mark.home == ledger.home_id and mark.run_id not in [row.run_id for row in ledger.runs()]
+    finally:
+        ledger.close()
 
 
 def _named(listed: Sequence[Allocation], wanted: str, provider: str) -> Allocation:

@@ -139,7 +139,7 @@ class Controller:
         return min(self._pace(), _SOON_SECONDS) if moved else self._pace()
 
     def _pace(self) -> float:
-        share = 1.0 if self._row.memory.state is State.RUNNING else 0.5  # on the way, nobody works for what is paid
+        share = 1.0 if self._row.memory.state is State.RUNNING else 0.3  # on the way, nobody works for what is paid
         return min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
 
     # ── look ────────────────────────────────────────────────────────────────────────────────────
@@ -188,6 +188,8 @@ class Controller:
         for one, look in looks.items():
             if look.billing:
                 try:
+                    if not self._row.spells:  # an adoption that was cut off before it could note this
+                        self._open(one, memory.intended or self._now())
                     self._ledger.saw_billing(self._provider.name, one, self._now(), look)
                 except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
                     self._trouble(f"ledger: {error}")

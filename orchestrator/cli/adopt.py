@@ -32,7 +32,7 @@ def adopt(instance: str, provider: str, limit: float, *, yes: bool, as_json: boo
     from providers.table import open_provider
 
     home = Home.default()
-    planned = adoption.look(open_provider(provider, home.root), instance, limit, datetime.now(UTC))
+    planned = adoption.look(open_provider(provider, home.root), instance, limit, datetime.now(UTC), home)
     click.echo(planned.screen(), err=True)
     if not agreed("Adopt it?", yes=yes):
         return tell_not_wanted(as_json=as_json)

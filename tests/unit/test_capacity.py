@@ -11,11 +11,13 @@ import pytest
 from fakes import OFFER, START, FakeCloud
 from worlds import RUN, World
 
+from orchestrator import adoption
 from orchestrator.adopt import adopt
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
 from orchestrator.words import Reason, State
 from providers.base import Allocation, Mark
+from providers.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,12 +122,12 @@ def test_refusals_within_a_round_cost_nothing_of_the_time_that_is_paid_for(world
     many = tuple(replace(OFFER, name=f"a10@{number}") for number in range(12))
     world = world_of(candidates=many, wait_seconds=3000, hours=0.05)
     world.cloud.traits = replace(world.cloud.traits, poll_seconds=3.5)
-    world.cloud.faults["launch"].extend(["capacity"] * 700)
-    world.drive(until=lambda: (world.clock() - START).total_seconds() >= 2000)
+    world.cloud.faults["launch"].extend(["capacity"] * 300)
+    world.drive(until=lambda: (world.clock() - START).total_seconds() >= 600)
     world.cloud.faults["launch"].clear()
     world.drive(until=lambda: bool(world.cloud.machines))
     (machine,) = world.cloud.machines.values()
-    assert len(tried(world)) > 300
+    assert len(tried(world)) > 100
     first_round = 12 * 1.75
     assert 179 - first_round <= (machine.mark.ceiling - machine.since).total_seconds() <= 180
 
@@ -280,3 +282,49 @@ def test_an_adopted_instance_that_vanishes_is_not_rented_again(adopted: World) -
     adopted.cloud.machines["i-hand"].ended = adopted.clock()
     adopted.drive(most_seconds=20_000)
     assert (adopted.memory.reason, len(adopted.cloud.machines)) == (Reason.LOST, 1)
+
+
+@pytest.fixture
+def cut_off(adopted: World) -> tuple[World, Allocation]:
+    """An adoption that died right after the mark was put on."""
+    (machine,) = adopted.cloud.machines.values()
+    for query in ("DELETE FROM allocations WHERE run_id = ?", "DELETE FROM runs WHERE run_id = ?"):
+        adopted.ledger._db.execute(query, (adopted.run_id,))
+    return adopted, Allocation(machine.id, machine.mark, "my box", billing=True, price=machine.price)
+
+
+def test_an_adoption_that_was_cut_off_can_be_made_again(cut_off: tuple[World, Allocation]) -> None:
+    world, found = cut_off
+    vendor = Marker(world.cloud)
+    vendor.allocations = lambda: [found]  # type: ignore[attr-defined]
+    vendor.name, vendor.traits, vendor.skew = "fake", world.cloud.traits, timedelta(0)  # type: ignore[attr-defined]
+    seen = adoption.look(vendor, "i-hand", 1, world.clock(), world.home)  # type: ignore[arg-type]
+    assert seen.allocation == found
+    again = adopt(world.home, world.ledger, world.cloud, vendor, found, hours=1, now=world.clock())
+    assert again == world.run_id
+    with pytest.raises(UsageError, match="carries a mark"):
+        adoption.look(vendor, "i-hand", 1, world.clock(), world.home)  # type: ignore[arg-type]
+    begin = world.clock()
+    world.drive(most_seconds=20_000)
+    (machine,) = world.cloud.machines.values()
+    assert machine.ended is not None
+    assert 3600 <= (machine.ended - begin).total_seconds() <= 3630
+
+
+def test_an_adoption_that_can_not_be_written_down_says_that_the_mark_is_on(
+    cut_off: tuple[World, Allocation],
+) -> None:
+    world, found = cut_off
+    world.ledger._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(LedgerError, match="i-hand bears the mark gpurun-") as caught:
+        adopt(world.home, world.ledger, world.cloud, Marker(world.cloud), found, hours=1, now=world.clock())
+    assert caught.value.allocation_id == "i-hand"
+    assert "adopt it again" in caught.value.hint
+
+
+def test_an_adopted_instance_is_metered_though_the_adoption_was_cut_off_before_the_meter_was_opened(
+    adopted: World,
+) -> None:
+    adopted.ledger._db.execute("DELETE FROM allocations WHERE run_id = ?", (adopted.run_id,))
+    adopted.drive(most_seconds=20_000)
+    assert Decimal("0.59") <= adopted.row.accrued(adopted.clock().timestamp()).high <= Decimal("0.63")
