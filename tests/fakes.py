@@ -195,8 +195,8 @@ class FakeCloud:
         if machine is None or (fault == "absent") or (not self._listed(machine)):
             return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → 404")
         if fault == "dearer":
-            price = machine.price * 2
-            return Observation(Phase.QUEUED, billing=True, evidence=f"GET {allocation_id}", price=price)
+            machine.price *= 2
+            return Observation(Phase.QUEUED, billing=True, evidence=f"GET {allocation_id}", price=machine.price)
         if fault == "unhealthy":
             return Observation(Phase.QUEUED, billing=True, evidence="unhealthy", failure="unhealthy")
         up = (self.clock.now - machine.since).total_seconds() >= machine.boot_seconds
