@@ -36,6 +36,7 @@ URL = "https://cloud.lambda.ai/api/v1"
 _PACE = {"": 1.1, launch.LANE: 13.0}  # seconds; the API allows 1 request a second, 1 launch in 12
 _LEAST_SECONDS = 10.0  # of patience with a machine, however hurried its vendor: its processes start in our world
 _BATCH = 20
+_JUST_SECONDS = 5.0  # since a machine was looked at: its address is still the same
 _DEAD_CEILING = timedelta(hours=1)  # past its ceiling, a mark's key opens nothing that may live
 
 _FAILURES = {
@@ -62,6 +63,7 @@ class LambdaProvider:
         self._home = home
         self._fingerprint = "lambda-key-" + sha256(key.reveal().encode()).hexdigest()[:12]
         self._ssh = (ssh_port, ssh_user)
+        self._seen: tuple[float, Instance] | None = None  # the last one that was looked at, and when
         intervals = {lane: seconds / pace for lane, seconds in _PACE.items()}
         self._api = api.Api(Http("Lambda", url, key, pacer_for("lambda", url, self._fingerprint, intervals), pace=pace))
         self.traits = Traits(
@@ -145,6 +147,7 @@ class LambdaProvider:
         found = reading.instance(api.data_of(reply))
         if found.id != allocation_id:
             raise ProviderError(f"{reply.what} answered with another instance", allocation_id=allocation_id)
+        self._seen = time.monotonic(), found
         return found
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:
@@ -214,6 +217,12 @@ class LambdaProvider:
         found = self._get(allocation_id) if reading.is_id(allocation_id) else None
         return None if found is None or isinstance(found, Observation) or found.gone else found
 
+    def _just_seen(self, allocation_id: str) -> Instance | None:
+        """Give what was seen a moment ago, if it can be reached: another look costs a second of what bills."""
+        at, one = self._seen or (0.0, None)
+        fresh = one is not None and one.id == allocation_id and time.monotonic() - at < _JUST_SECONDS
+        return one if fresh and one is not None and one.ip and not one.gone else None
+
     def _rename(self, allocation_id: str, mark: Mark) -> bool:
         body = {"name": str(mark)}
         renamed = reading.instance(
@@ -255,7 +264,7 @@ class LambdaProvider:
         from providers.ssh.remote import SshRemote
 
         try:
-            found = self._living(allocation_id)
+            found = self._just_seen(allocation_id) or self._living(allocation_id)
         except ProviderError as error:
             raise UnreachableError(f"where {allocation_id} is can't be told: {error}", hint=error.hint) from error
         if found is None or not found.ip or found.birth_mark is None:

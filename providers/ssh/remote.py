@@ -48,7 +48,7 @@ class SshRemote:
         go_on: Callable[[], None] | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`on_login` is called once, after the first login that works; `progress` with bytes shipped and to ship.
+        """`on_login` is called once, when a job was begun or found; `progress` with bytes shipped and to ship.
 
         `go_on` is called often while files come home; what it raises ends that, and the next fetch carries on.
         """
@@ -65,15 +65,17 @@ class SshRemote:
         """Ship and start detached. See `shipping.start`."""
         target = self._target if isinstance(self._target, Target) else self._target()
         with shipping.alone(target.access.folder):
-            self._connect()
+            self._link.connect()
             shipping.start(self._link, self._door, job, self._progress)
+        self._greet()
 
     def status(self) -> RemoteStatus:
         """Ask who lives, and what the files say; READY as long as nothing was shipped."""
-        self._connect()
+        self._link.connect()
         said = self._door.ask("status", repeatable=True)
         if said is None:
             return RemoteStatus(Phase.READY)
+        self._greet()
         self._log_size = _count(said.get("log"))
         here, there = time.time(), wire.number(said.get("time"))
         if there is None or not _SAME_CLOCK < abs(there - here) < _NO_CLOCK:
@@ -192,8 +194,11 @@ class SshRemote:
         self._link.close()
 
     def _connect(self) -> None:
-        """Stand, and say so once."""
         self._link.connect()
+        self._greet()
+
+    def _greet(self) -> None:
+        """Say once that logins work. Never before a start: the vendor's API takes seconds, and the machine bills."""
         on_login, self._on_login = self._on_login, None
         if on_login is not None:
             try:

@@ -280,24 +280,29 @@ def test_shipping_tells_how_far_it_is(machine):
     assert told[-1][0] == whole > len(LARGE)
 
 
-def test_the_first_login_is_told_once_and_whoever_is_told_can_fail(machine):
+def test_that_logins_work_is_told_once_after_the_start_and_whoever_is_told_can_fail(machine):
     calls = []
 
     def on_login() -> None:
         calls.append(1)
         raise UnreachableError("the vendor's API is down")
 
-    remote = machine.remote(machine.job(), on_login=on_login)
-    assert calls == []
+    job = machine.job()
+    remote = machine.remote(job, on_login=on_login)
     machine.proxy.refuse()
     with pytest.raises(UnreachableError):
-        remote.status()
-    assert calls == []
+        remote.start(job)
     machine.proxy.open()
+    assert remote.status().phase is Phase.READY
+    assert calls == []
+    remote.start(job)
     for _ in range(2):
-        assert remote.status().phase is Phase.READY
+        assert remote.status().phase is not Phase.READY
         machine.proxy.cut()
     assert calls == [1]
+    later = machine.remote(job, on_login=on_login)
+    later.status()
+    assert calls == [1, 1]
 
 
 def test_what_a_login_shell_prints_is_no_answer(machine, tmp_path):

@@ -82,7 +82,7 @@ def test_a_launch_that_was_never_found_may_have_billed_and_the_ledger_says_so(fa
     world = World(fast_path, hours=72 / 3600)
     world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=60.0)
     world.cloud.faults["launch"].append("lost_reply")
-    world.cloud.faults["find"].extend(["unreachable", "", *["unreachable"] * 3])
+    world.cloud.faults["find"].extend(["unreachable", "", *["unreachable"] * 5])
     world.drive()
     assert world.cloud.dollars() > 0
     assert world.memory.allocation_id == ""

@@ -187,6 +187,17 @@ def test_what_is_gone_or_can_not_be_asked_after_is_unreachable(sim, provider, re
         provider.remote(rented[1], Access(tmp_path))
 
 
+def test_where_a_machine_is_is_not_asked_twice_in_a_moment(sim, provider, rented, monkeypatch):
+    job, allocation_id = rented
+    provider.inspect(allocation_id)
+    asked = len(sim.asked())
+    provider.remote(allocation_id, Access(job.client_key.parent)).close()
+    assert len(sim.asked()) == asked
+    monkeypatch.setattr("providers.lambdalabs.provider._JUST_SECONDS", 0.0)
+    provider.remote(allocation_id, Access(job.client_key.parent)).close()
+    assert len(sim.asked()) == asked + 1
+
+
 def test_a_sold_out_offer_is_refused_unasked(sim, provider, tmp_path):
     offer = replace(offer_of(provider), name=A10.partition("@")[0], region="", available=False)
     asked = len(sim.asked())
