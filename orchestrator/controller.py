@@ -167,7 +167,7 @@ class Controller:
             return Seen(observation, self._ask(observation), accrued_high=accrued)
         except HostKeyError as error:
             self._trouble(f"ask: {error}")
-            return Seen(observation, broken=str(error), accrued_high=accrued)
+            return Seen(observation, broken=_words(error), accrued_high=accrued)
 
     def _look_for_offers(self, memory: Memory) -> tuple[Offer, ...] | None:
         """Ask again what is to be had, where what was planned is old; None = as planned, or can't be told now."""

@@ -93,9 +93,12 @@ class Reach:
         folder = self._access(row).folder
         for made in (self._folder.ssh, folder):  # one by one: `parents` would leave the upper one open
             made.mkdir(exist_ok=True, mode=0o700)
-        for name in (CLIENT_KEY, HOST_KEY):
-            make_pair(folder / name, str(job.mark))
-        return replace(job, client_key=folder / CLIENT_KEY, host_key=folder / HOST_KEY)
+        make_pair(folder / CLIENT_KEY, str(job.mark))
+        job = replace(job, client_key=folder / CLIENT_KEY)
+        if row.plan.get("trust_on_first_use"):
+            return job  # a host key made here would be the only one that is taken
+        make_pair(folder / HOST_KEY, str(job.mark))
+        return replace(job, host_key=folder / HOST_KEY)
 
     def remote(self, row: RunRow) -> Remote:
         """Give the connection to the attempt's allocation, opened at the first call.

@@ -262,7 +262,8 @@ class _Pin(paramiko.MissingHostKeyPolicy):
         """Judge before the login: nothing of ours has been sent yet."""
         shown = f"{key.get_name()} {key.get_base64()}"
         if self.key and shown != self.key:
-            raise HostKeyError(f"{self._name} shows another host key than the one made for it: {key.fingerprint}")
+            message = f"{self._name} shows another host key than the one made for it: {key.fingerprint}"
+            raise HostKeyError(message, hint="if all of them do: launch with --trust-on-first-use, from a safe network")
         self.key = shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,19 @@ def test_a_stop_ends_the_shipping_and_none_that_is_over_anyway(world: World) -> 
     access.progress(9, 9)
     with pytest.raises(RemoteError, match="stopped while"):
         reach(world, world.home.run(RUN))._shipped(3, 9)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_leave_to_trust_what_is_seen_first_makes_no_host_key_that_only_could_be_trusted(
+    world: World, *, trust: bool
+) -> None:
+    folder = world.home.run(RUN)
+    world.cloud.traits = replace(world.cloud.traits, ssh=True)
+    row = replace(world.row, plan={**world.row.plan, "trust_on_first_use": trust})
+    job = reach(world, folder).job(row)
+    assert job.client_key is not None
+    assert (job.host_key is None) is trust
+    assert (folder.ssh / "1" / "host_ed25519.pub").exists() is not trust
 
 
 def test_each_attempt_has_its_own_keys(world: World) -> None:
