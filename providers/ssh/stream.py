@@ -28,6 +28,9 @@ _PIECE = 2**20  # bytes
 _RIPE = 2**20  # bytes through a tap before its user is woken
 _LOOK_SECONDS = 0.25  # or after so long
 _PACKET = 32 * 2**10  # bytes; what sshd takes in one
+_MOST_WAITING = (
+    32 * 2**20
+)  # bytes unread: twice the window that a machine was given, which paramiko does not hold it to
 _DYING_SECONDS = 0.3  # a dying connection ends its channels a moment before itself
 
 
@@ -48,6 +51,7 @@ class Chunks:
 
     def __init__(self, news: threading.Condition) -> None:
         self._chunks: deque[bytes] = deque()
+        self._fed = self._taken = 0  # bytes, each counted by one thread alone
         self._closed = False
         self._news = news
         self._tap: Callable[[bytes], bool] | None = None
@@ -65,10 +69,17 @@ class Chunks:
             self._ripe.clear()
 
     def feed(self, data: bytes) -> None:
-        """Take a packet's content, in the reading thread."""
+        """Take a packet's content, in the reading thread.
+
+        Raises:
+            SSHException: more waits than the machine was allowed to send; it ends the connection.
+        """
         with self._tapped:
             if self._tap is None:
                 self._chunks.append(data)
+                self._fed += len(data)
+                if self._fed - self._taken > _MOST_WAITING:
+                    raise SSHException("the machine sends more than it was allowed to")
                 return
             ripe = self._tap(data)
             self._passed += len(data)
@@ -96,10 +107,12 @@ class Chunks:
         room = nbytes - len(pieces[0])
         if room < 0:
             self._chunks.appendleft(pieces[0][nbytes:])
+            self._taken += nbytes
             return pieces[0][:nbytes]
         while self._chunks and len(self._chunks[0]) <= room:
             pieces.append(self._chunks.popleft())
             room -= len(pieces[-1])
+        self._taken += nbytes - room
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _wait_for_tap(self, timeout: float | None) -> range:
@@ -129,8 +142,9 @@ def send_all(channel: paramiko.Channel, data: bytes) -> None:
 
 
 def quicken(channel: paramiko.Channel) -> paramiko.Channel:
-    """Put the quick buffer under a channel on which nothing was asked yet."""
-    channel.in_buffer = Chunks(channel.get_transport().sock.news)  # type: ignore[assignment,union-attr]
+    """Put the quick buffer, which is bounded, under a channel on which nothing was asked yet."""
+    news = channel.get_transport().sock.news  # type: ignore[union-attr]
+    channel.in_buffer, channel.in_stderr_buffer = Chunks(news), Chunks(news)  # type: ignore[assignment]
     return channel
 
 
