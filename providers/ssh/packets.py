@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from paramiko.common import MSG_CHANNEL_DATA
 from paramiko.message import Message
 from paramiko.packet import Packetizer
+from paramiko.ssh_exception import SSHException
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from providers.ssh.pulse import PulseSocket
 
 _TAG = 16  # bytes of AES-GCM's seal
+_LONGEST = 2**20  # bytes of any packet: four times what OpenSSH takes or sends
 _BOOKS = (
     *("aead_in", "block_engine_in", "iv_in", "sequence_number_in", "received_bytes", "received_packets", "need_rekey"),
     *("aead_out", "block_engine_out", "iv_out", "sequence_number_out", "sent_bytes", "sent_packets", "write_lock"),
@@ -75,6 +77,12 @@ class Packets(Packetizer):
         if not self._shaken:
             super().complete_handshake()
             self._shaken = True
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: FBT001, FBT002 - paramiko's own shape
+        """Read so much; a length is believed before its seal is checked, so that it must be bounded here."""
+        if n > _LONGEST:
+            raise SSHException("the machine announces a packet longer than any that it may send")
+        return super().read_all(n, check_rekey)
 
     def read_message(self) -> tuple[int, Message]:
         """Give the next packet's kind and content."""

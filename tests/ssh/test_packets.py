@@ -9,6 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import paramiko
 import pytest
 from sshd import QUICK, Sshd
 
@@ -16,6 +17,7 @@ from providers.errors import UnreachableError
 from providers.ssh import packets
 from providers.ssh.bulk import pull, push
 from providers.ssh.link import Link
+from providers.ssh.pulse import PulseSocket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +99,10 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         return
+
+
+def test_a_packet_longer_than_any_is_not_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, PulseSocket(ours, ping_seconds=1, misses=1) as sock:
+        with pytest.raises(paramiko.SSHException, match="longer than any"):
+            packets.Packets(sock).read_all(2**31)
