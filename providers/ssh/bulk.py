@@ -352,7 +352,7 @@ class _Parcel:
 
     def _follow(self) -> None:
         """Have the machine hash what comes as it comes; where it can't, it is hashed at the end."""
-        command = f"exec python3 -c {shlex.quote(_FOLLOW)} {shlex.quote(self._part)} {self._size}"
+        command = f"exec python3 -I -S -c {shlex.quote(_FOLLOW)} {shlex.quote(self._part)} {self._size}"
         with contextlib.suppress(RemoteError):
             self._follower = self._link.open(command)
 

@@ -1,7 +1,7 @@
 # ruff: noqa: PTH103, PTH105, PTH120 - pathlib costs more than the files
 """Runs on the machine, sent whole to its python3 (3.9+, nothing else): take a tree from standard input.
 
-    python3 -c <this file> BASE < tar        the last member, marked, holds [[name, sha256], …] of those before it
+    python3 -I -S -c <this file> BASE < tar        the last member, marked, holds [[name, sha256], …] of those before it
 
 All or nothing: members are written aside under numbers, and moved to their names when all sums are right.
 Exit 3 = what arrived is not what was sent.

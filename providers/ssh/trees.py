@@ -235,7 +235,7 @@ def push_tree(link: Link, files: Mapping[str, Path], base: str) -> None:
 
 def _send(link: Link, files: Mapping[str, Path], base: str) -> None:
     script = (Path(__file__).parent / "receiver.py").read_text()
-    stream = link.open(f"exec python3 -c {shlex.quote(script)} {shlex.quote(_anchored(base))}")
+    stream = link.open(f"exec python3 -I -S -c {shlex.quote(script)} {shlex.quote(_anchored(base))}")
     try:
         _pack(stream, files)
         stream.finish()
