@@ -158,11 +158,11 @@ def work_of(config: dict[str, Any], data: Iterable[Blob]) -> str:
 
 
 def seconds_of_same_runs(ledger: Ledger, work: str, offer: Offer) -> list[float]:
-    """Durations of this home's finished runs of the same work on the same offer, seconds."""
+    """Times for which this home's finished runs of the same work on the same offer billed, seconds."""
     return [
-        row.ended - row.created
+        sum(spell.ended - spell.start_low for spell in row.spells if spell.ended is not None)
         for row in ledger.runs()
-        if row.ended is not None
+        if row.spells
         and row.memory.reason == "completed"
         and row.plan.get("work") == work
         and (row.provider, row.plan["offer"]["name"]) == (offer.provider, offer.name)

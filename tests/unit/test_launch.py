@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from fakes import START, Clock, FakeCloud
 
 from orchestrator import launch, templates
+from orchestrator.cost import Spell
 from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
 from orchestrator.words import Reason, State
-from providers.base import Mark
+from providers.base import Mark, Observation, Phase
 from providers.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -95,6 +97,11 @@ def test_a_quote_is_measured_on_the_same_work_only(home: Home, ledger: Ledger) -
     run_id = launch.commit(prepared, ledger, START)
     lease = ledger.acquire(run_id, "a", START, lambda _holder: False)
     assert lease is not None
-    ledger.save(lease, Memory(state=State.DONE, reason=Reason.COMPLETED), START + timedelta(seconds=100))
+    begun = START.timestamp() + 7200  # after two hours of waiting for capacity
+    spell = Spell(Decimal(1), 1, begun, begun + 2, None, None)
+    ledger.open_allocation("m-1", Mark("abcd", run_id, 1, START), spell, provider="fake", account="a")
+    end = START + timedelta(seconds=7300)
+    ledger.saw_free("fake", "m-1", end, Observation(Phase.ABSENT, billing=False, evidence="404"))
+    ledger.save(lease, Memory(state=State.DONE, reason=Reason.COMPLETED), end + timedelta(seconds=60))
     assert prepare(home, ledger).plan.quote.seconds_likely == 100.0
     assert prepare(home, ledger, "epochs=11").plan.quote.seconds_likely is None
