@@ -49,7 +49,8 @@ _TRIES = 4
 _BACK_OFF_SECONDS = 0.7
 _PATIENCE_SECONDS = 25.0  # no further try begins after this: no verb waits for minutes
 _LOCK_SECONDS = 2.0  # the pace file is held for microseconds: who holds it longer is frozen
-_FARTHEST_SECONDS = 90.0  # a slot farther ahead was written under a clock that jumped
+_FARTHEST_SECONDS = 90.0  # a slot farther ahead was written under a clock that jumped,
+_FARTHEST_SLOTS = 40  # unless so many may wait before it: a launch has one in 13 s
 _SKEW_SECONDS = 2.0  # `Date` has whole seconds, and the answer took a while
 _TOO_MANY = 429
 _SANE_SECONDS = 20.0  # a 429 that asks for more would keep us from ending what bills
@@ -127,12 +128,15 @@ class Pacer:
         self, change: Callable[[dict[str, float], float], float], times: dict[str, float], file: int | None
     ) -> float:
         now = time.time()
-        self._own = {lane: at for lane, at in times.items() if at - now <= _FARTHEST_SECONDS}
+        self._own = {lane: at for lane, at in times.items() if at - now <= self._farthest(lane)}
         result = change(self._own, now)
         if file is not None:
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(self._own).encode(), 0)
         return result
+
+    def _farthest(self, lane: str) -> float:
+        return max(_FARTHEST_SECONDS, _FARTHEST_SLOTS * self._intervals.get(lane, 0.0))
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -64,6 +64,11 @@ def test_a_lane_has_a_pace_of_its_own_beside_the_common_one(tmp_path):
     assert time.monotonic() - begun >= 0.2
 
 
+def test_ten_launches_at_once_take_ten_slots(tmp_path):
+    waits = [Pacer(tmp_path / "pace.json", {"": 0.0, "launch": 13.0})._take("launch") for _ in range(10)]
+    assert waits == pytest.approx([13.0 * number for number in range(10)], abs=1)
+
+
 def test_the_next_process_waits_for_the_last_one_s_slot(tmp_path):
     Pacer(tmp_path / "pace.json", {"": 0.3}).wait("")
     assert 0.1 < Pacer(tmp_path / "pace.json", {"": 0.3})._take("") <= 0.3
