@@ -232,7 +232,7 @@ class Controller:
             case Act.COLLECT:
                 self._collect(seen)
             case Act.TERMINATE:
-                self._terminate(decision.memory)
+                self._terminate(decision.memory, doubted=seen.observation is not None and seen.observation.ending)
             case Act.FINISH:
                 self._finish()
             case Act.WAIT:
@@ -330,10 +330,13 @@ class Controller:
         if manifest.final or over:
             self._save(lifecycle.files_home(self._row.memory, remote.status()))
 
-    def _terminate(self, memory: Memory) -> None:
+    def _terminate(self, memory: Memory, *, doubted: bool) -> None:
+        """Order the end; `doubted` = the vendor says that it is ending it, and has for too long."""
         ids = ids_of(memory)
         with self._ledger.deed(self._lease, memory.attempt, "terminate", " ".join(ids), self._clock):
             self._provider.terminate(ids)
+        for one in ids if doubted else ():
+            self._ledger.doubt_end(self._provider.name, one)
 
     def _finish(self) -> None:
         live = [mark_of(row, self._ledger.home_id) for row in self._ledger.runs(unfinished=True)]

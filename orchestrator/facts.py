@@ -32,6 +32,7 @@ class Rules:
     candidates: tuple[Offer, ...] = ()  # what the user agreed to, in the order in which it is tried
     wait_until: datetime | None = None  # so long the user waits for capacity
     retry_seconds: float = 30.0  # between two rounds while nothing is to be had
+    ending_seconds: float = 180.0  # that a vendor may take over an end before it is told again
     bare: bool = False  # an allocation without a job of ours: there is nothing to ask, tell or collect
 
 

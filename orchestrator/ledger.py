@@ -219,6 +219,13 @@ class Ledger:
                 (own, until, until, look.evidence, provider, allocation_id),
             )
 
+    def doubt_end(self, provider: str, allocation_id: str) -> None:
+        """Forget since when it is said to be ending: the word was not kept in time, and it may have billed on."""
+        with self._db.write():
+            self._db.execute(
+                "UPDATE allocations SET ending = NULL WHERE provider = ? AND id = ?", (provider, allocation_id)
+            )
+
     # ── the lease ───────────────────────────────────────────────────────────────────────────────
 
     def acquire(self, run_id: str, holder: str, now: datetime, is_alive: Callable[[str], bool]) -> Lease | None:

@@ -25,7 +25,6 @@ _START_TRIES = 3
 _UNCLEAR_LAGS = 3.0  # of the list, for which an unclear launch is looked for: what turns up later nobody looks for
 _STOP_MARGIN_SECONDS = 5.0
 _LOST_PATIENCE_SECONDS = 60.0
-_ENDING_PATIENCE_SECONDS = 180.0  # that a vendor may take over an end before it is told again
 _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
 
 
@@ -271,7 +270,7 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
 def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look = seen.observation
     if not memory.terminate_sent or look is None or not _proven_free(memory, look, rules):
-        patience = memory.entered is not None and seconds_between(memory.entered, now) < _ENDING_PATIENCE_SECONDS
+        patience = memory.entered is not None and seconds_between(memory.entered, now) < rules.ending_seconds
         absent = look is not None and look.phase is Phase.ABSENT and not look.billing
         taken = absent or (look is not None and look.ending and patience)
         wait = memory.terminate_sent and taken

@@ -54,6 +54,7 @@ class RunRow:
             max_cost=self.max_cost,
             candidates=candidates_of(self.plan),
             retry_seconds=traits.retry_seconds,
+            ending_seconds=traits.ending_seconds,
             wait_until=None if not self.plan.get("wait_seconds") else utc(self.created + self.plan["wait_seconds"]),
             bare=bool(self.plan.get("adopted")),
         )

@@ -277,6 +277,7 @@ class Traits:
     console_url: str = ""
     ssh: bool = False  # a bare machine made for the attempt: it gets keys of its own and an environment by setup.sh
     retry_seconds: float = 30.0  # between two rounds while no offer has capacity
+    ending_seconds: float = 180.0  # that it may take over an end before it is told again
 
 
 @runtime_checkable

@@ -81,6 +81,7 @@ class Machine:
     told_stop: datetime | None = None
     died: datetime | None = None  # the agent and all below it; the machine bills on
     ignores_terminate: int = 0
+    only_shown: bool = False  # as being ended, which nobody does
     sick: bool = False  # the vendor calls it broken, whatever runs on it
 
     @property
@@ -143,9 +144,11 @@ class FakeCloud:
         return not fresh and machine.billing
 
     def _lingers(self, machine: Machine) -> bool:
-        """It bills no more, but the vendor has not carried the end out yet."""
+        """The vendor says that it is ending it."""
         since = machine.ended
-        return since is not None and (self.clock.now - since).total_seconds() < self.linger_seconds
+        if since is None:
+            return machine.only_shown
+        return (self.clock.now - since).total_seconds() < self.linger_seconds
 
     # ── the money plane ─────────────────────────────────────────────────────────────────────────
 
@@ -212,7 +215,8 @@ class FakeCloud:
         for one in allocation_ids:
             machine = self.machines.get(one)
             if machine is not None and machine.billing:
-                machine.ended = self.clock.now
+                machine.only_shown = fault == "only shown"
+                machine.ended = None if machine.only_shown else self.clock.now
 
     def extend(self, allocation_id: str, ceiling: datetime) -> bool:
         return False

@@ -75,6 +75,7 @@ class LambdaProvider:
             console_url=reading.CONSOLE,
             ssh=True,
             retry_seconds=30.0 / pace,
+            ending_seconds=max(180.0 / pace, _LEAST_SECONDS),
         )
 
     @classmethod

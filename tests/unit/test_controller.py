@@ -129,6 +129,17 @@ def test_an_end_under_way_for_minutes_is_ordered_again(world: World) -> None:
     assert [event.kind for event in world.ledger.events(RUN) if event.verb == "terminate"].count("intent") > 5
 
 
+def test_an_end_that_is_shown_and_not_carried_out_is_ordered_again_and_its_bill_is_in_the_ledger(world: World) -> None:
+    world.cloud.traits = replace(world.cloud.traits, ending_seconds=60.0)
+    world.cloud.faults["terminate"].append("only shown")
+    world.drive()
+    world.check_ended()
+    (machine,) = world.cloud.machines.values()
+    first = next(event.time for event in world.ledger.events(RUN) if event.verb == "terminate")
+    assert machine.ended is not None
+    assert 60 <= machine.ended.timestamp() - first <= 100
+
+
 def test_the_ledger_knows_an_end_to_the_billing_step_however_long_it_takes_to_be_proven(world: World) -> None:
     world.cloud.linger_seconds = 90
     world.cloud.traits = replace(world.cloud.traits, billing_step_seconds=60)
