@@ -97,7 +97,7 @@ def conducted(case: Case, folder: Path) -> Outcome:
     home = folder / "home"
     outcome = Outcome(case.name, f"{case.reason} {case.exit}")
     begun = time.monotonic()
-    with Vendor(folder, pace=case.pace, boot=BOOT_SECONDS, faults=case.faults) as vendor:
+    with Vendor(folder, pace=case.pace, boot=BOOT_SECONDS, linger=case.linger, faults=case.faults) as vendor:
         code, said = launch(case, folder, vendor)
         (folder / "said.json").write_text(json.dumps(said))
         outcome.got = f"{said.get('reason')} {code}"
@@ -185,7 +185,9 @@ def judge_run(outcome: Outcome, case: Case, home: Path, vendor: Vendor) -> None:
     memory, folder = memory_of(home)
     told = [*memory.get("signatures", []), memory.get("detail", "")]
     struck = vendor.ask("/faults")["struck"]
-    outcome.seen = next((one for one in told if one), "") or " ".join(f"{n}x{struck.count(n)}" for n in sorted({*struck}))
+    outcome.seen = next((one for one in told if one), "") or " ".join(
+        f"{n}x{struck.count(n)}" for n in sorted({*struck})
+    )
     if case.words and not any(case.words in one for one in told):
         outcome.wrong.append(f"no word of {case.words!r} in {told}")
     if folder is None:
@@ -226,6 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", action="append", metavar="NAME", help="cases whose name begins so; repeatable")
+    parser.add_argument("--keep", action="store_true", help="keep every home, not only those that went wrong")
     options = parser.parse_args()
     chosen = [case for case in cases() if not options.only or case.name.startswith(tuple(options.only))]
     root = Path(tempfile.mkdtemp(prefix="gpurun-faults-"))
@@ -237,7 +240,7 @@ def main() -> int:
             print(line(outcome), flush=True)
             for wrong in outcome.wrong:
                 print(f"    WRONG: {wrong}  [{folder}]", flush=True)
-            if not outcome.wrong:
+            if not outcome.wrong and not options.keep:
                 shutil.rmtree(folder)
             done.append(outcome)
     broken = sum(bool(outcome.wrong) for outcome in done)

@@ -7,6 +7,7 @@ Everything is asked through its control, as anyone could; no code of the product
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -33,10 +34,11 @@ _QUIET_SECONDS = 20.0  # that a machine's processes may take to be gone on a bus
 class Vendor:
     """One simulator process; its meter is read five times a second, and two that bill at once are remembered."""
 
-    def __init__(self, folder: Path, *, pace: float, boot: float, faults: object = None) -> None:
+    def __init__(self, folder: Path, *, pace: float, boot: float, linger: float = 15, faults: object = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = (folder / "simulator.log").open("ab")
         argv = [sys.executable, "-m", "simulators", "lambda", "--pace", f"{pace:g}", "--boot", f"{boot:g}"]
+        argv += ["--linger", f"{linger:g}"]
         self.process = subprocess.Popen(
             [*argv, "--with-stdin", "--faults", json.dumps(faults or {})],
             stdin=subprocess.PIPE,
@@ -47,16 +49,17 @@ class Vendor:
         self.most_at_once = 0
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._poll, daemon=True)
-        assert self.process.stdout is not None
-        told = json.loads(self.process.stdout.readline())
+        told = json.loads(self.process.stdout.readline() if self.process.stdout else b"")
         self.exports: dict[str, str] = told["exports"]
         self._control: str = told["control"]
 
     def __enter__(self) -> Self:
+        """Begin to read the meter."""
         self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End it, with its machines."""
         self._ended.set()
         self._watch.join()
         self.process.terminate()
@@ -72,10 +75,12 @@ class Vendor:
     def ask(self, path: str, wish: object = None) -> dict[str, Any]:
         """Ask the control, or tell it something."""
         body = None if wish is None else json.dumps(wish).encode()
-        with urllib.request.urlopen(urllib.request.Request(self._control + path, body), timeout=30) as reply:
+        request = urllib.request.Request(self._control + path, body)  # noqa: S310 - its own announcement
+        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
             return dict(json.load(reply))
 
     def meter(self) -> dict[str, Any]:
+        """Read the bill."""
         return self.ask("/meter")
 
     def _poll(self) -> None:
@@ -88,7 +93,7 @@ class Vendor:
     def overlap(self) -> bool:
         """Tell whether two machines were ever there at once, by the poll or by the bill's own times."""
         spans = sorted((row["launched"], row["ended"] or "9") for row in self.meter()["allocations"])
-        return self.most_at_once > 1 or any(one[1] > other[0] for one, other in zip(spans, spans[1:], strict=False))
+        return self.most_at_once > 1 or any(one[1] > other[0] for one, other in itertools.pairwise(spans))
 
     def secrets(self) -> dict[str, set[bytes]]:
         """Give what must be in no file: our key, all that the vendor told in confidence, all private keys sent."""
@@ -139,7 +144,9 @@ def leaked(home: Path, secrets: dict[str, set[bytes]]) -> list[str]:
     found = []
     for path in sorted(one for one in home.rglob("*") if one.is_file()):
         data = path.read_bytes()
-        found += [f"{kind} in {path.relative_to(home)}" for kind, all_ in secrets.items() if any(s in data for s in all_)]
+        found += [
+            f"{kind} in {path.relative_to(home)}" for kind, all_ in secrets.items() if any(s in data for s in all_)
+        ]
     return found
 
 
