@@ -12,29 +12,28 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import processes as ps
+
 BEFORE = 2.0  # seconds before the agent's own SIGTERM (deadline - grace): the agent looks 20 times a second
-
-
-def read(name):
-    """Read an object; {} when it is missing or broken."""
-    try:
-        found = json.loads(Path(name).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def main():
     """Sleep in small pieces: `gpurun extend` may move the end, which status.json tells."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-    job, begun, told = read("job.json"), time.time(), -1
+    job, clock = ps.read_json(Path("job.json")), ps.Clock()
+    begun, told = clock.steady(), -1
     every = min(60.0, float(job["max_idle_seconds"]) / 4)
+    limits = ps.limits_of(
+        job, ps.armed(Path(), clock)[1]
+    )  # by both clocks, as the agent goes: the machine's may be wrong
     while True:
-        deadline = read("status.json").get("deadline") or job["deadline"]
-        left = deadline - float(job.get("grace_seconds") or 0) - BEFORE - time.time()
+        limits.move(ps.number(ps.read_json(Path("status.json")).get("deadline")) or limits.deadline)
+        left = limits.left(limits.deadline - float(job.get("grace_seconds") or 0) - BEFORE, clock)
         if left <= 0:
             return 0
-        step = int((time.time() - begun) / every)
+        step = int((clock.steady() - begun) / every)
         if step > told:
             told, total = step, step + int(left / every)
             print("::metrics " + json.dumps({"stage": "idle", "step": step, "total_steps": total}), flush=True)

@@ -19,7 +19,7 @@ job=$PWD
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=${HOME:-~}/.gpurun
 oldest=3.11 # what the lock is made for
-cloud_init_seconds=300 lock_seconds=1800 check_seconds=300
+cloud_init_seconds=300 lock_seconds=1800 check_seconds=300 smi_seconds=120
 
 say() { printf 'setup: %s\n' "$*"; }
 quiet() { "$@" >/dev/null 2>&1; }
@@ -44,11 +44,15 @@ wait_for_boot() { # cloud-init may still be installing, or moving package source
 }
 
 look_around() {
+    local code
     # shellcheck source=/dev/null
     say "$(. /etc/os-release && echo "$PRETTY_NAME"), $(uname -m), $(nproc --all) CPUs, $(free_gb) GB free on disk"
     gpus=0 driver='' smi='nvidia-smi is not there'
     if has nvidia-smi; then
-        if smi=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>&1); then
+        smi=$(timeout --foreground -k 5 "$smi_seconds" nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>&1)
+        code=$?
+        case $code in 124 | 137) smi='nvidia-smi hung' ;; esac # a broken driver or GPU: it would bill until it is called hung
+        if [ "$code" = 0 ]; then
             gpus=$(grep -c . <<<"$smi")
             driver=$(sed -n '1s/.*, *\([0-9]*\).*/\1/p' <<<"$smi")
             say "$gpus GPU(s): $(head -n 1 <<<"$smi" | sed 's/, */, driver /')"

@@ -42,3 +42,9 @@ def test_a_rent_whose_end_is_moved_lasts_that_long(box):
     each.put("order.json", {"id": 1, "kind": "deadline", "deadline": deadline})
     result = each.result()
     assert (result["reason"], deadline - 4 < result["ended"] < deadline) == ("completed", True)
+
+
+def test_a_rent_on_a_machine_whose_clock_is_an_hour_behind_is_completed_in_its_time(box):
+    each = rent(box, deadline=3600, ceiling=3600, max_seconds=5.0, grace_seconds=1)
+    result = each.result()
+    assert (result["reason"], result["exit_code"]) == ("completed", 0)

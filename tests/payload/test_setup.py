@@ -237,6 +237,15 @@ def test_a_machine_without_the_gpu_that_was_rented_is_broken(box):
     assert box.index.asked == []
 
 
+def test_an_nvidia_smi_that_hangs_is_a_broken_machine(box):
+    box.write("usr/local/bin/nvidia-smi", "#!/bin/sh\nexec sleep 1000\n", 0o755)
+    script = box.read("job/payload/setup.sh")
+    assert "smi_seconds=120" in script
+    box.write("job/payload/setup.sh", script.replace("smi_seconds=120", "smi_seconds=1"))
+    done = box.setup(GPURUN_GPUS="1")
+    assert (done.code, done.last) == (10, "no GPU: nvidia-smi hung")
+
+
 def test_a_driver_that_no_torch_can_use_costs_no_download_of_one(box):
     box.gpu(driver="470.57.02")
     done = box.setup()
