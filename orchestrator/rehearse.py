@@ -37,7 +37,7 @@ PROVIDERS = ("lambda",)
 KEYS = ("LAMBDA_API_KEY", "RUNPOD_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 _MARKER = ".rehearsal"
 _START_SECONDS = 30.0
-_END_SECONDS = 20.0
+_END_SECONDS = 300.0  # an environment of 8 GB goes at the speed of the disk; whoever is killed leaves it lying there
 _NEEDED = (("ssh", "openssh-client"), ("sshd", "openssh-server"))
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # not on everyone's PATH, and there sshd lies
 
