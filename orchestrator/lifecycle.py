@@ -127,8 +127,8 @@ def _gave_up(memory: Memory, detail: str, now: datetime) -> Memory:
     tried = f"tried {', '.join(memory.refused)}" if memory.refused else ""
     rounds = f"asked {memory.rounds + 1} times" if memory.rounds else ""
     words = "; ".join(part for part in (detail, tried, rounds) if part)
-    done = replace(memory, reason=Reason.NO_CAPACITY, detail=words, evidence=f"nothing was rented: {words}")
-    return _to(State.DONE, done, now)
+    evidence = memory.evidence or "nothing was rented: the vendor refused it"
+    return _to(State.DONE, replace(memory, reason=Reason.NO_CAPACITY, detail=words, evidence=evidence), now)
 
 
 def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
