@@ -24,7 +24,7 @@ import paramiko
 from fabric import Config, Connection
 from paramiko.config import SSHConfig
 
-from providers.errors import HostKeyError, RemoteError, UnreachableError
+from providers.errors import HostKeyError, RemoteError, StateError, UnreachableError
 from providers.ssh import keys
 from providers.ssh.packets import Packets
 from providers.ssh.pulse import PulseSocket
@@ -32,6 +32,7 @@ from providers.ssh.stream import DROPPED, Ran, Stream, collect, quicken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from providers.base import Access
 
@@ -43,7 +44,7 @@ _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")  # half the CPU of p
 _HOST_KEY = "ssh-ed25519"  # the only kind that is made here, so the only kind that is asked for
 _KEEPALIVE = b"\x50" + struct.pack(">I", 21) + b"keepalive@openssh.com" + b"\x01"  # global request, reply wanted
 
-logging.getLogger("paramiko").addHandler(logging.NullHandler())  # our errors say it; its tracebacks are not for stderr
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # our errors say it; its tracebacks are not for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Link:
     def _connect_once(self, where: Target) -> Connection:
         patience, name = self.patience, f"{where.host}:{where.port}"
         pin = _Pin(where)
-        key = paramiko.Ed25519Key.from_private_key_file(str(where.access.folder / "client_ed25519"))
+        key = _client_key(where.access.folder / "client_ed25519")
         sock = self._dial(where)
         connection = Connection(
             where.host, user=where.user, port=where.port,
@@ -207,7 +208,7 @@ class Link:
         connection.client.set_missing_host_key_policy(pin)  # in place of fabric's, which takes any key
         try:
             connection.open()
-            _settle(where, pin.key)
+            _settle(where.access.folder, where, pin.key)
         except BaseException as error:
             connection.client.close()
             sock.close()
@@ -267,20 +268,29 @@ class _Pin(paramiko.MissingHostKeyPolicy):
         self.key = shown
 
 
-def _settle(where: Target, host_key: str) -> None:
+def _client_key(path: Path) -> paramiko.Ed25519Key:
+    try:
+        return paramiko.Ed25519Key.from_private_key_file(str(path))
+    except (OSError, ValueError, paramiko.SSHException) as error:
+        raise StateError(f"the key of this attempt, {path}, can't be read: {_words(error)}") from error
+
+
+def _settle(folder: Path, where: Target, host_key: str) -> None:
     """Pin what was seen, and leave what `ssh -F <folder>/config gpurun` needs."""
-    folder = where.access.folder
     files = {
         "host_ed25519.pub": f"{host_key}\n",
         "known_hosts": keys.known_hosts_line(host_key) + "\n",
         "config": keys.config_lines(where.host, where.port, where.user, folder),
     }
-    for name, content in files.items():
-        path = folder / name
-        if (name == "host_ed25519.pub" and path.exists()) or (name == "config" and "\n" in str(path)):
-            continue  # pinned already; a newline can't be spelt in ssh's configuration
-        if not path.exists() or path.read_text() != content:
-            keys.write_private(path, content.encode())
+    try:
+        for name, content in files.items():
+            path = folder / name
+            if (name == "host_ed25519.pub" and path.exists()) or (name == "config" and "\n" in str(path)):
+                continue  # pinned already; a newline can't be spelt in ssh's configuration
+            if not path.exists() or path.read_text() != content:
+                keys.write_private(path, content.encode())
+    except OSError as error:
+        raise StateError(f"{folder} can't be written: {_words(error)}") from error
 
 
 def _words(error: BaseException) -> str:

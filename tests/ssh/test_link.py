@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sshd import QUICK, Proxy, Sshd, free_port
 
-from providers.errors import HostKeyError, RemoteError, UnreachableError
+from providers.errors import HostKeyError, RemoteError, StateError, UnreachableError
 from providers.ssh import keys
 from providers.ssh.link import Link, Target
 
@@ -97,6 +97,23 @@ def test_a_stream_gives_what_comes_when_it_comes(link: Link) -> None:
     assert stream.read(5) == b"got two\n"
     assert (stream.read(5), stream.code(5)) == (b"", 0)
     stream.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"noise"])
+def test_a_key_of_ours_that_is_gone_or_spoilt_is_told_as_ours(to: Target, proxy: Proxy, content: bytes | None) -> None:
+    private = to.access.folder / "client_ed25519"
+    private.unlink()
+    if content is not None:
+        private.write_bytes(content)
+    with pytest.raises(StateError, match="client_ed25519, can't be read"):
+        Link(to, QUICK).connect()
+    assert proxy.connections == 0
+
+
+def test_a_folder_of_ours_that_can_not_be_written_is_told_as_ours(to: Target) -> None:
+    (to.access.folder / "config").mkdir()
+    with pytest.raises(StateError, match="can't be written"):
+        Link(to, QUICK).connect()
 
 
 # ── whom it trusts ───────────────────────────────────────────────────────────────────────────────────────────────
