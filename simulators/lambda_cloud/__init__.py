@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import random
 import secrets
-import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from simulators.clock import Clock
 from simulators.control import Control
+from simulators.folders import working_folder
 from simulators.lambda_cloud.api import PREFIX, Api
 from simulators.lambda_cloud.world import LambdaWorld
 from simulators.server import Server, free_port
@@ -75,7 +75,7 @@ class LambdaSimulator:
     def __enter__(self) -> Self:
         """Begin to serve."""
         with self._ending as ending:
-            self._folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="gpurun-lambda-")))
+            self._folder = ending.enter_context(working_folder("lambda"))
             ending.callback(self.world.close)
             self.world.agenda.start()
             ending.callback(self.world.agenda.stop)

@@ -58,11 +58,11 @@ def test_it_tells_where_it_is_in_one_line_and_leaves_nothing_at_a_signal(start, 
     assert requests.get(told["url"] + "/regions", headers=key, timeout=10).status_code == 200
     assert list(requests.get(told["control"] + "/faults", timeout=10).json()["armed"]) == ["quota"]
     assert requests.get(told["control"] + "/meter", timeout=10).json()["billing_now"] == 0
-    assert list(tmp_path.glob("gpurun-lambda-*")) != []
+    assert list(tmp_path.glob("gpurun-simulator-lambda-*")) != []
     process.send_signal(number)
     assert process.wait(10) == 0
     assert process.stdout.read() == ""
-    assert list(tmp_path.glob("gpurun-lambda-*")) == []
+    assert list(tmp_path.glob("gpurun-simulator-lambda-*")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -152,3 +152,24 @@ def test_what_the_control_does_not_know_is_told(lambda_sim) -> None:
         assert requests.post(control + path, json=wish, timeout=10).status_code == 404
     lambda_sim.faults({"quota": 1})
     assert requests.delete(control + "/faults", timeout=10).json()["armed"] == {}
+
+
+def test_what_a_killed_simulator_left_is_removed_by_the_next_one_and_nothing_else(start, tmp_path) -> None:
+    old = time.time() - 3600
+    dead, _ = start("--no-machines")
+    (left,) = tmp_path.glob("gpurun-simulator-lambda-*")
+    dead.kill()
+    dead.wait()
+    living, _ = start("--no-machines")
+    (its,) = set(tmp_path.glob("gpurun-simulator-lambda-*")) - {left}
+    (tmp_path / "gpurun-simulator-lambda-linked").symlink_to(ROOT)
+    for each in (left, its):
+        os.utime(each, (old, old))
+    start("--no-machines")
+    until = time.monotonic() + 10
+    while left.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not left.exists()
+    assert its.exists()
+    assert ROOT.exists()
+    assert living.poll() is None
