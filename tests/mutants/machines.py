@@ -12,6 +12,7 @@ _ORDER = "providers/lambdalabs/launch.py"
 _HTTP = "providers/http.py"
 
 _CAPACITY = "tests/unit/test_capacity.py"
+_WORST = "tests/unit/test_money.py"
 _CONTROLLER = "tests/unit/test_controller.py"
 _MONEY = "tests/unit/test_ledger.py"
 _ADAPTER = "tests/unit/lambdalabs/test_lambda"  # .py, _end.py, …
@@ -21,7 +22,7 @@ MUTANTS = (
     Mutant(
         "another host key is taken for silence",
         _LOOP,
-        "            return Seen(observation, broken=str(error), accrued_high=accrued)\n",
+        "            return Seen(observation, broken=_words(error), accrued_high=accrued)\n",
         "            return Seen(observation, accrued_high=accrued)\n",
         (_CAPACITY, "-k", "another_host_key"),
     ),
@@ -49,7 +50,7 @@ MUTANTS = (
     Mutant(
         "dearer than agreed to is rented",
         _LIFE,
-        "and (dearest is None or one.price <= dearest)]\n",
+        " and _is_agreed_to(one, rules)]\n",
         "]\n",
         (_CAPACITY, "-k", "higher_price"),
     ),
@@ -84,9 +85,51 @@ MUTANTS = (
     Mutant(
         "an adopted instance is rented again",
         "orchestrator/adopt.py",
-        "        max_attempts=1,",
+        "        max_attempts=mark.attempt,",
         "        max_attempts=3,",
         (_CAPACITY, "-k", "not_rented_again"),
+    ),
+    Mutant(
+        "another number of gpus is rented",
+        _LIFE,
+        "if one.gpu_count == offer.gpu_count]\n",
+        "]\n",
+        (_CAPACITY, "-k", "fewer_gpus"),
+    ),
+    Mutant(
+        "rented long after the wait was over",
+        _LIFE,
+        "and now >= rules.wait_until:\n",
+        "and now is None:\n",
+        (_CAPACITY, "-k", "sleeps_past or can_not_be_asked"),
+    ),
+    Mutant(
+        "each refusal costs a part of a second",
+        _LIFE,
+        "waiting_since=memory.waiting_since + timedelta(seconds=late))\n",
+        "waiting_since=now)\n",
+        (_CAPACITY, "-k", "cost_nothing_of_the_time"),
+    ),
+    Mutant(
+        "what was rented and not written down is forgotten",
+        "orchestrator/safeguard.py",
+        "        if row.memory.launch is Launch.INTENDED:\n",
+        "        if row.memory.launch is None:\n",
+        (_WORST, "-k", "could_not_be_written_down"),
+    ),
+    Mutant(
+        "our clock counts until the vendor answers",
+        "orchestrator/safeguard.py",
+        " else self._provider.skew or self._last\n",
+        " else self._provider.skew\n",
+        (_WORST, "-k", "before_it_has_heard_it"),
+    ),
+    Mutant(
+        "keys are dropped after the run is told to be over",
+        _LOOP,
+        "        if memory.is_done:  # before",
+        "        if not memory:  # before",
+        (_WORST, "-k", "no_key"),
     ),
     Mutant(
         "a machine called broken is trained on",

@@ -27,9 +27,9 @@ MUTANTS = (
     Mutant(
         "absence believed inside the list's lag",
         _LIFE,
-        "    spread = max(rules.list_lag_seconds, _SETTLE_SECONDS)\n",
+        "    spread = max(lags * rules.list_lag_seconds, _SETTLE_SECONDS)\n",
         "    spread = 0.0\n",
-        LIFE,
+        (*LIFE, "-k", "reply_was_lost"),
     ),
     Mutant(
         "done without proof",
@@ -41,8 +41,8 @@ MUTANTS = (
     Mutant(
         "unclear launch sent again",
         _LIFE,
-        "    if not _proven_absent(memory, rules):\n        return Decision(memory, Act.WAIT)\n    memory = replace(memory, launch",
-        "    if not _proven_absent(memory, rules):\n        return Decision(memory, Act.LAUNCH)\n    memory = replace(memory, launch",
+        "    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.WAIT)\n",
+        "    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.LAUNCH)\n",
         LIFE,
     ),
     Mutant(
@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant(
         "completed without its files",
         _LIFE,
-        '        return _end(memory, Reason.LOST, memory.detail or "gone before its files were home", now, rules, again=True)',
+        "        return _end(memory, Reason.LOST, words, now, rules, again=True)",
         "        return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules)",
         LIFE,
     ),
