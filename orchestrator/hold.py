@@ -80,7 +80,7 @@ def main() -> int:
     redactor = Redactor()
     redactor.learn(in_environment())
     guard_logs(redactor)
-    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of every connection
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # our errors say it; its tracebacks are not for people
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the terminal it came from may close: the run goes on
     try:
