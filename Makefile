@@ -26,9 +26,11 @@ types: base ## mypy --strict on all that decides about money and processes
 mutants: payload tools ## seed known bugs; each must be caught by an assertion
 	@$(python) tests/mutants/run.py $(ARGS)
 
-bench: base ## start-up time and installed size, as tables and JSON
+bench: payload tools ## start-up, installed size, transfer and launch against their peers, as tables and JSON
 	@$(python) bench/startup.py
 	@$(python) bench/footprint.py
+	@$(python) bench/transfer.py
+	@$(python) bench/launch.py
 
 base:
 	@.ci/venv base
