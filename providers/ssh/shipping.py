@@ -222,7 +222,8 @@ class _Shipment:
             raise StartError(message, hint="choose an offer with a larger disk")
         for some in _batches([item for item in items if item.size < _SMALL]):
             with _blamed(some):
-                trees.push_tree(link, {item.sha256: item.path for item in some}, blobs)
+                go_on = functools.partial(self._at, self._done)  # eight megabytes take minutes on a bad line
+                trees.push_tree(link, {item.sha256: item.path for item in some}, blobs, go_on)
             self._done += sum(item.size for item in some)
             self._at(self._done)
         for item in items:

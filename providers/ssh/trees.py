@@ -213,8 +213,12 @@ def _check(entries: Sequence[Entry]) -> None:
 # ── to there ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def push_tree(link: Link, files: Mapping[str, Path], base: str) -> None:
+def push_tree(
+    link: Link, files: Mapping[str, Path], base: str, go_on: Callable[[], None] = lambda: None
+) -> None:  # fmt: skip
     """Send files to their names under `base` on the machine, which is made; all appear, or none does.
+
+    `go_on` is called before each piece; what it raises ends it all.
 
     Raises:
         IntegrityError: a name leads outside, or what arrived is not what was read.
@@ -225,7 +229,7 @@ def push_tree(link: Link, files: Mapping[str, Path], base: str) -> None:
         inside(Path(os.sep), name)
     for left in range(_IDLE_DROPS, -1, -1):
         try:
-            _send(link, files, base)
+            _send(link, files, base, go_on)
         except UnreachableError:
             if not left:
                 raise
@@ -233,11 +237,11 @@ def push_tree(link: Link, files: Mapping[str, Path], base: str) -> None:
             return
 
 
-def _send(link: Link, files: Mapping[str, Path], base: str) -> None:
+def _send(link: Link, files: Mapping[str, Path], base: str, go_on: Callable[[], None]) -> None:
     script = (Path(__file__).parent / "receiver.py").read_text()
     stream = link.open(f"exec python3 -I -S -c {shlex.quote(script)} {shlex.quote(_anchored(base))}")
     try:
-        _pack(stream, files)
+        _pack(stream, files, go_on)
         stream.finish()
         if stream.code(stream.stall_seconds):
             raise _explained(stream, None)
@@ -249,11 +253,11 @@ def _send(link: Link, files: Mapping[str, Path], base: str) -> None:
         stream.close()
 
 
-def _pack(stream: Stream, files: Mapping[str, Path]) -> None:
+def _pack(stream: Stream, files: Mapping[str, Path], go_on: Callable[[], None]) -> None:
     """Write the tar; what is read is hashed as it goes."""
     sums: list[tuple[str, str]] = []
     with tarfile.open(
-        fileobj=_Sink(stream), mode="w|", bufsize=_BUFFER, format=tarfile.PAX_FORMAT, encoding="utf-8",
+        fileobj=_Sink(stream, go_on), mode="w|", bufsize=_BUFFER, format=tarfile.PAX_FORMAT, encoding="utf-8",
         errors="surrogateescape",
     ) as tar:  # fmt: skip
         for name, path in files.items():
@@ -295,10 +299,12 @@ class _Hashed:
 class _Sink(io.RawIOBase):
     """Where `tarfile` writes."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, go_on: Callable[[], None]) -> None:
         self._stream = stream
+        self._go_on = go_on
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._go_on()
         self._stream.write(data, self._stream.stall_seconds)
         return len(data)
 

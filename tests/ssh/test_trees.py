@@ -275,6 +275,20 @@ def test_a_cut_sends_the_tree_again(link: Link, proxy: Proxy, there: Path, tmp_p
     assert link.connections == 2
 
 
+def test_a_tree_that_is_wanted_no_more_is_not_sent_to_its_end(link: Link, there: Path, tmp_path: Path) -> None:
+    asked = []
+
+    def go_on() -> None:
+        asked.append(1)
+        if len(asked) > 5:
+            raise RemoteError("something else comes first")
+
+    with pytest.raises(RemoteError, match="comes first"):
+        push_tree(link, fill(tmp_path / "source", ["a"], 8 * 2**20), str(there), go_on)
+    assert content(there) == {}
+    assert len(asked) < 20
+
+
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "", "a/../../out"])
 def test_a_name_that_leads_out_of_the_base_is_refused(link: Link, proxy: Proxy, there: Path, name: str) -> None:
     files = fill(there, ["a"])
