@@ -297,7 +297,7 @@ def test_that_logins_work_is_told_once_after_the_start_and_whoever_is_told_can_f
     assert calls == []
     remote.start(job)
     for _ in range(2):
-        assert remote.status().phase is not Phase.READY
+        remote.status()
         machine.proxy.cut()
     assert calls == [1]
     later = machine.remote(job, on_login=on_login)
