@@ -35,6 +35,26 @@ def test_an_unclear_launch_that_shows_only_after_the_lists_own_lag_is_still_foun
     assert (world.memory.reason, len(world.cloud.machines)) == (Reason.COMPLETED, 1)
 
 
+def test_a_controller_that_can_record_nothing_ends_the_run_at_its_deadline_and_leaves(fast_path: Path) -> None:
+    world = World(fast_path, hours=100 / 3600)
+    world.cloud.holder_on_machine = False
+    world.drive(until=lambda: world.memory.state is State.RUNNING)
+    controller = world.controller()
+    world.ledger._db.execute("PRAGMA query_only = ON")
+
+    def pause(seconds: float) -> None:
+        world.clock.advance(seconds)
+        assert (world.clock() - START).total_seconds() < 3600, "it never leaves"
+
+    with pytest.raises(LedgerError):
+        controller.run(pause)
+    assert world.cloud.billing_now == []
+    (machine,) = world.cloud.machines.values()
+    assert machine.ended is not None
+    assert (machine.ended - START).total_seconds() <= 100 + 70
+    assert (world.clock() - machine.ended).total_seconds() >= 60  # it looked on for a while before it believed that
+
+
 def test_what_was_rented_and_could_not_be_written_down_is_ended_at_the_deadline(fast_path: Path) -> None:
     world = World(fast_path, hours=100 / 3600)
     world.cloud.holder_on_machine = False
