@@ -83,11 +83,11 @@ class Controller:
         self._clock = clock
         self._folder = home.run(lease.run_id)
         self._row = ledger.run(lease.run_id)
-        self._deed = UnderWay(provider, ledger, lease.run_id, clock)
+        self._now = VendorClock(clock, provider, self._row.skew)
+        self._deed = UnderWay(provider, ledger, lease.run_id, clock=clock, vendors=self._now)
         self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._deed.is_overtaken)
         self._troubles = 0
         self._synced = 0.0
-        self._now = VendorClock(clock, provider, self._row.skew)
         self._resort = LastResort(provider, ledger.home_id)
 
     def run(self, pause: Callable[[float], None] = time.sleep) -> Memory:

@@ -40,19 +40,27 @@ _TELL_SECONDS = 0.5
 class UnderWay:
     """The controller's present deed, and whether it is time for another: its bytes may take hours."""
 
-    def __init__(self, provider: Provider, ledger: Ledger, run_id: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        ledger: Ledger,
+        run_id: str,
+        *,
+        clock: Callable[[], datetime],
+        vendors: Callable[[], datetime],
+    ) -> None:
         self._provider = provider
         self._ledger = ledger
         self._run_id = run_id
-        self._clock = clock
+        self._clock, self._vendors = clock, vendors
         self.act, self.seen = Act.WAIT, Seen()
 
     def is_overtaken(self) -> bool:
         """Judge by what was seen before it, by the ledger and the time as they are now."""
-        row, now = self._ledger.run(self._run_id), self._clock()
-        seen = replace(self.seen, accrued_high=row.accrued(now.timestamp()).high)
+        row = self._ledger.run(self._run_id)
+        seen = replace(self.seen, accrued_high=row.accrued(self._clock().timestamp()).high)
         rules = row.rules(self._provider.traits)
-        return lifecycle.is_overtaken(self.act, row.memory, seen, now + self._provider.skew, rules)
+        return lifecycle.is_overtaken(self.act, row.memory, seen, self._vendors(), rules)
 
 
 class Reach:
