@@ -24,6 +24,7 @@ _SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however qui
 _START_TRIES = 3
 _UNCLEAR_LAGS = 3.0  # of the list, for which an unclear launch is looked for: what turns up later nobody looks for
 _STOP_MARGIN_SECONDS = 5.0
+_LAST_SECONDS = 20.0  # for what a run that never ended by itself has at its deadline: its last words, a small adapter
 _LOST_PATIENCE_SECONDS = 60.0
 _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
 
@@ -42,6 +43,8 @@ def is_overtaken(act: Act, memory: Memory, seen: Seen, now: datetime, rules: Rul
     """
     if memory.state is State.TERMINATING:  # nothing bills any more
         return False
+    if memory.state is State.COLLECTING and memory.entered is not None and memory.entered >= rules.deadline:
+        return seconds_between(memory.entered, now) > _LAST_SECONDS
     entered = None if memory.state is State.STARTING else memory.entered
     return decide(replace(memory, reason=None, entered=entered), seen, now, rules).act is not act
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -104,3 +105,10 @@ def test_what_moves_is_given_up_for_a_limit_alone(world: World) -> None:
     assert not is_overtaken(Act.START, slow, up, before, replace(rules, start_limit_seconds=1.0))
     assert is_overtaken(Act.START, slow, up, late, rules)
     assert not is_overtaken(Act.COLLECT, replace(lost, state=State.TERMINATING), look, late, rules)
+
+
+def test_a_run_that_never_ended_by_itself_gets_some_seconds_for_its_last_words(world: World) -> None:
+    rules = world.row.rules(world.cloud.traits)
+    surprised = Memory(state=State.COLLECTING, entered=rules.deadline, reason=Reason.DEADLINE)
+    late = [is_overtaken(Act.COLLECT, surprised, Seen(), rules.deadline + timedelta(seconds=s), rules) for s in (1, 60)]
+    assert late == [False, True]
