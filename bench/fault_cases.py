@@ -133,7 +133,6 @@ _SECOND_MACHINE: dict[str, tuple[Wish, str]] = {
     "driver_old": ({"driver_old": True}, "driver"),
 }
 _LOST_WHILE_RUNNING: dict[str, tuple[Wish, str]] = {
-    "unhealthy and frozen": ({"unhealthy": _here(after=0), "link_freeze": _here(after=0, seconds=9e3)}, "unhealthy"),
     "preempted": ({"preempted": _here(after=0)}, "preempted"),
     "vanish": ({"vanish": _here(after=0)}, "vanished"),
 }

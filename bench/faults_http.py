@@ -219,6 +219,14 @@ def memory_of(home: Path) -> tuple[dict[str, Any], Path | None]:
     return (json.loads(row[1]), home / "runs" / row[0]) if row else ({}, None)
 
 
+def untried() -> list[str]:
+    """Name the faults that the simulator knows and the table lacks."""
+    argv = [sys.executable, "-m", "simulators", "lambda", "--list-faults"]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    known = {line.split()[0] for line in listed if not line.startswith(" ")}
+    return sorted(known - {name for case in cases() for wish in (case.faults, case.running or {}) for name in wish})
+
+
 def line(outcome: Outcome) -> str:
     head = f"{outcome.name:28} {outcome.expected:14} {outcome.got:14} {outcome.machines:2} {outcome.seconds:5.1f} s"
     return f"{head}  {outcome.meter:>7} {outcome.ledger:>17}  {outcome.seen[:60]}"
@@ -230,6 +238,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="cases whose name begins so; repeatable")
     parser.add_argument("--keep", action="store_true", help="keep every home, not only those that went wrong")
     options = parser.parse_args()
+    if missing := untried():
+        print(f"no case has {', '.join(missing)}")
+        return 1
     chosen = [case for case in cases() if not options.only or case.name.startswith(tuple(options.only))]
     root = Path(tempfile.mkdtemp(prefix="gpurun-faults-"))
     begun, done = time.monotonic(), []

@@ -49,7 +49,10 @@ class Vendor:
         self.most_at_once = 0
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._poll, daemon=True)
-        told = json.loads(self.process.stdout.readline() if self.process.stdout else b"")
+        first = self.process.stdout.readline() if self.process.stdout else b""
+        if not first:
+            raise RuntimeError(f"the simulator did not start: {(folder / 'simulator.log').read_text()[-300:]}")
+        told = json.loads(first)
         self.exports: dict[str, str] = told["exports"]
         self._control: str = told["control"]
 
