@@ -64,14 +64,14 @@ s=$(printf %.64s "$s"); printf %s "$s"
 # Hashes a file while it grows, so that a large one needn't be read again; ends when nobody listens any more.
 _FOLLOW = """\
 import hashlib, select, sys, time
-left, digest = int(sys.argv[2]), hashlib.sha256()
+left, digest, room = int(sys.argv[2]), hashlib.sha256(), memoryview(bytearray(1 << 18))
 with open(sys.argv[1], "rb", 0) as file:
     while left and not select.select([0], [], [], 0)[0]:
-        block = file.read(min(left, 1 << 20))
-        digest.update(block)
-        left -= len(block)
-        if not block:
-            time.sleep(0.005)
+        count = file.readinto(room[: min(left, len(room))])
+        digest.update(room[:count])
+        left -= count
+        if not count:
+            time.sleep(0.01)
 print("" if left else digest.hexdigest())
 """
 _WORTH_FOLLOWING = 16 * 2**20  # bytes
@@ -344,9 +344,9 @@ class _Parcel:
         sftp.shut(handle, self._part)
         return max(0, found - DEPTH * sftp.write_bytes) if found <= self._size else 0
 
-    def _read(self, offset: int, length: int) -> bytes:
+    def _read(self, room: memoryview, offset: int) -> int:
         try:
-            return os.pread(self._handle, length, offset)
+            return os.preadv(self._handle, [room], offset)
         except OSError as error:
             raise RemoteError(f"what is sent to {self._remote!r} can't be read: {error.strerror}") from error
 

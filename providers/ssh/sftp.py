@@ -125,17 +125,22 @@ class Sftp:
         self._put(b"".join(packets))
         return ahead
 
-    def send(self, handle: bytes, path: str, start: int, read: Callable[[int, int], bytes]) -> Iterator[int]:
-        """Write what `read(offset, length)` gives from `start` on, until b""; yield the offset that is safe."""
+    def send(self, handle: bytes, path: str, start: int, read: Callable[[memoryview, int], int]) -> Iterator[int]:
+        """Write what `read(room, offset)` puts there, from `start` on until it is nothing; yield what is safe."""
         pending, done, at, over = deque[_Asked](), set[int](), start, False
+        beginning = 9 + 4 + len(handle) + 12
+        room = memoryview(bytearray(beginning + self.write_bytes))  # one for all requests: a packet is sealed from it
         while pending or not over:
             while not over and len(pending) < DEPTH:
-                data = read(at, self.write_bytes)
-                over = not data
-                if data:
-                    head = struct.pack(">QI", at, len(data))
-                    pending.append(_Asked(self._ask(_WRITE, _bytes(handle), head, data), at, len(data)))
-                    at += len(data)
+                count = read(room[beginning:], at)
+                over = not count
+                if count:
+                    self._next = (self._next + 1) & 0xFFFFFFFF
+                    head = struct.pack(">IBI", beginning - 4 + count, _WRITE, self._next)
+                    room[:beginning] = head + _bytes(handle) + struct.pack(">QI", at, count)
+                    self._put(room[: beginning + count])
+                    pending.append(_Asked(self._next, at, count))
+                    at += count
             if not pending:
                 return
             number, body = self._reply(_STATUS)
@@ -178,7 +183,7 @@ class Sftp:
         size = 5 + sum(map(len, parts))
         return b"".join((struct.pack(">IBI", size, kind, self._next), *parts))
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         try:
             send_all(self._channel, data)
         except TimeoutError as error:

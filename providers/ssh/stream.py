@@ -27,7 +27,6 @@ DROPPED = (SSHException, EOFError, OSError, InvalidTag, InvalidSignature, ValueE
 _PIECE = 2**20  # bytes
 _RIPE = 2**20  # bytes through a tap before its user is woken
 _LOOK_SECONDS = 0.25  # or after so long
-_PACKET = 32 * 2**10  # bytes; what sshd takes in one
 _MOST_WAITING = (
     32 * 2**20
 )  # bytes unread: twice the window that a machine was given, which paramiko does not hold it to
@@ -134,11 +133,11 @@ class Chunks:
         return bool(self._chunks)
 
 
-def send_all(channel: paramiko.Channel, data: bytes) -> None:
-    """Send all of it: paramiko's own copies what is left for each packet of 32 KiB."""
-    view = memoryview(data)
+def send_all(channel: paramiko.Channel, data: bytes | memoryview) -> None:
+    """Send all of it, in packets as large as the machine takes: paramiko's own copies what is left for each."""
+    view, most = memoryview(data), channel.out_max_packet_size - 64
     while view:
-        view = view[channel.send(view[:_PACKET].tobytes()) :]
+        view = view[channel.send(view[:most].tobytes()) :]
 
 
 def quicken(channel: paramiko.Channel) -> paramiko.Channel:
