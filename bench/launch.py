@@ -1,6 +1,6 @@
 """From a machine that can be used to the first training step: gpurun, as a ratio to the same commands typed by hand.
 
-    python bench/launch.py [--rounds N] [--template NAME] [--pace X] [--boot SECONDS]   # 5, loop, 1, 8
+    python bench/launch.py [--rounds N] [--template NAME] [--pace X] [--boot SECONDS]   # 5, demo, 1, 8
 
 Both rent the same kind of machine of one simulated Lambda, fresh each time, and take turns. The time begins when the
 vendor says active and sshd says its banner, whichever is later; it ends with the first metrics line that has a step, by
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -41,6 +42,7 @@ class Vendor:
         argv += ["--linger", "1", "--with-stdin"]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         told = json.loads(self._process.stdout.readline())
+        self.boot = boot
         self._control, self.url, self.exports = told["control"], told["url"], told["exports"]
         self.port = int(self.exports["GPURUN_LAMBDA_SSH_PORT"])
         self.user = self.exports["GPURUN_LAMBDA_SSH_USER"]
@@ -78,6 +80,9 @@ class Watch(threading.Thread):
     def __init__(self, vendor: Vendor) -> None:
         super().__init__(daemon=True)
         self._vendor, self._old = vendor, vendor.known()
+        vendor.tell(
+            "/faults", {"slow_boot": {"seconds": vendor.boot * random.uniform(1.0, 1.5)}}
+        )  # no beat to fall into
         self.id = self.ip = ""
         self.usable = 0.0
 
@@ -171,7 +176,7 @@ def by_hand(vendor: Vendor, folder: Path, sample: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--template", default="loop")
+    parser.add_argument("--template", default="demo")
     parser.add_argument("--pace", type=float, default=1.0)
     parser.add_argument("--boot", type=float, default=8.0)
     options = parser.parse_args()

@@ -14,12 +14,13 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
@@ -54,6 +55,29 @@ sys.stdout.buffer.write(b"no line end \\xff")
 """
 
 
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Typed:
+    """A command under way. What it says goes to files: nobody reads a pipe meanwhile, and a full one would stop it."""
+
+    def __init__(self, vendor: Vendor, args: tuple[str, ...]) -> None:
+        env = {**os.environ, **vendor.exports, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_TOKEN": TOKEN}
+        folder = Path(tempfile.mkdtemp(prefix="typed-", dir=vendor.work.parent))
+        self._out, self._err = folder / "out", folder / "err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen([*GPURUN, *args], cwd=vendor.work, stdout=out, stderr=err, env=env)
+
+    def end(self) -> Ended:
+        code = self.process.wait(120)
+        return Ended(code, *(path.read_text(errors="surrogateescape") for path in (self._out, self._err)))
+
+
 @dataclass
 class Vendor:
     """The simulator, a folder to work in, and a person who has both."""
@@ -63,23 +87,17 @@ class Vendor:
     work: Path
     home: Path
 
-    def gpurun(self, *args: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*args) as process:
-            out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
+    def gpurun(self, *args: str) -> Ended:
+        return self.start(*args).end()
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        env = {**os.environ, **self.exports, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_TOKEN": TOKEN}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [*GPURUN, *args], cwd=self.work, stdout=pipe, stderr=pipe, env=env, text=True, errors="surrogateescape"
-        )
+    def start(self, *args: str) -> Typed:
+        return Typed(self, args)
 
     def ask(self, path: str) -> dict[str, Any]:
         return requests.get(self.control + path, timeout=30).json()
 
     def shown(self) -> dict[str, Any]:
-        return json.loads(self.gpurun("show", "--json").stdout)
+        return json.loads(self.gpurun("show", "--json").out)
 
     def running(self, *, steps: int = 5) -> str:
         """Wait until the run has come that far; gives its id."""
@@ -203,10 +221,10 @@ def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Ven
     live = secrets_of(vendor)
     assert modes(folder / "ssh") == set()
     assert betrayed(vendor.home, live) == []
-    texts = [vendor.gpurun(*words).stdout for words in (("ps", "--json"), ("show", "--json"), ("show",), ("ps",))]
+    texts = [vendor.gpurun(*words).out for words in (("ps", "--json"), ("show", "--json"), ("show",), ("ps",))]
     vendor.go()
-    out, err = launch.communicate(timeout=120)
-    assert launch.returncode == 0, err
+    code, out, err = launch.end()
+    assert code == 0, err
     last = json.loads(out.splitlines()[-1])
     assert (last["run_id"], last["outcome"], last["state"]) == (run_id, "succeeded", "done")
     assert "→ terminated" in last["evidence"]
@@ -214,7 +232,7 @@ def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Ven
     assert whole(folder) == ["artifacts/deep/card.txt", "artifacts/model.bin"]
     assert (folder / "artifacts/deep/card.txt").read_text() == sha256(TOKEN.encode()).hexdigest()
     assert (folder / "log.txt").read_bytes() == (vendor.work / "machine.log").read_bytes()
-    texts += [vendor.gpurun("logs", "--raw").stdout, json.dumps(settled(vendor, run_id)), out, err]
+    texts += [vendor.gpurun("logs", "--raw").out, json.dumps(settled(vendor, run_id)), out, err]
     assert betrayed(vendor.home, live) == []
     assert [text for text in texts for secret in live if secret.decode() in text] == []
 
@@ -222,9 +240,9 @@ def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Ven
 def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_command(vendor: Vendor) -> None:
     launch = vendor.start("launch", "chatty.yaml", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk")
     run_id = vendor.running()
-    launch.send_signal(signal.SIGINT)
-    out, err = launch.communicate(timeout=30)
-    assert (launch.returncode, out) == (130, "")
+    launch.process.send_signal(signal.SIGINT)
+    code, out, err = launch.end()
+    assert (code, out) == (130, "")
     assert f"gpurun resume {run_id}" in err
     for words in (["ps"], ["resume"]):
         killed = vendor.holder()
@@ -232,12 +250,12 @@ def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_com
         later = vendor.start(*words)
         wait_for(lambda killed=killed: vendor.holder() not in {0, killed}, f"another holder by {words}")
         if words == ["ps"]:
-            out, err = later.communicate(timeout=30)
+            _, out, err = later.end()
             assert "running" in out
             assert f"nobody held {run_id}" in err
     vendor.go()
-    out, err = later.communicate(timeout=120)
-    assert later.returncode == 0, err
+    code, out, err = later.end()
+    assert code == 0, err
     assert "succeeded: completed" in out
     folder = vendor.home / "runs" / run_id
     assert len(whole(folder)) == 2
@@ -252,21 +270,21 @@ def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_com
 def test_a_detached_training_is_looked_at_and_stopped_with_its_newest_checkpoint_home(vendor: Vendor) -> None:
     job = ["loop", "--set", "epochs=100000", "--set", "checkpoint_every_steps=1000000", "--set", "log_every_steps=20"]
     launched = vendor.gpurun("launch", *job, "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--detach")
-    assert launched.returncode == 0, launched.stderr
+    assert launched.code == 0, launched.err
     run_id = vendor.running()
     folder = vendor.home / "runs" / run_id
     assert list(folder.glob("checkpoints/*")) == []
     looked = vendor.gpurun("ssh", run_id, "--", "ls ~/.gpurun/jobs/*/; exit 7")
-    assert (looked.returncode, "status.json" in looked.stdout) == (7, True)
+    assert (looked.code, "status.json" in looked.out) == (7, True)
     waiting = vendor.start("wait", "--json")
     stopped = vendor.gpurun("stop", run_id, "-y")
-    assert stopped.returncode == 0
-    assert "stopped: stopped" in stopped.stdout
-    out, _ = waiting.communicate(timeout=60)
-    assert (waiting.returncode, json.loads(out)["outcome"]) == (6, "stopped")
+    assert stopped.code == 0
+    assert "stopped: stopped" in stopped.out
+    code, out, _ = waiting.end()
+    assert (code, json.loads(out)["outcome"]) == (6, "stopped")
     (checkpoint,) = folder.glob("checkpoints/step-*")
     for name, entry in json.loads((checkpoint / "CHECKPOINT.json").read_text())["files"].items():
         assert sha256((checkpoint / name).read_bytes()).hexdigest() == entry["sha256"]
     settled(vendor, run_id)
     late = vendor.gpurun("ssh", run_id, "--", "true")
-    assert (late.returncode, "is over" in late.stderr) == (2, True), (late.returncode, late.stderr)
+    assert (late.code, "is over" in late.err) == (2, True), (late.code, late.err)
