@@ -326,7 +326,7 @@ class Controller:
         Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
         manifest = remote.manifest()
         fetch(remote, manifest, self._folder.path)
-        over = seen.observation is not None and seen.observation.phase is Phase.EXITED
+        over = Phase.EXITED in {look.phase for look in (seen.observation, seen.remote) if look is not None}
         if manifest.final or over:
             self._save(lifecycle.files_home(self._row.memory, remote.status()))
 

@@ -232,6 +232,17 @@ def test_a_machine_that_never_answers_is_ended_when_its_boot_is_over(world_of) -
     assert (machine.ended - machine.since).total_seconds() <= world.cloud.traits.boot_limit_seconds + 60
 
 
+def test_an_agent_that_died_without_a_result_is_not_waited_for_while_it_bills(world_of) -> None:
+    world = world_of()
+    world.drive(until=lambda: world.memory.step >= 10)
+    world.cloud.machines["m-1"].died = world.clock()
+    world.drive(until=lambda: world.memory.attempt == 2)
+    machine = world.cloud.machines["m-1"]
+    assert machine.died is not None
+    assert machine.ended is not None
+    assert (machine.ended - machine.died).total_seconds() < 15
+
+
 class Marker:
     """Renames a machine of the fake cloud."""
 
