@@ -31,6 +31,8 @@ from providers.ssh.link import Link, Patience, Target
 if TYPE_CHECKING:
     from types import TracebackType
 
+# A test run that is killed takes its daemons with it (Linux).
+DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 QUICK = Patience(connect_seconds=3, ping_seconds=0.15, misses=2, tries=4, wait_seconds=0.02, longest_wait_seconds=0.1)
 
@@ -85,8 +87,8 @@ class Sshd:
             Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks itself up before the login
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [SSHD or "sshd", "-D", "-e", "-f", config], env=self._environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
+                [*DIE_WITH_PARENT, SSHD or "sshd", "-D", "-e", "-f", config], env=self._environment(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         until = time.monotonic() + 5
         while not _listens(self.port):
