@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.facts import Memory
 from orchestrator.records import RunRow
 from orchestrator.words import Reason, State
 
