@@ -171,7 +171,8 @@ signal.signal(signal.SIGTERM, save)
 STRAYS = """
 import os, subprocess, sys, time
 token = sys.argv[-1]
-hang = [sys.executable, "-S", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(99)", token]
+deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(99)"
+hang = [sys.executable, "-S", "-c", deaf, token]
 def daemon(env):
     if os.fork() == 0:
         os.setsid()

@@ -280,14 +280,14 @@ MUTANTS = (
         "providers/ssh/bulk.py",
         "            kept = min(left.offset, os.fstat(self._handle).st_size, wanted.size)\n",
         "            kept = min(os.fstat(self._handle).st_size, wanted.size)\n",
-        ("tests/ssh/test_bulk.py", "-k", "later_process or rotted or killed"),
+        ("tests/ssh/test_bulk_pull.py", "-k", "later_process or rotted or killed"),
     ),
     Mutant(
         "a large file of other bytes gets its name",
         "providers/ssh/bulk.py",
         "        whole = self._digest.hexdigest() == self._note.sha256\n",
         "        whole = bool(self._digest.hexdigest())\n",
-        ("tests/ssh/test_bulk.py", "-k", "manifest_that_lies"),
+        ("tests/ssh/test_bulk_pull.py", "-k", "manifest_that_lies"),
     ),
     Mutant(
         "a small file of other bytes gets its name",

@@ -65,6 +65,7 @@ def judge(mutant: Mutant, tree: Path) -> str:
 
 def _run(mutant: Mutant, tree: Path, report: Path) -> str:
     argv = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "--no-header", "-p", "witness", "-p", "no:cacheprovider"]
+    argv += ["-p", "no:randomly"]  # the quick tests of a file stand before its slow ones
     env = {
         **os.environ,
         "PYTHONPATH": f"{tree}:{tree / 'tests' / 'mutants'}",

@@ -232,7 +232,7 @@ def test_an_agent_started_by_hand_carries_the_mark_for_all_to_see(box):
 
 
 def test_nothing_that_a_training_leaves_behind_outlives_it(box):
-    each = box().go(STRAYS)
+    each = box().go(STRAYS + "\nwhile open('log.txt').read().count('deaf') < 4: time.sleep(0.01)")
     until(lambda: each.read("result.json"), "the result")
     assert [line for line in each.living().values() if "agent.py" not in line and "watchdog.py" not in line] == []
     assert each.result()["reason"] == "completed"
