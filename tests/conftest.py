@@ -36,6 +36,8 @@ ALLOWED_SKIPS = {
 os.environ.setdefault("GPURUN_TEST_SESSION", uuid.uuid4().hex)
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch loads: many small trainings share two cores
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive our forks
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: no command would see a Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("gpurun", deadline=None)  # a loaded machine is no bug
 settings.load_profile("gpurun")
