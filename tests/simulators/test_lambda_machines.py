@@ -119,6 +119,9 @@ def test_the_first_connection_is_verified_and_a_terminate_ends_every_process(ren
     assert done.stdout.splitlines()[0] == "NVIDIA A10"
     home = Path(done.stdout.splitlines()[1])
     assert home != Path.home()
+    until = time.monotonic() + 10
+    while not running("98765") and time.monotonic() < until:  # between fork and exec it has no words
+        time.sleep(0.02)
     assert running("98765")
     assert running(machine.id)
     machine.sim.terminate(machine.id)
