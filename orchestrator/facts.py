@@ -5,7 +5,7 @@ lifecycle.py decides on them; memo.py writes a Memory down; records.py takes the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from providers.base import Allocation, Observation, Offer, RemoteStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An extension that the user asked for: the limits as they are to be. `id` grows."""
+
+    id: int
+    deadline: datetime
+    ceiling: datetime
+    worst: Decimal  # USD: what the run may then cost
+    max_cost: Decimal | None = None  # None = as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,9 @@ class Rules:
     retry_seconds: float = 30.0  # between two rounds while nothing is to be had
     ending_seconds: float = 180.0  # that a vendor may take over an end before it is told again
     bare: bool = False  # an allocation without a job of ours: there is nothing to ask, tell or collect
+    budget_bound: bool = False  # it is the money that sets the deadline
+    needs_watchdog: bool = False  # nobody but this computer and the machine itself could stop the meter
+    wish: Wish | None = None  # the last extension that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class Memory:
     terminate_sent: bool = False
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition
+    moved: int = 0  # the wish for which the vendor's limits were moved and the machine was told
+    answered: int = 0  # the last wish that was granted or refused
     reroll: bool = False
     signatures: tuple[str, ...] = ()  # one a failed attempt
     evidence: str = ""  # on whose word nothing bills
@@ -70,6 +86,10 @@ class Memory:
     def is_done(self) -> bool:
         """Nothing bills, and that was read back."""
         return self.state is State.DONE
+
+    def to(self, state: State, now: datetime) -> Memory:
+        """Enter a state: what was absent in the last one proves nothing in this."""
+        return replace(self, state=state, entered=now, absences=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +102,7 @@ class Seen:
     offers: tuple[Offer, ...] | None = None  # what may be taken now; None = as planned
     broken: str = ""  # the machine is not the one that was made: nothing may be sent to it
     accrued_high: Decimal = Decimal(0)
+    looks: tuple[tuple[str, Observation], ...] = ()  # at each id of the attempt; `observation` is what counts of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +112,4 @@ class Decision:
     memory: Memory
     act: Act
     late: int = 0  # seconds for which nothing could be rented: the limits count from the launch
+    granted: Wish | None = None  # the limits are these from now on

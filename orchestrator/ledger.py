@@ -10,29 +10,29 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import memo
+from orchestrator.caps import check_cap, extension
 from orchestrator.cost import Spell
 from orchestrator.database import Database
 from orchestrator.records import Deed, Event, Lease, RunRow
-from providers.base import Phase
-from providers.errors import GpurunError, LeaseLostError, RefusedError, UsageError
+from orchestrator.spending import Spending
+from providers.errors import GpurunError, LeaseLostError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from orchestrator.facts import Memory
-    from providers.base import Mark, Observation
+    from orchestrator.facts import Memory, Wish
+    from providers.base import Holder
 
 LEASE_SECONDS = 30.0
-_SLACK_SECONDS = 5.0  # by which two clocks that are taken for one may differ
 
 
-class Ledger:
+class Ledger(Spending):
     """One open connection. Not shared between threads: each opens its own."""
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Ledger:
         """
         with self._db.write():
             if monthly_cap is not None:
-                self._check_cap(row, now, monthly_cap)
+                check_cap(self.runs(), row.run_id, row.worst, now, monthly_cap)
             self._db.execute(
                 "INSERT INTO runs"
                 " (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts, max_cost,"
@@ -84,12 +84,20 @@ class Ledger:
             self._event(now, row.run_id, 0, "cli", "admit", "done", f"worst case ${row.worst}")
 
     def save(
-        self, lease: Lease, memory: Memory, now: datetime, *, looked: bool = False, skew: float = 0.0, late: int = 0
+        self,
+        lease: Lease,
+        memory: Memory,
+        now: datetime,
+        *,
+        looked: bool = False,
+        skew: float = 0.0,
+        late: int = 0,
+        granted: Wish | None = None,
     ) -> None:
         """Remember; a change of state becomes an event.
 
         `skew` is the vendor's clock less ours, seconds; `late` moves the limits by the seconds for which nothing
-        could be rented, since they count from the launch.
+        could be rented, since they count from the launch; `granted` are the limits from now on.
 
         Raises:
             LeaseLostError: another controller holds the run now.
@@ -114,6 +122,8 @@ class Ledger:
                     lease.run_id,
                 ),
             )
+            if granted is not None:
+                self._grant(lease, memory.attempt, granted, now)
             if before != memory.state:
                 evidence = memory.evidence if before == "terminating" or memory.is_done else ""
                 words = " · ".join(part for part in (memory.reason or "", memory.detail, evidence) if part)
@@ -134,6 +144,25 @@ class Ledger:
             raise
         self.note(lease.run_id, attempt, lease.actor, verb, "done", deed.text, clock())
 
+    def saw_holders(self, lease: Lease, attempt: int, holders: Sequence[Holder], now: datetime) -> None:
+        """Note who can stop the meter, as read just now; a proof that came or went becomes an event."""
+        with self._db.write():
+            self._fence(lease, now)
+            kept = {one["name"]: one for one in self._holders(lease.run_id)}
+            for one in holders:
+                if kept.get(one.name, {}).get("proof") != one.proof:
+                    text = f"{one.name}: {one.proof} {one.evidence}".strip()
+                    self._event(now, lease.run_id, attempt, lease.actor, "holder", "note", text)
+                kept[one.name] = memo.holder_values(one)
+            text = json.dumps(list(kept.values()))
+            self._db.execute("UPDATE runs SET holders = ? WHERE run_id = ?", (text, lease.run_id))
+
+    def _holders(self, run_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            self._db.one("SELECT holders FROM runs WHERE run_id = ?", run_id)["holders"]
+        )
+        return found
+
     def note(self, run_id: str, attempt: int, actor: str, verb: str, kind: str, text: str, now: datetime) -> None:
         """Append one event."""
         with self._db.write():
@@ -148,83 +177,47 @@ class Ledger:
             )
             self._event(now, run_id, 0, "cli", "stop", "note", "asked by the user")
 
-    # ── money ───────────────────────────────────────────────────────────────────────────────────
+    # ── an extension ────────────────────────────────────────────────────────────────────────────
 
-    def open_allocation(self, allocation_id: str, mark: Mark, spell: Spell, *, provider: str, account: str) -> None:
-        """Note that something may bill; safe to repeat."""
-        with self._db.write():
-            self._db.execute(
-                "INSERT INTO allocations"
-                " (id, provider, run_id, attempt, mark, account, price, step_seconds, start_low, start_high)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (
-                    allocation_id,
-                    provider,
-                    mark.run_id,
-                    mark.attempt,
-                    str(mark),
-                    account,
-                    str(spell.price),
-                    spell.step_seconds,
-                    spell.start_low,
-                    spell.start_high,
-                ),
-            )
+    def wish_extension(
+        self,
+        run_id: str,
+        *,
+        deadline: datetime,
+        max_cost: Decimal | None,
+        now: datetime,
+        monthly_cap: Decimal | None,
+    ) -> int:
+        """Leave the user's wish for a later deadline with whoever holds the run; gives the wish's number.
 
-    def saw_billing(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
-        """Note a read that said "billing", with what the vendor told: price, start, whether the end is under way.
+        `max_cost` raises the run's own budget. The answer is an event `extend`, done or failed, by that number.
 
-        While it is queued, or has failed the vendor's check, it may bill or may not. That moves the latest moment at
-        which the billing can have begun, as does the first read of a machine that is up: it came up before that.
+        Raises:
+            RefusedError: it is over or ending, not later than now, or dearer than the budget or the cap allows.
         """
-        at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
-        # One that was adopted billed before: that is not this run's.
-        queued = (look.phase is Phase.QUEUED or bool(look.failure)) and began is None and not look.ending
-        latest = began is None and (queued or look.phase is Phase.READY)
         with self._db.write():
-            self._db.execute(
-                "UPDATE allocations SET price = coalesce(:price, price), ended = NULL,"
-                " ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"
-                " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
-                "   ELSE max(coalesce(billing_seen, 0), :at) END,"
-                " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
-                " start_high = CASE WHEN :began > start_low - :slack THEN :began"
-                "   WHEN :latest AND billing_seen IS NULL THEN max(start_high, :at)"
-                "   ELSE start_high END"
-                " WHERE provider = :provider AND id = :id",
-                {
-                    "price": None if look.price is None else str(look.price),
-                    "ending": look.ending,
-                    "queued": queued,
-                    "latest": latest,
-                    "at": at,
-                    "began": began,
-                    "slack": _SLACK_SECONDS,
-                    "provider": provider,
-                    "id": allocation_id,
-                },
-            )
+            row = self.run(run_id)
+            wish = extension(row, deadline, max_cost)
+            if monthly_cap is not None:
+                check_cap(self.runs(), run_id, wish.worst, now, monthly_cap)
+            self._db.execute("UPDATE runs SET wish = ? WHERE run_id = ?", (memo.dump_wish(wish), run_id))
+            text = f"{wish.id}: to {wish.deadline:%Y-%m-%d %H:%M:%S} UTC, worst case ${wish.worst}"
+            self._event(now, run_id, row.memory.attempt, "cli", "extend", "intent", text)
+            return wish.id
 
-    def saw_free(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
-        """Note that the end is proven, on whose word.
-
-        It bills until the vendor's own record says, else until the vendor first said that it was ending it.
-        """
-        until = now.timestamp() if look.billed_until is None else look.billed_until.timestamp()
-        own = look.billed_until is not None
-        with self._db.write():
-            self._db.execute(
-                "UPDATE allocations SET ended = CASE WHEN ? THEN ? ELSE coalesce(ending, ?) END, evidence = ?"
-                " WHERE provider = ? AND id = ? AND ended IS NULL",
-                (own, until, until, look.evidence, provider, allocation_id),
-            )
-
-    def doubt_end(self, provider: str, allocation_id: str) -> None:
-        """Forget since when it is said to be ending: the word was not kept in time, and it may have billed on."""
-        with self._db.write():
-            self._db.execute(
-                "UPDATE allocations SET ending = NULL WHERE provider = ? AND id = ?", (provider, allocation_id)
-            )
+    def _grant(self, lease: Lease, attempt: int, wish: Wish, now: datetime) -> None:
+        self._db.execute(
+            "UPDATE runs SET deadline = ?, ceiling = ?, worst = ?, max_cost = coalesce(?, max_cost) WHERE run_id = ?",
+            (
+                wish.deadline.timestamp(),
+                wish.ceiling.timestamp(),
+                str(wish.worst),
+                None if wish.max_cost is None else str(wish.max_cost),
+                lease.run_id,
+            ),
+        )
+        text = f"{wish.id}: ends by {wish.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        self._event(now, lease.run_id, attempt, lease.actor, "extend", "done", text)
 
     # ── the lease ───────────────────────────────────────────────────────────────────────────────
 
@@ -307,6 +300,8 @@ class Ledger:
             memory=memo.load(row["memory"], stop_requested=row["stop_requested"] is not None),
             seen=row["seen"],
             skew=row["skew"],
+            wish=None if row["wish"] is None else memo.load_wish(row["wish"]),
+            holders=tuple(json.loads(row["holders"])),
             ended=row["ended"],
             lease_holder=row["lease_holder"],
             lease_epoch=row["lease_epoch"],
@@ -323,21 +318,6 @@ class Ledger:
                 for s in spells
             ),
         )
-
-    def _check_cap(self, row: RunRow, now: datetime, cap: Decimal) -> None:
-        month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
-        spent = reserved = Decimal(0)
-        for other in self.runs():
-            if not other.memory.is_done:
-                reserved += max(other.worst, other.accrued(now.timestamp()).high)
-            elif (other.ended or 0) >= month:
-                spent += other.accrued(now.timestamp()).high
-        if spent + reserved + row.worst > cap:
-            raise RefusedError(
-                f"the monthly cap is ${cap}: ${spent:.2f} spent and ${reserved:.2f} reserved by open runs"
-                f" (this home's ledger only) leave no room for ${row.worst}",
-                hint="lower --max-hours or --max-cost, or raise the cap: gpurun config set monthly-cap …",
-            )
 
     def _fence(self, lease: Lease, now: datetime) -> str:
         row = self._db.one("SELECT state, lease_epoch FROM runs WHERE run_id = ?", lease.run_id)

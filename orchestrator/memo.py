@@ -6,11 +6,14 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.facts import Memory
+from orchestrator.facts import Memory, Wish
 from orchestrator.jobs import offer_from
 from orchestrator.words import Launch, Reason, State
+
+if TYPE_CHECKING:
+    from providers.base import Holder
 
 
 def dump(memory: Memory) -> str:
@@ -35,6 +38,32 @@ def load(text: str, *, stop_requested: bool) -> Memory:
     values["launch"] = Launch(values["launch"])
     values["reason"] = None if values["reason"] is None else Reason(values["reason"])
     return Memory(**values, stop_requested=stop_requested)
+
+
+def dump_wish(wish: Wish) -> str:
+    """Write an extension that was asked for."""
+    return json.dumps(
+        asdict(wish), default=lambda value: str(value) if isinstance(value, Decimal) else value.isoformat()
+    )
+
+
+def load_wish(text: str) -> Wish:
+    """Read what `dump_wish` wrote."""
+    values = json.loads(text)
+    cost = values["max_cost"]
+    return Wish(
+        values["id"],
+        datetime.fromisoformat(values["deadline"]),
+        datetime.fromisoformat(values["ceiling"]),
+        Decimal(values["worst"]),
+        None if cost is None else Decimal(cost),
+    )
+
+
+def holder_values(holder: Holder) -> dict[str, Any]:
+    """Give a holder as plain JSON values."""
+    proven = holder.proven_at
+    return asdict(holder) | {"proven_at": None if proven is None else proven.isoformat()}
 
 
 def _time(text: str | None) -> datetime | None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cost import Interval, Spell, accrued
 from orchestrator.facts import Rules
 from orchestrator.jobs import candidates_of
-from providers.base import utc
+from providers.base import Place, Proof, utc
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from orchestrator.facts import Memory
+    from orchestrator.facts import Memory, Wish
     from providers.base import Traits
 
 
@@ -35,6 +35,8 @@ class RunRow:
     memory: Memory
     seen: float | None = None
     skew: float = 0.0  # seconds that the vendor's clock is ahead of ours
+    wish: Wish | None = None  # the extension that the user asked for last
+    holders: tuple[dict[str, Any], ...] = ()  # who can stop the meter, as last read: providers.base.Holder as JSON
     ended: float | None = None
     lease_holder: str | None = None
     lease_epoch: int = 0
@@ -57,11 +59,22 @@ class RunRow:
             ending_seconds=traits.ending_seconds,
             wait_until=None if not self.plan.get("wait_seconds") else utc(self.created + self.plan["wait_seconds"]),
             bare=bool(self.plan.get("adopted")),
+            budget_bound=bool(self.plan.get("budget_bound")),
+            needs_watchdog=_needs_watchdog(self.plan),
+            wish=self.wish,
         )
 
     def accrued(self, now: float) -> Interval:
         """What it cost by `now`, epoch seconds of our own clock."""
         return accrued(self.spells, (self.ended or now) + self.skew)
+
+
+def _needs_watchdog(plan: dict[str, Any]) -> bool:
+    """Say whether money hangs on the machine's own holder alone, beside this computer, and the user took no risk."""
+    if plan.get("accept_risk") or not any(one.price for one in candidates_of(plan)):
+        return False
+    places = {one["place"] for one in plan.get("holders", ()) if one["proof"] != Proof.ABSENT}
+    return places - {Place.HERE} == {Place.MACHINE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,4 +69,8 @@ MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN skew REAL NOT NULL DEFAULT 0;  -- seconds that the vendor's clock is ahead of ours
     ALTER TABLE allocations ADD COLUMN ending REAL;            -- since when the vendor says that it is ending it
     """,
+    """
+    ALTER TABLE runs ADD COLUMN wish TEXT;                         -- JSON: the extension that the user asked for last
+    ALTER TABLE runs ADD COLUMN holders TEXT NOT NULL DEFAULT '[]';  -- JSON: who can stop the meter, as last read
+    """,
 )

@@ -87,6 +87,7 @@ class Act(StrEnum):
     START = "start"
     FOLLOW = "follow"
     TELL_STOP = "tell_stop"
+    EXTEND = "extend"
     COLLECT = "collect"
     TERMINATE = "terminate"
     FINISH = "finish"

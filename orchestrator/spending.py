@@ -1,0 +1,109 @@
+"""The ledger's side of money: what was rented, since when it bills, when its end was proven, on whose word.
+
+Times in here are by the vendor's clock. Part of the ledger (ledger.py), which opens the database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from providers.base import Phase
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.cost import Spell
+    from orchestrator.database import Database
+    from providers.base import Mark, Observation
+
+_SLACK_SECONDS = 5.0  # by which two clocks that are taken for one may differ
+
+
+class Spending:
+    """What the ledger knows of allocations."""
+
+    _db: Database
+
+    def open_allocation(self, allocation_id: str, mark: Mark, spell: Spell, *, provider: str, account: str) -> None:
+        """Note that something may bill; safe to repeat."""
+        with self._db.write():
+            self._db.execute(
+                "INSERT INTO allocations"
+                " (id, provider, run_id, attempt, mark, account, price, step_seconds, start_low, start_high)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    allocation_id,
+                    provider,
+                    mark.run_id,
+                    mark.attempt,
+                    str(mark),
+                    account,
+                    str(spell.price),
+                    spell.step_seconds,
+                    spell.start_low,
+                    spell.start_high,
+                ),
+            )
+
+    def saw_billing(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
+        """Note a read that said "billing", with what the vendor told: price, start, whether the end is under way.
+
+        While it is queued, or has failed the vendor's check, it may bill or may not. That moves the latest moment at
+        which the billing can have begun, as does the first read of a machine that is up: it came up before that.
+        """
+        at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
+        # One that was adopted billed before: that is not this run's.
+        queued = (look.phase is Phase.QUEUED or bool(look.failure)) and began is None and not look.ending
+        latest = began is None and (queued or look.phase is Phase.READY)
+        with self._db.write():
+            self._db.execute(
+                "UPDATE allocations SET price = coalesce(:price, price), ended = NULL,"
+                " ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"
+                " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
+                "   ELSE max(coalesce(billing_seen, 0), :at) END,"
+                " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
+                " start_high = CASE WHEN :began > start_low - :slack THEN :began"
+                "   WHEN :latest AND billing_seen IS NULL THEN max(start_high, :at)"
+                "   ELSE start_high END"
+                " WHERE provider = :provider AND id = :id",
+                {
+                    "price": None if look.price is None else str(look.price),
+                    "ending": look.ending,
+                    "queued": queued,
+                    "latest": latest,
+                    "at": at,
+                    "began": began,
+                    "slack": _SLACK_SECONDS,
+                    "provider": provider,
+                    "id": allocation_id,
+                },
+            )
+
+    def saw_free(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
+        """Note that the end is proven, on whose word.
+
+        It bills until the vendor's own record says, else until the vendor first said that it was ending it.
+        """
+        until = now.timestamp() if look.billed_until is None else look.billed_until.timestamp()
+        own = look.billed_until is not None
+        with self._db.write():
+            self._db.execute(
+                "UPDATE allocations SET ended = CASE WHEN ? THEN ? ELSE coalesce(ending, ?) END, evidence = ?"
+                " WHERE provider = ? AND id = ? AND ended IS NULL",
+                (own, until, until, look.evidence, provider, allocation_id),
+            )
+
+    def doubt_end(self, provider: str, allocation_id: str) -> None:
+        """Forget since when it is said to be ending: the word was not kept in time, and it may have billed on."""
+        with self._db.write():
+            self._db.execute(
+                "UPDATE allocations SET ending = NULL WHERE provider = ? AND id = ?", (provider, allocation_id)
+            )
+
+    def ended_attempts(self) -> set[tuple[str, int]]:
+        """Name the attempts, (run id, number), that this ledger records as ended: proven gone, or never rented."""
+        ended = set()
+        for row in self._db.all("SELECT run_id, state, json_extract(memory, '$.attempt') AS attempt FROM runs"):
+            over = row["attempt"] + (row["state"] == "done")
+            ended |= {(row["run_id"], number) for number in range(1, over)}
+        return ended
