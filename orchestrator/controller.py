@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator import lifecycle
+from orchestrator.capacity import no_capacity
 from orchestrator.collect import fetch
-from orchestrator.cost import Spell
 from orchestrator.credentials import Redactor
-from orchestrator.facts import Decision, Memory, Seen
 from orchestrator.follow import Follower
-from orchestrator.home import write_json
 from orchestrator.jobs import mark_of, offer_of
-from orchestrator.plan import candidates
+from orchestrator.looks import Looker, words_of
 from orchestrator.reach import Reach, UnderWay, check_account
 from orchestrator.safeguard import LastResort, VendorClock, ids_of
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Observation, Order, OrderKind, Phase
+from providers.base import Observation, Order, OrderKind, Phase, utc
 from providers.errors import (
     CredentialsError,
     GpurunError,
-    HostKeyError,
     JobGoneError,
     LeaseLostError,
     LedgerError,
@@ -40,17 +37,17 @@ from providers.errors import (
     RemoteError,
     StartError,
     UnclearError,
-    UnreachableError,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.facts import Decision, Memory, Seen, Wish
     from orchestrator.home import Home
     from orchestrator.ledger import Ledger
     from orchestrator.records import Lease
-    from providers.base import Offer, Provider, RemoteStatus
+    from providers.base import Provider
 
 log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
@@ -86,6 +83,7 @@ class Controller:
         self._now = VendorClock(clock, provider, self._row.skew)
         self._deed = UnderWay(provider, ledger, lease.run_id, clock=clock, vendors=self._now)
         self._reach = Reach(provider, self._folder, ledger.home_id, redactor or Redactor(), self._deed.is_overtaken)
+        self._looker = Looker(provider, ledger, self._folder, lease, self._reach, self._now, clock, self._trouble)
         self._troubles = 0
         self._synced = 0.0
         self._resort = LastResort(provider, ledger.home_id)
@@ -116,12 +114,14 @@ class Controller:
         """
         self._reload()
         before = self._row.memory.state
-        seen = self._look()
+        seen = self._looker.look(self._row)
         now = self._now()
         decision = lifecycle.decide(self._row.memory, seen, now, self._row.rules(self._provider.traits))
         self._settle_money(decision, seen, now)
         try:
-            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)
+            self._save(
+                decision.memory, looked=seen.observation is not None, late=decision.late, granted=decision.granted
+            )
         except LedgerError:
             if decision.act is Act.TERMINATE:  # where the disk is the fault, terminating comes first
                 self._provider.terminate(ids_of(decision.memory))
@@ -142,80 +142,6 @@ class Controller:
         share = 1.0 if self._row.memory.state is State.RUNNING else 0.3  # on the way, nobody works for what is paid
         return min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
 
-    # ── look ────────────────────────────────────────────────────────────────────────────────────
-
-    def _look(self) -> Seen:
-        memory = self._row.memory
-        accrued = self._row.accrued(self._clock().timestamp()).high
-        if memory.state is State.DONE:
-            return Seen(accrued_high=accrued)
-        if memory.state is State.PENDING:
-            return Seen(offers=self._look_for_offers(memory), accrued_high=accrued)
-        try:
-            check_account(self._provider, self._row)
-            if memory.launch is Launch.INTENDED:
-                found = tuple(self._provider.find(mark_of(self._row, self._ledger.home_id)))
-                self._now.heard()
-                for allocation in found:
-                    self._open(allocation.id, memory.intended or self._now())
-                return Seen(found=found, accrued_high=accrued)
-            observation = self._inspect(memory)
-        except ProviderError as error:
-            self._trouble(f"look: {error}")
-            return Seen(accrued_high=accrued)
-        try:
-            return Seen(observation, self._ask(observation), accrued_high=accrued)
-        except HostKeyError as error:
-            self._trouble(f"ask: {error}")
-            return Seen(observation, broken=_words(error), accrued_high=accrued)
-
-    def _look_for_offers(self, memory: Memory) -> tuple[Offer, ...] | None:
-        """Ask again what is to be had, where what was planned is old; None = as planned, or can't be told now."""
-        if lifecycle.wants_planned(memory) or (memory.retry_at is not None and self._now() < memory.retry_at):
-            return None
-        try:
-            offers = tuple(candidates(self._provider.offers(), self._row.plan.get("gpu")))
-        except ProviderError as error:
-            self._trouble(f"offers: {error}")
-            return None
-        self._now.heard()
-        return offers
-
-    def _inspect(self, memory: Memory) -> Observation:
-        """Look at all that this attempt made: what bills counts first."""
-        looks = {one: self._provider.inspect(one) for one in ids_of(memory)}
-        self._now.heard()
-        for one, look in looks.items():
-            if look.billing:
-                try:
-                    if not self._row.spells:  # an adoption that was cut off before it could note this
-                        self._open(one, memory.intended or self._now())
-                    self._ledger.saw_billing(self._provider.name, one, self._now(), look)
-                except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
-                    self._trouble(f"ledger: {error}")
-        # Of two that are free the one that is merely absent counts: it takes more reads to believe.
-        return max(looks.values(), key=lambda look: (look.billing, look.phase is Phase.ABSENT))
-
-    def _ask(self, observation: Observation) -> RemoteStatus | None:
-        ending = observation.ending or self._row.memory.state is State.TERMINATING
-        if observation.phase in {Phase.QUEUED, Phase.ABSENT} or ending or self._row.plan.get("adopted"):
-            return None
-        try:
-            status = self._reach.remote(self._row).status()
-        except HostKeyError:
-            self._reach.close()
-            raise
-        except (RemoteError, UnreachableError) as error:
-            self._reach.close()
-            self._trouble(f"ask: {error}")
-            return None
-        values = asdict(status) | {"seen": self._clock(), "state": self._row.memory.state}
-        try:
-            write_json(self._folder.status, values)
-        except OSError as error:
-            self._trouble(f"status.json: {error}")
-        return status
-
     # ── act ─────────────────────────────────────────────────────────────────────────────────────
 
     def _act(self, decision: Decision, seen: Seen) -> None:
@@ -228,7 +154,9 @@ class Controller:
             case Act.FOLLOW:
                 self._follow()
             case Act.TELL_STOP:
-                self._reach.remote(self._row).tell(Order(1, OrderKind.STOP))
+                self._reach.remote(self._row).tell(Order(1 + self._last_wish, OrderKind.STOP))
+            case Act.EXTEND:
+                self._extend()
             case Act.COLLECT:
                 self._collect(seen)
             case Act.TERMINATE:
@@ -254,7 +182,7 @@ class Controller:
                 deed.text = allocation_id
         except NoCapacityError as error:
             rules = self._row.rules(self._provider.traits)
-            self._save(lifecycle.no_capacity(self._row.memory, _words(error), self._now(), rules))
+            self._save(no_capacity(self._row.memory, words_of(error), self._now(), rules))
         except QuotaError as error:
             self._refused(Reason.NO_CAPACITY, error)
         except CredentialsError as error:
@@ -270,7 +198,7 @@ class Controller:
     def _took(self, allocation_id: str, intended: datetime) -> None:
         """Remember what was rented; what nobody tracks any more is ended again at once."""
         try:
-            self._open(allocation_id, intended)
+            self._looker.open(self._row, allocation_id, intended)
             self._save(lifecycle.launch_accepted(self._row.memory, allocation_id))
         except LeaseLostError:
             # Held up between intent and deed (a suspended computer) until another had settled it as never sent.
@@ -282,25 +210,7 @@ class Controller:
             raise
 
     def _refused(self, reason: Reason, error: GpurunError) -> None:
-        self._save(lifecycle.launch_refused(self._row.memory, reason, _words(error), self._now()))
-
-    def _open(self, allocation_id: str, intended: datetime) -> None:
-        offer = offer_of(self._row)
-        spell = Spell(
-            offer.price,
-            self._provider.traits.billing_step_seconds,
-            intended.timestamp(),
-            self._now().timestamp(),
-            None,
-            None,
-        )
-        self._ledger.open_allocation(
-            allocation_id,
-            mark_of(self._row, self._ledger.home_id),
-            spell,
-            provider=self._provider.name,
-            account=self._provider.account(),
-        )
+        self._save(lifecycle.launch_refused(self._row.memory, reason, words_of(error), self._now()))
 
     def _start(self) -> None:
         try:
@@ -321,6 +231,35 @@ class Controller:
             fetch(remote, remote.manifest(), self._folder.path)
             self._synced = time.monotonic()
 
+    @property
+    def _last_wish(self) -> int:
+        """The number of the last order that may have gone out: the agent obeys only greater ones."""
+        return self._row.wish.id if self._row.wish else 0
+
+    def _extend(self) -> None:
+        """Move the limits from the outside in: the vendor's first, so that whatever breaks off ends it too early."""
+        wish = self._row.wish
+        if wish is None:
+            return
+        memory = self._row.memory
+        if wish.ceiling.timestamp() > self._row.ceiling:
+            text = f"{wish.id}: the ceiling to {wish.ceiling:%Y-%m-%d %H:%M:%S} UTC"
+            with self._ledger.deed(self._lease, memory.attempt, "ceiling", text, self._clock):
+                moved = all(self._provider.extend(one, wish.ceiling) for one in ids_of(memory))
+            if not moved:
+                self._save(lifecycle.extended(memory, wish, moved=False))
+                words = (
+                    f"{wish.id}: {self._provider.name} can't move its own limit past {utc(self._row.ceiling):%H:%M} UTC"
+                )
+                self._ledger.note(
+                    self._row.run_id, memory.attempt, "controller", "extend", "failed", words, self._clock()
+                )
+                return
+        if not self._row.plan.get("adopted"):
+            order = Order(wish.id, OrderKind.DEADLINE, wish.deadline, wish.ceiling)
+            self._reach.remote(self._row).tell(order)
+        self._save(lifecycle.extended(memory, wish, moved=True))
+
     def _collect(self, seen: Seen) -> None:
         remote = self._reach.remote(self._row)
         Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
@@ -328,7 +267,8 @@ class Controller:
         fetch(remote, manifest, self._folder.path)
         over = Phase.EXITED in {look.phase for look in (seen.observation, seen.remote) if look is not None}
         if manifest.final or over:
-            self._save(lifecycle.files_home(self._row.memory, remote.status()))
+            rules = self._row.rules(self._provider.traits)
+            self._save(lifecycle.files_home(self._row.memory, remote.status(), rules))
 
     def _terminate(self, memory: Memory, *, doubted: bool) -> None:
         """Order the end; `doubted` = the vendor says that it is ending it, and has for too long."""
@@ -351,12 +291,14 @@ class Controller:
         except LedgerError as error:
             self._trouble(f"ledger: {error}")
 
-    def _save(self, memory: Memory, *, looked: bool = False, late: int = 0) -> None:
+    def _save(self, memory: Memory, *, looked: bool = False, late: int = 0, granted: Wish | None = None) -> None:
         skew = self._now.skew.total_seconds()
         if memory.is_done:  # before it is told: whoever reads DONE finds no key of its any more
             self._ledger.renew(self._lease, self._clock())  # another controller's keys are not ours to drop
             self._reach.drop_keys()
-        self._ledger.save(self._lease, memory, self._clock(), looked=looked, skew=skew, late=late)
+        self._ledger.save(self._lease, memory, self._clock(), looked=looked, skew=skew, late=late, granted=granted)
+        if granted is not None:
+            self._reload()
         deadline, ceiling = self._row.deadline + late, self._row.ceiling + late
         self._row = replace(self._row, memory=memory, skew=skew, deadline=deadline, ceiling=ceiling)
 
@@ -366,19 +308,15 @@ class Controller:
         if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:
             # Never found: it may have billed all the same, from the intent until now.
             name = f"unclear-{mark_of(self._row, self._ledger.home_id)}"
-            self._open(name, before.intended or now)
+            self._looker.open(self._row, name, before.intended or now)
             gone = Observation(Phase.ABSENT, billing=False, evidence=after.evidence)
             self._ledger.saw_free(self._provider.name, name, now, gone)
         ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
         if ended and decision.act is not Act.COLLECT and seen.observation is not None:
-            for one in ids_of(before):
-                self._ledger.saw_free(self._provider.name, one, now, seen.observation)
+            for one, look in seen.looks:
+                self._ledger.saw_free(self._provider.name, one, now, look)
 
     def _trouble(self, text: str) -> None:
         """Say what went wrong and slow down; nothing is given up."""
         self._troubles = min(self._troubles + 1, 6)
         log.warning("%s", text)
-
-
-def _words(error: GpurunError) -> str:
-    return f"{error} {error.hint}".strip()

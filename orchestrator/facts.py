@@ -49,6 +49,11 @@ class Rules:
     needs_watchdog: bool = False  # nobody but this computer and the machine itself could stop the meter
     wish: Wish | None = None  # the last extension that was asked for
 
+    @property
+    def time_is_up(self) -> Reason:
+        """Why a run ends at its deadline."""
+        return Reason.BUDGET if self.budget_bound else Reason.DEADLINE
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

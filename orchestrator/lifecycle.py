@@ -14,25 +14,28 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from orchestrator.facts import Decision, Memory, Rules, Seen
+from orchestrator.capacity import try_next
+from orchestrator.facts import Decision, Memory, Rules, Seen, Wish
+from orchestrator.proof import proven_absent, proven_free, remember
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Observation, Offer, Phase, RemoteStatus, seconds_between
+from providers.base import Observation, Phase, Proof, RemoteStatus, seconds_between
 
 PRICE_TOLERANCE = Decimal("1.01")
-PROOF_READS = 3
-_SETTLE_SECONDS = 2.0  # least time over which the reads are spread, however quick the vendor's lists are
 _START_TRIES = 3
 _UNCLEAR_LAGS = 3.0  # of the list, for which an unclear launch is looked for: what turns up later nobody looks for
 _STOP_MARGIN_SECONDS = 5.0
 _LAST_SECONDS = 20.0  # for what a run that never ended by itself has at its deadline: its last words, a small adapter
 _LOST_PATIENCE_SECONDS = 60.0
+_PROOF_SECONDS = 60.0  # that a machine gets to prove that its holder can end it
+_UNHELD = "nothing on the machine could stop the meter"
+_LIMITS = (Reason.DEADLINE, Reason.BUDGET)
 _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
 
 
 def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Say what comes next for a run. Pure: the same arguments give the same decision."""
     seen = _merged(seen, rules)
-    memory = _remember(memory, seen, now)
+    memory = remember(memory, seen, now)
     return _ROADS[memory.state](memory, seen, now, rules)
 
 
@@ -46,7 +49,7 @@ def is_overtaken(act: Act, memory: Memory, seen: Seen, now: datetime, rules: Rul
     if memory.state is State.COLLECTING and memory.entered is not None and memory.entered >= rules.deadline:
         return seconds_between(memory.entered, now) > _LAST_SECONDS
     entered = None if memory.state is State.STARTING else memory.entered
-    return decide(replace(memory, reason=None, entered=entered), seen, now, rules).act is not act
+    return decide(replace(memory, reason=None, entered=entered), seen, now, rules).act not in {act, Act.EXTEND}
 
 
 def _merged(seen: Seen, rules: Rules) -> Seen:
@@ -62,76 +65,17 @@ def _merged(seen: Seen, rules: Rules) -> Seen:
     return replace(seen, observation=replace(look, phase=phase))
 
 
-def _remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
-    """Count absences that follow one another, and keep the newest step."""
-    if seen.remote is not None and seen.remote.step > memory.step:
-        memory = replace(memory, step=seen.remote.step)
-    absent = seen.observation is not None and seen.observation.phase is Phase.ABSENT
-    unlisted = memory.launch is Launch.INTENDED and seen.found == ()
-    if absent or unlisted:
-        return replace(memory, absences=(*memory.absences[: PROOF_READS - 1], now))  # the first ones and the last
-    if seen.observation is not None or seen.found:
-        return replace(memory, absences=())
-    return memory
-
-
 def _done(memory: Memory, _seen: Seen, _now: datetime, _rules: Rules) -> Decision:
     return Decision(memory, Act.FINISH)
 
 
 def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
-    ending = _ending(memory, seen, now, rules)
-    if ending is Reason.DEADLINE and memory.waiting_since is not None:
-        ending = None  # the limits count from the launch
+    waiting = memory.waiting_since is not None  # the limits count from the launch
+    ending = _ending(memory, seen, now, rules, timed=not waiting)
     if ending is not None:
         evidence = memory.evidence or "nothing was launched"
-        return Decision(_to(State.DONE, replace(memory, reason=ending, evidence=evidence), now), Act.FINISH)
-    if memory.retry_at is not None and now < memory.retry_at:
-        return Decision(memory, Act.WAIT)
-    if memory.waiting_since is not None and rules.wait_until is not None and now >= rules.wait_until:
-        return Decision(_gave_up(memory, memory.detail, now), Act.FINISH)  # slept, or could not look, past the end
-    offers = rules.candidates if wants_planned(memory) else seen.offers
-    if offers is None:
-        return Decision(memory, Act.WAIT)
-    left = [one for one in offers if one.name not in memory.refused and _is_agreed_to(one, rules)]
-    if not left:
-        over = _round_over(memory, memory.detail or "nothing is on offer", now, rules)
-        return Decision(over, Act.FINISH if over.is_done else Act.WAIT)
-    fresh = replace(memory, launch=Launch.INTENDED, intended=now, offer=left[0], retry_at=None, detail="")
-    late = 0
-    if memory.waiting_since is not None:  # whole seconds, as a mark tells them; the rest counts the next time
-        late = int(seconds_between(memory.waiting_since, now))
-        fresh = replace(fresh, waiting_since=memory.waiting_since + timedelta(seconds=late))
-    return Decision(_to(State.PROVISIONING, fresh, now), Act.LAUNCH, late)
-
-
-def _is_agreed_to(offer: Offer, rules: Rules) -> bool:
-    """Say whether it is like what the user was shown: as many GPUs, at no more than the dearest of it."""
-    like = [one for one in rules.candidates if one.gpu_count == offer.gpu_count]
-    return offer.price <= max((one.price for one in like), default=Decimal(-1))
-
-
-def wants_planned(memory: Memory) -> bool:
-    """Say whether the offers of the plan are fresh enough to be taken: at the first try they are."""
-    return memory.attempt == 1 and memory.rounds == 0
-
-
-def _round_over(memory: Memory, detail: str, now: datetime, rules: Rules) -> Memory:
-    """Nothing could be had: wait for the next round while the user is ready to, else end."""
-    again = now + timedelta(seconds=rules.retry_seconds)
-    if rules.wait_until is not None and again < rules.wait_until:
-        since = memory.waiting_since or now
-        return replace(memory, detail=detail, refused=(), rounds=memory.rounds + 1, retry_at=again, waiting_since=since)
-    return _gave_up(memory, detail, now)
-
-
-def _gave_up(memory: Memory, detail: str, now: datetime) -> Memory:
-    """End for want of capacity, and say what was tried."""
-    tried = f"tried {', '.join(memory.refused)}" if memory.refused else ""
-    rounds = f"asked {memory.rounds + 1} times" if memory.rounds else ""
-    words = "; ".join(part for part in (detail, tried, rounds) if part)
-    evidence = memory.evidence or "nothing was rented: the vendor refused it"
-    return _to(State.DONE, replace(memory, reason=Reason.NO_CAPACITY, detail=words, evidence=evidence), now)
+        return Decision(replace(memory, reason=ending, evidence=evidence).to(State.DONE, now), Act.FINISH)
+    return try_next(memory, seen, now, rules)
 
 
 def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -148,7 +92,7 @@ def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision
         if len(ids) > 1:
             return _end(memory, Reason.PROVIDER, f"one launch made {len(ids)} allocations", now, rules, again=True)
         return Decision(memory, Act.WAIT)
-    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):
+    if not proven_absent(memory, rules, _UNCLEAR_LAGS):
         return Decision(memory, Act.WAIT)
     memory = replace(memory, launch=Launch.NOT_YET, evidence="not found by its mark over thrice the list's lag")
     return _next(_failed(memory, Reason.PROVIDER, "the launch left no trace", rules, now), now)
@@ -166,14 +110,14 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
             return _end(memory, Reason.PROVIDER, wrong or _dearer(memory, look), now, rules, again=bool(wrong))
         match look.phase:
             case Phase.RUNNING:
-                return Decision(_to(State.RUNNING, replace(memory, detail=""), now), Act.FOLLOW)
+                return Decision(replace(memory, detail="").to(State.RUNNING, now), Act.FOLLOW)
             case Phase.EXITED if seen.remote is not None:
-                return _finished(memory, seen.remote, now)
-            case Phase.ABSENT if _proven_absent(memory, rules):
+                return _finished(memory, seen.remote, now, rules)
+            case Phase.ABSENT if proven_absent(memory, rules):
                 return _end(memory, Reason.LOST, "gone before it ran", now, rules, again=True)
             case Phase.READY:
                 if memory.state is State.PROVISIONING:
-                    return Decision(_to(State.STARTING, memory, now), Act.START)
+                    return Decision(memory.to(State.STARTING, now), Act.START)
             case _:
                 pass
     if memory.entered is not None and seconds_between(memory.entered, now) > limit:
@@ -201,53 +145,91 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
     look, remote = seen.observation, seen.remote
     exited = look is not None and look.phase is Phase.EXITED
     if remote is not None and (exited or remote.phase is Phase.EXITED):
-        return _finished(memory, remote, now)
-    if look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules):
+        return _finished(memory, remote, now, rules)
+    if look is not None and look.phase is Phase.ABSENT and proven_absent(memory, rules):
         return _end(memory, Reason.LOST, "vanished", now, rules, again=True)
     if look is not None and look.failure and not rules.bare:
         return _broken(memory, look.failure, remote, now, rules)
     if seen.broken:  # nothing can be asked of it any more, and nothing told
         return _end(memory, Reason.LOST, seen.broken, now, rules, again=True)
-    ending = _ending(memory, seen, now, rules)
-    if ending is None:
-        return Decision(memory, Act.WAIT if rules.bare else Act.FOLLOW)
+    if rules.needs_watchdog and _is_unheld(memory, remote, now):
+        return _end(memory, Reason.PROVIDER, _UNHELD, now, rules, again=True)
+    ending = _ending(memory, seen, now, rules) or _due_to_save(now, rules)
+    if ending is None and memory.told_to_stop is None:
+        return _carry_on(memory, seen, rules)
     if rules.bare:
-        return _end(memory, ending, memory.detail, now, rules)
+        return _end(memory, ending or rules.time_is_up, memory.detail, now, rules)
+    return _stopping(memory, ending, now, rules)
+
+
+def _stopping(memory: Memory, ending: Reason | None, now: datetime, rules: Rules) -> Decision:
+    """Let training save and leave; past the deadline, or when it takes too long, bring home what there is."""
     if now >= rules.deadline:
-        return Decision(_to(State.COLLECTING, replace(memory, reason=ending), now), Act.COLLECT)
+        return Decision(replace(memory, reason=ending).to(State.COLLECTING, now), Act.COLLECT)
     if memory.told_to_stop is None:
         return Decision(replace(memory, reason=ending, told_to_stop=now), Act.TELL_STOP)
     if seconds_between(memory.told_to_stop, now) > rules.grace_seconds + _STOP_MARGIN_SECONDS:
-        return Decision(_to(State.COLLECTING, memory, now), Act.COLLECT)
+        return Decision(memory.to(State.COLLECTING, now), Act.COLLECT)
     return Decision(memory, Act.FOLLOW)
+
+
+def _carry_on(memory: Memory, seen: Seen, rules: Rules) -> Decision:
+    """Follow it; an extension that was asked for goes from the outside in: the vendor's limits, the machine, ours."""
+    act = Act.WAIT if rules.bare else Act.FOLLOW
+    wish = rules.wish
+    if wish is None or wish.id <= memory.answered:
+        return Decision(memory, act)
+    if memory.moved != wish.id:
+        return Decision(memory, Act.EXTEND)
+    told = None if seen.remote is None else seen.remote.deadline
+    if rules.bare or (told is not None and abs(seconds_between(told, wish.deadline)) < 1.0):
+        return Decision(replace(memory, answered=wish.id), act, granted=wish)
+    return Decision(memory, act)  # the machine has not taken it up yet
+
+
+def _is_unheld(memory: Memory, remote: RemoteStatus | None, now: datetime) -> bool:
+    """Say whether nobody but this computer could stop it, though the plan named the machine itself."""
+    if remote is None or memory.entered is None or memory.told_to_stop is not None:
+        return False
+    proven = remote.watchdog is not None and remote.watchdog.proof is Proof.PROVEN
+    return not proven and seconds_between(memory.entered, now) > _PROOF_SECONDS
+
+
+def _due_to_save(now: datetime, rules: Rules) -> Reason | None:
+    """Say that training should be saving by now: the machine's own clock, by which it would, may be behind."""
+    late = min(_STOP_MARGIN_SECONDS, rules.grace_seconds / 4)
+    due = not rules.bare and now >= rules.deadline - timedelta(seconds=rules.grace_seconds - late)
+    return rules.time_is_up if due else None
 
 
 def _broken(memory: Memory, failure: str, remote: RemoteStatus | None, now: datetime, rules: Rules) -> Decision:
     """The vendor calls the allocation broken while our job is on it: what still answers is brought home first."""
     if remote is None:
         return _end(memory, Reason.LOST, failure, now, rules, again=True)
-    return Decision(_to(State.COLLECTING, replace(memory, reason=Reason.LOST, detail=failure), now), Act.COLLECT)
+    return Decision(replace(memory, reason=Reason.LOST, detail=failure).to(State.COLLECTING, now), Act.COLLECT)
 
 
-def _finished(memory: Memory, remote: RemoteStatus, now: datetime) -> Decision:
+def _finished(memory: Memory, remote: RemoteStatus, now: datetime, rules: Rules) -> Decision:
     """The payload ended: believe its own word, and call it lost where it left none."""
-    reason, detail = _word_of(memory, remote)
-    return Decision(_to(State.COLLECTING, replace(memory, reason=reason, detail=detail), now), Act.COLLECT)
+    reason, detail = _word_of(memory, remote, rules)
+    return Decision(replace(memory, reason=reason, detail=detail).to(State.COLLECTING, now), Act.COLLECT)
 
 
-def _word_of(memory: Memory, remote: RemoteStatus) -> tuple[Reason, str]:
+def _word_of(memory: Memory, remote: RemoteStatus, rules: Rules) -> tuple[Reason, str]:
     if remote.reason not in set(Reason):
         return Reason.LOST, remote.detail or f"ended without a result while {memory.state}"
     reason = Reason(remote.reason)
-    if memory.reason is Reason.BUDGET and reason is Reason.STOPPED:
-        reason = Reason.BUDGET  # we told it to stop because of the money
+    if reason is Reason.STOPPED and memory.reason in _LIMITS:
+        reason = memory.reason or reason  # we told it to stop because of that
+    if reason is Reason.DEADLINE:
+        reason = rules.time_is_up
     return reason, "" if reason is Reason.COMPLETED else remote.detail
 
 
 def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look = seen.observation
     may_bill = look is None or look.billing
-    gone = look is not None and look.phase is Phase.ABSENT and _proven_absent(memory, rules)
+    gone = look is not None and look.phase is Phase.ABSENT and proven_absent(memory, rules)
     impatient = (
         memory.reason is Reason.LOST
         and memory.entered is not None
@@ -265,14 +247,14 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
             words = " · ".join(part for part in ("its files would not come home", memory.detail) if part)
             return _end(memory, Reason.STOPPED, words, now, rules)
     if may_bill and now >= rules.deadline:
-        reason = Reason.DEADLINE if memory.reason is Reason.COMPLETED else memory.reason
-        return _end(memory, reason or Reason.DEADLINE, memory.detail, now, rules)
+        reason = rules.time_is_up if memory.reason is Reason.COMPLETED else memory.reason
+        return _end(memory, reason or rules.time_is_up, memory.detail, now, rules)
     return Decision(memory, Act.COLLECT)
 
 
 def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look = seen.observation
-    if not memory.terminate_sent or look is None or not _proven_free(memory, look, rules):
+    if not memory.terminate_sent or look is None or not proven_free(memory, look, rules):
         patience = memory.entered is not None and seconds_between(memory.entered, now) < rules.ending_seconds
         absent = look is not None and look.phase is Phase.ABSENT and not look.billing
         taken = absent or (look is not None and look.ending and patience)
@@ -290,22 +272,22 @@ def _next(memory: Memory, now: datetime) -> Decision:
     if not memory.reroll or memory.stop_requested:
         broke = memory.reason in {Reason.LOST, Reason.PROVIDER}
         reason = Reason.STOPPED if memory.stop_requested and broke else memory.reason
-        return Decision(_to(State.DONE, replace(memory, reason=reason), now), Act.FINISH)
+        return Decision(replace(memory, reason=reason).to(State.DONE, now), Act.FINISH)
     fresh = Memory(
         attempt=memory.attempt + 1,
         step=memory.step,
         signatures=memory.signatures,
         evidence=memory.evidence,
     )
-    return Decision(_to(State.PENDING, fresh, now), Act.WAIT)
+    return Decision(fresh.to(State.PENDING, now), Act.WAIT)
 
 
-def _ending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Reason | None:
+def _ending(memory: Memory, seen: Seen, now: datetime, rules: Rules, *, timed: bool = True) -> Reason | None:
     """Say whether a limit or the user wants this run to end."""
     if memory.stop_requested:
         return Reason.STOPPED
-    if now >= rules.deadline:
-        return Reason.DEADLINE
+    if timed and now >= rules.deadline:
+        return rules.time_is_up
     if rules.max_cost is not None and seen.accrued_high >= rules.max_cost:
         return Reason.BUDGET
     return None
@@ -315,7 +297,7 @@ def _end(memory: Memory, reason: Reason, detail: str, now: datetime, rules: Rule
     """Enter TERMINATING; `again` = a next attempt may help."""
     memory = replace(memory, detail=detail)
     memory = _failed(memory, reason, detail, rules, now) if again else replace(memory, reason=reason, reroll=False)
-    return Decision(replace(_to(State.TERMINATING, memory, now), terminate_sent=True, absences=()), Act.TERMINATE)
+    return Decision(replace(memory.to(State.TERMINATING, now), terminate_sent=True, absences=()), Act.TERMINATE)
 
 
 def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: datetime) -> Memory:
@@ -330,28 +312,6 @@ def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: date
     return replace(memory, reason=reason, detail=detail, reroll=again, signatures=(*memory.signatures, signature))
 
 
-def _proven_absent(memory: Memory, rules: Rules, lags: float = 1.0) -> bool:
-    """Judge whether enough reads, spread over the vendor's list lag, said "no such thing"."""
-    if len(memory.absences) < PROOF_READS:
-        return False
-    spread = max(lags * rules.list_lag_seconds, _SETTLE_SECONDS)
-    settled = memory.intended is None or seconds_between(memory.intended, memory.absences[-1]) >= spread
-    return settled and seconds_between(memory.absences[0], memory.absences[-1]) >= spread
-
-
-def _proven_free(memory: Memory, look: Observation, rules: Rules) -> bool:
-    """Judge whether nothing bills: the vendor's own word of an end, or absence proven."""
-    if look.billing:
-        return False
-    if look.phase is Phase.ABSENT:
-        return look.ended or look.billed_until is not None or _proven_absent(memory, rules)
-    return look.phase is Phase.EXITED or look.billed_until is not None
-
-
-def _to(state: State, memory: Memory, now: datetime) -> Memory:
-    return replace(memory, state=state, entered=now, absences=())
-
-
 # ── facts that deeds bring back ─────────────────────────────────────────────────────────────────
 
 
@@ -360,18 +320,15 @@ def launch_accepted(memory: Memory, allocation_id: str, extra_ids: tuple[str, ..
     return replace(memory, launch=Launch.ACCEPTED, allocation_id=allocation_id, extra_ids=extra_ids, absences=())
 
 
+def extended(memory: Memory, wish: Wish, *, moved: bool) -> Memory:
+    """The vendor's limits are those of the wish, and the machine was told; or a limit can't be moved."""
+    return replace(memory, moved=wish.id) if moved else replace(memory, answered=wish.id)
+
+
 def launch_refused(memory: Memory, reason: Reason, detail: str, now: datetime) -> Memory:
     """The vendor rented nothing, in its own words, and would not another time."""
     done = replace(memory, launch=Launch.NOT_YET, reason=reason, detail=detail, evidence=f"refused: {detail}")
-    return _to(State.DONE, done, now)
-
-
-def no_capacity(memory: Memory, detail: str, now: datetime, rules: Rules) -> Memory:
-    """The vendor has none of this offer left: the next candidate comes, or the next round, or the end."""
-    free = _to(State.PENDING, replace(memory, launch=Launch.NOT_YET, detail=detail), now)
-    if memory.offer is None:
-        return _round_over(free, detail, now, rules)
-    return replace(free, refused=(*memory.refused, memory.offer.name), offer=None)
+    return done.to(State.DONE, now)
 
 
 def start_failed(memory: Memory, detail: str, *, permanent: bool, theirs: bool) -> Memory:
@@ -380,10 +337,10 @@ def start_failed(memory: Memory, detail: str, *, permanent: bool, theirs: bool) 
     return replace(memory, detail=detail, hopeless=permanent, start_failures=before + 1 if theirs else 0)
 
 
-def files_home(memory: Memory, remote: RemoteStatus | None) -> Memory:
-    """Everything whole there is whole here; a result that turned up late overrules "lost" and "deadline"."""
-    if memory.reason in {Reason.LOST, Reason.DEADLINE} and remote is not None and remote.reason in set(Reason):
-        reason, detail = _word_of(memory, remote)
+def files_home(memory: Memory, remote: RemoteStatus | None, rules: Rules) -> Memory:
+    """Everything whole there is whole here; a result that turned up late overrules "lost" and a limit."""
+    if memory.reason in {Reason.LOST, *_LIMITS} and remote is not None and remote.reason in set(Reason):
+        reason, detail = _word_of(memory, remote, rules)
         memory = replace(memory, reason=reason, detail=detail, reroll=False)
     return replace(memory, collected=True)
 

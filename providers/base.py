@@ -151,6 +151,7 @@ class Allocation:
     price: Decimal | None = None
     since: datetime | None = None
     console_url: str = ""
+    ending: bool = False  # the vendor took the end but has not carried it out: it may still bill, or live on
 
 
 class Secret:
@@ -220,7 +221,7 @@ class OrderKind(StrEnum):
     """What the controller may tell a running agent."""
 
     STOP = "stop"  # save, then end
-    DEADLINE = "deadline"  # a new deadline, never past the ceiling
+    DEADLINE = "deadline"  # a new deadline, and with it a new ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,7 @@ class Order:
     id: int
     kind: OrderKind
     deadline: datetime | None = None
+    ceiling: datetime | None = None  # beside a new deadline: the machine's own last limit; None = as it was
 
 
 @dataclass(frozen=True, slots=True)
