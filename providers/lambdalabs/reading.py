@@ -90,6 +90,7 @@ class Instance:
             price=self.price,
             since=self.billed_from,
             console_url=CONSOLE,
+            ending=self.status == "terminating",
         )
 
 
