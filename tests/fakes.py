@@ -83,6 +83,8 @@ class Machine:
     ignores_terminate: int = 0
     only_shown: bool = False  # as being ended, which nobody does
     sick: bool = False  # the vendor calls it broken, whatever runs on it
+    deadline: datetime | None = None  # as ordered after the start
+    order: int = 0  # the last one obeyed
 
     @property
     def billing(self) -> bool:
@@ -102,6 +104,9 @@ class FakeCloud:
     total_steps: int = 60  # one a second
     checkpoint_every: int = 7
     holder_on_machine: bool = True
+    proof: Proof = Proof.PROVEN  # what the holder on the machine shows
+    movable: bool = True  # whether the vendor lets a mark be changed
+    behind_seconds: float = 0.0  # by which the machines' clocks are slow
     machines: dict[str, Machine] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     stock: list[Offer] = field(default_factory=lambda: [OFFER])
@@ -195,6 +200,8 @@ class FakeCloud:
         if machine is not None and fault != "absent" and self._lingers(machine):
             evidence = f"GET {allocation_id} → terminating"
             return Observation(Phase.QUEUED, billing=True, evidence=evidence, price=machine.price, ending=True)
+        if machine is not None and fault == "terminated" and not machine.billing:
+            return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → terminated", ended=True)
         if machine is None or (fault == "absent") or (not self._listed(machine)):
             return Observation(Phase.ABSENT, billing=False, evidence=f"GET {allocation_id} → 404")
         if fault == "dearer":
@@ -219,7 +226,13 @@ class FakeCloud:
                 machine.ended = None if machine.only_shown else self.clock.now
 
     def extend(self, allocation_id: str, ceiling: datetime) -> bool:
-        return False
+        self._fault("extend")
+        self._pass_time()
+        machine = self.machines.get(allocation_id)
+        if not self.movable or machine is None or not machine.billing:
+            return False
+        machine.mark = replace(machine.mark, ceiling=ceiling)
+        return True
 
     def allocations(self) -> Sequence[Allocation]:
         self._fault("allocations")
@@ -267,9 +280,10 @@ class FakeRemote:
         step, reason = self._progress()
         gone = machine.died is not None and machine.died <= self._cloud.clock.now
         phase = Phase.EXITED if reason or gone else Phase.RUNNING
-        dog = Holder("the watchdog", Place.MACHINE, Proof.PROVEN, proven_at=self._cloud.clock.now)
+        dog = Holder("the watchdog", Place.MACHINE, self._cloud.proof, proven_at=self._cloud.clock.now)
         now, total = self._cloud.clock.now, self._cloud.total_steps
-        return RemoteStatus(phase, now, "train", step, total, reason=reason, watchdog=dog)
+        deadline = machine.deadline or machine.job.deadline
+        return RemoteStatus(phase, now, "train", step, total, reason=reason, deadline=deadline, watchdog=dog)
 
     def logs(self, offset: int) -> bytes:
         self._cloud._fault("logs")
@@ -281,8 +295,13 @@ class FakeRemote:
     def tell(self, order: Order) -> None:
         self._cloud._fault("tell")
         machine = self._machine()
+        if order.id <= machine.order:
+            return
+        machine.order = order.id
         if order.kind is OrderKind.STOP and machine.told_stop is None:
             machine.told_stop = self._cloud.clock.now
+        if order.kind is OrderKind.DEADLINE:
+            machine.deadline = order.deadline
 
     def manifest(self) -> Manifest:
         self._cloud._fault("manifest")
@@ -319,7 +338,8 @@ class FakeRemote:
             return 0, ""
         grace = timedelta(seconds=machine.job.grace_seconds)
         ends = {machine.started + timedelta(seconds=self._cloud.total_steps - machine.first_step): "completed"}
-        ends[machine.job.deadline - grace] = "deadline"
+        behind = timedelta(seconds=self._cloud.behind_seconds)
+        ends[(machine.deadline or machine.job.deadline) - grace + behind] = "deadline"
         if machine.told_stop is not None:
             ends[machine.told_stop + timedelta(seconds=1)] = "stopped"
         first = min(ends)

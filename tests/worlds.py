@@ -21,7 +21,7 @@ from orchestrator.words import State
 from providers.errors import LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from providers.base import Offer
@@ -81,6 +81,7 @@ class World:
         max_cost: Decimal | None = None,
         candidates: tuple[Offer, ...] = (OFFER,),
         wait_seconds: float = 0.0,
+        plan: Mapping[str, Any] | None = None,
     ) -> None:
         self.clock = Clock()
         self.cloud = FakeCloud(self.clock)
@@ -96,14 +97,15 @@ class World:
         seconds = hours * 3600
         start, end = START.timestamp(), START.timestamp() + seconds
         self.cloud.stock = list(candidates)
-        plan = {
+        facts = {
             "candidates": [_plain(asdict(one)) for one in candidates],
             "account": self.cloud.account(),
             "gpu": "a10",
             "wait_seconds": wait_seconds,
+            **(plan or {}),
         }
         grace = int(seconds / 5)
-        row = RunRow(RUN, "demo", "fake", start, end, end, grace, max_attempts, max_cost, Decimal(1), plan, Memory())
+        row = RunRow(RUN, "demo", "fake", start, end, end, grace, max_attempts, max_cost, Decimal(1), facts, Memory())
         self.ledger.admit(row, self.clock())
 
     @property

@@ -1,0 +1,138 @@
+"""An extension in the life cycle: from the outside in, answered once, and never past what can really be moved."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from worlds import RUN, START, World
+
+from orchestrator.words import Reason
+from providers.base import utc
+from providers.errors import RefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.records import Event
+
+LONG = 2000  # steps, one a second
+
+
+@pytest.fixture
+def long_world(fast_path: Path) -> World:
+    world = World(fast_path)
+    world.cloud.total_steps = LONG
+    world.drive(until=lambda: world.memory.step >= 20)
+    return world
+
+
+def wish(world: World, seconds: float, **more: object) -> int:
+    values = {"max_cost": None, "monthly_cap": None, **more}
+    deadline = utc(world.row.deadline + seconds)
+    return world.ledger.wish_extension(RUN, deadline=deadline, now=world.clock(), **values)  # type: ignore[arg-type]
+
+
+def answers(world: World) -> list[Event]:
+    return [one for one in world.ledger.events(RUN) if one.verb == "extend" and one.kind != "intent"]
+
+
+def test_an_extension_moves_the_mark_then_the_machine_then_the_ledger(long_world: World) -> None:
+    before = utc(long_world.row.ceiling)
+    assert wish(long_world, 600) == 1
+    long_world.drive()
+    long_world.check_ended()
+    machine = long_world.cloud.machines["m-1"]
+    assert machine.mark.ceiling == before + timedelta(seconds=600)
+    assert machine.ended is not None
+    assert machine.ended > before, "it was ended as if nothing had been granted"
+    assert [one.kind for one in answers(long_world)] == ["done"]
+    assert utc(long_world.row.deadline) == before + timedelta(seconds=600)
+
+
+def test_where_the_vendor_can_not_move_its_limit_the_wish_is_refused_and_nothing_changes(long_world: World) -> None:
+    long_world.cloud.movable = False
+    before = long_world.row.deadline
+    wish(long_world, 600)
+    long_world.drive()
+    long_world.check_ended()
+    assert [one.kind for one in answers(long_world)] == ["failed"]
+    assert "can't move" in answers(long_world)[0].text
+    assert long_world.row.deadline == before
+    ended = long_world.cloud.machines["m-1"].ended
+    assert ended is not None
+    assert ended <= utc(before)
+
+
+def test_up_to_the_ceiling_the_vendor_is_not_asked(fast_path: Path) -> None:
+    world = World(fast_path)
+    world.cloud.total_steps, world.cloud.movable = LONG, False
+    world.ledger._db.execute("UPDATE runs SET ceiling = ceiling + 900")
+    world.drive(until=lambda: world.memory.step >= 20)
+    wish(world, 600)
+    world.drive()
+    world.check_ended()
+    assert [one.kind for one in answers(world)] == ["done"]
+    ended = world.cloud.machines["m-1"].ended
+    assert ended is not None
+    assert (ended - START).total_seconds() > 800
+
+
+def test_nothing_is_granted_before_the_machine_has_taken_it_up(long_world: World) -> None:
+    before = long_world.row.deadline
+    long_world.cloud.faults["tell"].extend(["unreachable"] * 3)
+    wish(long_world, 600)
+    long_world.drive(until=lambda: not long_world.cloud.faults["tell"])
+    assert long_world.row.deadline == before
+    assert answers(long_world) == []
+    long_world.drive()
+    long_world.check_ended()
+    assert [one.kind for one in answers(long_world)] == ["done"]
+
+
+def test_a_stop_after_an_extension_is_a_newer_order(long_world: World) -> None:
+    wish(long_world, 600)
+    long_world.drive(until=lambda: bool(answers(long_world)))
+    long_world.ledger.request_stop(RUN, long_world.clock())
+    long_world.drive()
+    long_world.check_ended()
+    assert long_world.memory.reason is Reason.STOPPED
+    assert "step" in long_world.home.run(RUN).result.read_text()
+
+
+def test_a_wish_that_is_no_later_or_too_late_is_refused_at_once(long_world: World) -> None:
+    with pytest.raises(RefusedError, match="no later"):
+        wish(long_world, -60)
+    long_world.ledger.request_stop(RUN, long_world.clock())
+    with pytest.raises(RefusedError, match="is ending"):
+        wish(long_world, 600)
+
+
+def test_the_budget_and_the_monthly_cap_hold_for_an_extension_too(fast_path: Path) -> None:
+    world = World(fast_path, max_cost=Decimal("0.15"))
+    world.cloud.total_steps = LONG
+    world.drive(until=lambda: world.memory.step >= 20)
+    with pytest.raises(RefusedError, match=r"the budget is \$0\.15"):
+        wish(world, 600)
+    with pytest.raises(RefusedError, match=r"the monthly cap is \$0\.20"):
+        wish(world, 600, max_cost=Decimal(1), monthly_cap=Decimal("0.20"))
+    wish(world, 600, max_cost=Decimal(1), monthly_cap=Decimal(5))
+    world.drive()
+    world.check_ended()
+    assert world.row.max_cost == Decimal(1)
+
+
+def test_a_kill_at_any_line_of_an_extension_leaves_one_answer(fast_path: Path) -> None:
+    for number in range(0, 60, 3):
+        (fast_path / str(number)).mkdir()
+        world = World(fast_path / str(number))
+        world.cloud.total_steps = LONG
+        world.drive(until=lambda: world.memory.step >= 10)  # noqa: B023
+        wish(world, 300)
+        world.killer.at = {world.killer.passed + number}
+        world.drive()
+        world.check_ended()
+        assert [one.kind for one in answers(world)] == ["done"], number
+        world.ledger.close()
