@@ -6,6 +6,9 @@ from mutant import Mutant
 
 _LIFE = "orchestrator/lifecycle.py"
 _LOOP = "orchestrator/controller.py"
+_LOOKS = "orchestrator/looks.py"
+_WAITING = "orchestrator/capacity.py"
+_SPENDING = "orchestrator/spending.py"
 _LEDGER = "orchestrator/ledger.py"
 _LAMBDA = "providers/lambdalabs/provider.py"
 _ORDER = "providers/lambdalabs/launch.py"
@@ -21,21 +24,21 @@ MUTANTS = (
     # ── renting ──────────────────────────────────────────────────────────────────────────────────────────────────
     Mutant(
         "another host key is taken for silence",
-        _LOOP,
-        "            return Seen(observation, broken=_words(error), accrued_high=accrued)\n",
-        "            return Seen(observation, accrued_high=accrued)\n",
+        _LOOKS,
+        "            return Seen(observation, broken=words_of(error), accrued_high=accrued, looks=each)\n",
+        "            return Seen(observation, accrued_high=accrued, looks=each)\n",
         (_CAPACITY, "-k", "another_host_key"),
     ),
     Mutant(
         "offers are never looked at again",
-        _LIFE,
+        _WAITING,
         "    offers = rules.candidates if wants_planned(memory) else seen.offers\n",
         "    offers = rules.candidates\n",
         (_CAPACITY,),
     ),
     Mutant(
         "a refused offer is asked for again",
-        _LIFE,
+        _WAITING,
         "    return replace(free, refused=(*memory.refused, memory.offer.name), offer=None)\n",
         "    return replace(free, refused=memory.refused, offer=None)\n",
         (_CAPACITY, "-k", "followed_by_the_next or with_all_of_them"),
@@ -49,7 +52,7 @@ MUTANTS = (
     ),
     Mutant(
         "dearer than agreed to is rented",
-        _LIFE,
+        _WAITING,
         " and _is_agreed_to(one, rules)]\n",
         "]\n",
         (_CAPACITY, "-k", "higher_price"),
@@ -71,8 +74,8 @@ MUTANTS = (
     Mutant(
         "one that is being ended is taken for free",
         _LIFE,
-        "look is None or not _proven_free(memory, look, rules):\n",
-        "look is None or not (look.ending or _proven_free(memory, look, rules)):\n",
+        "look is None or not proven_free(memory, look, rules):\n",
+        "look is None or not (look.ending or proven_free(memory, look, rules)):\n",
         (_CONTROLLER, "-k", "carried_out or proven"),
     ),
     Mutant(
@@ -91,21 +94,21 @@ MUTANTS = (
     ),
     Mutant(
         "another number of gpus is rented",
-        _LIFE,
+        _WAITING,
         "if one.gpu_count == offer.gpu_count]\n",
         "]\n",
         (_CAPACITY, "-k", "fewer_gpus"),
     ),
     Mutant(
         "rented long after the wait was over",
-        _LIFE,
+        _WAITING,
         "and now >= rules.wait_until:\n",
         "and now is None:\n",
         (_CAPACITY, "-k", "sleeps_past or can_not_be_asked"),
     ),
     Mutant(
         "each refusal costs a part of a second",
-        _LIFE,
+        _WAITING,
         "waiting_since=memory.waiting_since + timedelta(seconds=late))\n",
         "waiting_since=now)\n",
         (_CAPACITY, "-k", "cost_nothing_of_the_time"),
@@ -141,14 +144,14 @@ MUTANTS = (
     # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────
     Mutant(
         "an end that was not carried out still dates the end",
-        _LEDGER,
+        _SPENDING,
         ' ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"',
         ' ending = CASE WHEN :ending THEN coalesce(ending, :at) ELSE ending END,"',
         (_MONEY, "-k", "not_carried_out"),
     ),
     Mutant(
         "the vendor's word on the beginning is not believed",
-        _LEDGER,
+        _SPENDING,
         '                    "began": began,\n',
         '                    "began": None,\n',
         (_MONEY, "-k", "own_begin"),

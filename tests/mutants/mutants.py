@@ -13,27 +13,35 @@ WATCHDOG = ("tests/payload/test_watchdog.py",)
 
 _LIFE = "orchestrator/lifecycle.py"
 _LOOP = "orchestrator/controller.py"
+_LOOKS = "orchestrator/looks.py"
+_PROOF = "orchestrator/proof.py"
 _AGENT = "payload/agent.py"
 _CHILDREN = "payload/children.py"
 _DOG = "payload/watchdog.py"
 
 MUTANTS = (
-    Mutant("deadline ignored", _LIFE, "    if now >= rules.deadline:\n        return Reason.DEADLINE\n", "", LIFE),
+    Mutant(
+        "deadline ignored",
+        _LIFE,
+        "    if timed and now >= rules.deadline:\n        return rules.time_is_up\n",
+        "",
+        LIFE,
+    ),
     Mutant(
         "budget ignored", _LIFE, "seen.accrued_high >= rules.max_cost", "seen.accrued_high > rules.max_cost * 9", LIFE
     ),
     Mutant("stop ignored", _LIFE, "    if memory.stop_requested:\n        return Reason.STOPPED\n", "", LIFE),
-    Mutant("absence believed early", _LIFE, "PROOF_READS = 3", "PROOF_READS = 1", LIFE),
+    Mutant("absence believed early", _PROOF, "PROOF_READS = 3", "PROOF_READS = 1", LIFE),
     Mutant(
         "absence believed inside the list's lag",
-        _LIFE,
+        _PROOF,
         "    spread = max(lags * rules.list_lag_seconds, _SETTLE_SECONDS)\n",
         "    spread = 0.0\n",
         (*LIFE, "-k", "reply_was_lost"),
     ),
     Mutant(
         "done without proof",
-        _LIFE,
+        _PROOF,
         "    if look.billing:\n        return False\n",
         "    if look.billing:\n        return True\n",
         LIFE,
@@ -41,8 +49,8 @@ MUTANTS = (
     Mutant(
         "unclear launch sent again",
         _LIFE,
-        "    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.WAIT)\n",
-        "    if not _proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.LAUNCH)\n",
+        "    if not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.WAIT)\n",
+        "    if not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.LAUNCH)\n",
         LIFE,
     ),
     Mutant(
@@ -75,20 +83,20 @@ MUTANTS = (
     ),
     Mutant(
         "an error read as absence",
-        _LOOP,
-        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        try:\n',
-        '            self._trouble(f"look: {error}")\n'
-        '            return Seen(Observation(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        try:\n',
+        _LOOKS,
+        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        observation,',
+        '            self._trouble(f"look: {error}")\n            from providers.base import Observation\n'
+        '            return Seen(Observation(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        observation,',
         LIFE,
     ),
     Mutant("terminate skipped", _LOOP, "            self._provider.terminate(ids)\n", "            pass\n", LIFE),
     Mutant(
         "intent saved after the deed",
         _LOOP,
-        "        try:\n            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)\n",
+        "        try:\n            self._save(\n",
         "        try:\n            if decision.act is Act.LAUNCH:\n"
         "                self._row = replace(self._row, memory=decision.memory)\n                self._act(decision, seen)\n"
-        "            self._save(decision.memory, looked=seen.observation is not None, late=decision.late)\n",
+        "            self._save(\n",
         LIFE,
     ),
     Mutant(
@@ -107,10 +115,10 @@ MUTANTS = (
     ),
     Mutant(
         "of two ends the more certain one believed",
-        _LOOP,
+        _PROOF,
+        "(look.billing, look.phase is Phase.ABSENT and not _on_its_word(look))",
         "(look.billing, look.phase is Phase.ABSENT)",
-        "(look.billing, look.phase is not Phase.ABSENT)",
-        CLAIMS,
+        ("tests/unit/test_holders.py", "-k", "merely_absent"),
     ),
     Mutant(
         "rented under a lost lease and kept",
@@ -135,9 +143,9 @@ MUTANTS = (
     ),
     Mutant(
         "two launches pass one cap",
-        "orchestrator/ledger.py",
-        "                reserved += max(other.worst, other.accrued(now.timestamp()).high)\n",
-        "                reserved += other.accrued(now.timestamp()).low\n",
+        "orchestrator/caps.py",
+        "            reserved += max(other.worst, other.accrued(now.timestamp()).high)\n",
+        "            reserved += other.accrued(now.timestamp()).low\n",
         ("tests/unit/test_ledger.py",),
     ),
     Mutant(
