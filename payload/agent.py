@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import outcome
 import processes as ps
 from children import POLL, Children
+from limits import Clock, limits_of, number
 from output import Output, plain
 
 BROKEN = 10  # exit code of a setup: this machine can't do it, another one may
@@ -36,7 +37,7 @@ DIVERGED_WAIT = 5.0  # seconds a diverged training gets to leave by itself; it m
 class Agent:
     """One attempt. The fields are its whole memory; the files are for the others."""
 
-    def __init__(self, folder: Path, job: Dict[str, Any], clock: ps.Clock) -> None:
+    def __init__(self, folder: Path, job: Dict[str, Any], clock: Clock) -> None:
         self.folder = folder
         self.job = job
         self.clock = clock
@@ -45,13 +46,13 @@ class Agent:
             raise ValueError("no mark, or no command")
         self.command = [str(part) for part in job["command"]]
         self.setup = [str(part) for part in job.get("setup") or ()]
-        self.limits = ps.limits_of(job, ps.armed(folder, clock)[1])
-        self.grace = max(0.0, ps.number(job.get("grace_seconds")) or 0.0)
+        self.limits = limits_of(job, ps.armed(folder, clock)[1])
+        self.grace = max(0.0, number(job.get("grace_seconds")) or 0.0)
         self.late = min(LATE, self.grace / 4)
-        self.max_idle = ps.number(job.get("max_idle_seconds")) or 1800.0
+        self.max_idle = number(job.get("max_idle_seconds")) or 1800.0
         self.max_restarts = int(3 if job.get("max_restarts") is None else job["max_restarts"])
-        self.tick = ps.number(job.get("tick_seconds")) or 1.0
-        self.output = Output(folder, int(ps.number(job.get("log_limit_bytes")) or 64 * 2**20))
+        self.tick = number(job.get("tick_seconds")) or 1.0
+        self.output = Output(folder, int(number(job.get("log_limit_bytes")) or 64 * 2**20))
         self.child = Children(folder, self.mark, self.output, clock)
         self.started = clock.wall()
         self.phase = "starting"
@@ -88,7 +89,7 @@ class Agent:
             return True
         begun, self.preparing = self.clock.steady(), True
         self.output.feed(b'::metrics {"stage": "setup"}\n')
-        gpus = ps.number(self.job.get("gpus")) or 0
+        gpus = number(self.job.get("gpus")) or 0
         ended = self.run_once(self.resolved(self.setup), {"GPURUN_GPUS": f"{gpus:.0f}"})
         self.child.clear()
         self.preparing = False
@@ -168,7 +169,7 @@ class Agent:
     def take_order(self) -> None:
         """Obey a new order once."""
         order = ps.read_json(self.folder / "order.json")
-        count, deadline = ps.number(order.get("id")), ps.number(order.get("deadline"))
+        count, deadline = number(order.get("id")), number(order.get("deadline"))
         if count is None or count <= self.order:
             return
         self.order = int(count)
@@ -323,7 +324,7 @@ def main(argv: List[str]) -> int:
     ps.deaf([signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
     ps.adopt_orphans()
     try:
-        agent = Agent(folder, job, ps.Clock())
+        agent = Agent(folder, job, ps.CLOCK)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         print(f"agent: job.json is wrong: {error!r}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ import processes as ps
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from limits import Clock
     from output import Output
 
 POLL = 0.05  # seconds between two looks
@@ -31,7 +32,7 @@ POLL = 0.05  # seconds between two looks
 class Children:
     """What runs below one agent."""
 
-    def __init__(self, folder: Path, mark: str, output: Output, clock: ps.Clock) -> None:
+    def __init__(self, folder: Path, mark: str, output: Output, clock: Clock) -> None:
         self.folder = folder
         self.mark = mark
         self.output = output

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import processes as ps
+from limits import limits_of, number
 
 BEFORE = 2.0  # seconds before the agent's own SIGTERM (deadline - grace): the agent looks 20 times a second
 
@@ -22,14 +23,13 @@ BEFORE = 2.0  # seconds before the agent's own SIGTERM (deadline - grace): the a
 def main():
     """Sleep in small pieces: `gpurun extend` may move the end, which status.json tells."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-    job, clock = ps.read_json(Path("job.json")), ps.Clock()
+    job, clock = ps.read_json(Path("job.json")), ps.CLOCK
     begun, told = clock.steady(), -1
     every = min(60.0, float(job["max_idle_seconds"]) / 4)
-    limits = ps.limits_of(
-        job, ps.armed(Path(), clock)[1]
-    )  # by both clocks, as the agent goes: the machine's may be wrong
+    limits = limits_of(job, ps.armed(Path(), clock)[1])  # by both clocks, as the agent goes: the machine's may be wrong
     while True:
-        limits.move(ps.number(ps.read_json(Path("status.json")).get("deadline")) or limits.deadline)
+        told_by_agent = ps.read_json(Path("status.json"))
+        limits.move(number(told_by_agent.get("deadline")) or limits.deadline, number(told_by_agent.get("ceiling")))
         left = limits.left(limits.deadline - float(job.get("grace_seconds") or 0) - BEFORE, clock)
         if left <= 0:
             return 0

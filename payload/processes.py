@@ -21,6 +21,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from limits import Clock, number, armed_before
+
 PROC = Path("/proc")
 FREEZE = 2.0  # seconds that stopping may take before killing begins anyhow
 HAS_PROC = (PROC / "self" / "stat").exists()
@@ -214,8 +218,8 @@ def carry(mark: str, argv: List[str]) -> None:
 def deaf(numbers: List[int]) -> None:
     """Survive these signals. Handlers, since `SIG_IGN` would be inherited by the training and make it deaf as well."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in numbers:
-        signal.signal(number, lambda *_: None)
+    for one in numbers:
+        signal.signal(one, lambda *_: None)
 
 
 def means() -> List[str]:
@@ -282,67 +286,17 @@ def steady() -> float:
     return time.monotonic()
 
 
-class Clock(NamedTuple):
-    """Both clocks; handed in, so that a test can make one jump."""
-
-    wall: Callable[[], float] = time.time  # epoch seconds, UTC
-    steady: Callable[[], float] = steady
-
-
-class Limits:
-    """The ends of a job by two clocks; the earlier wins, so that setting the clock back lengthens nothing."""
-
-    def __init__(self, deadline: float, ceiling: float, max_seconds: float, armed: float) -> None:
-        self.ceiling = ceiling
-        self.deadline = min(deadline, ceiling)
-        self.max_seconds = max_seconds
-        self.armed = armed  # by the steady clock
-
-    def move(self, deadline: float) -> None:
-        """Move the deadline, never past the ceiling."""
-        if math.isfinite(deadline):
-            self.deadline = min(deadline, self.ceiling)
-
-    def left(self, moment: float, clock: Clock) -> float:
-        """Seconds left to a moment named in wall time; negative = past it."""
-        return min(moment - clock.wall(), self.armed + self.max_seconds - (self.ceiling - moment) - clock.steady())
+CLOCK = Clock(time.time, steady)
 
 
 def armed(folder: Path, clock: Clock) -> Tuple[float, float]:
     """When this job was first armed, by both clocks: being killed and started again must not win time."""
     before = read_json(folder / "watchdog.json")
-    at, since = number(before.get("armed_at")), number(before.get("armed_steady"))
-    if before.get("boot") == BOOT and at is not None and since is not None:
-        return at, min(since, clock.steady())
-    return clock.wall(), clock.steady()
-
-
-def limits_of(order: Dict[str, Any], armed: float) -> Limits:
-    """Read limits from arm.json or job.json.
-
-    Raises:
-        ValueError: one is missing or no finite number: nothing may start without its end.
-    """
-    numbers: List[float] = []
-    for key in ("deadline", "ceiling", "max_seconds"):
-        value = number(order.get(key))
-        if value is None:
-            raise ValueError(f"{key} must be a number, not {order.get(key)!r}")
-        numbers.append(value)
-    return Limits(numbers[0], numbers[1], numbers[2], armed)
+    at = number(before.get("armed_at"))
+    return clock.wall() if at is None else at, armed_before(before, BOOT, clock.wall(), clock.steady())
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def number(value: Any) -> Optional[float]:
-    """Give a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
 
 
 def read_json(path: Path) -> Dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Optional
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import processes as ps
+from limits import Clock, limits_of, number
 
 HANGS = 10.0  # seconds past the ceiling that the main thread gets before the last resort
 MARGIN = 5.0  # seconds past the deadline that an agent gets to have obeyed
@@ -37,18 +38,18 @@ DEEP_EVERY = 10  # looks between two readings of every environment
 class Watchdog:
     """One job's watchdog; `look_once` is one second of its life."""
 
-    def __init__(self, folder: Path, arm: Dict[str, Any], clock: ps.Clock) -> None:
+    def __init__(self, folder: Path, arm: Dict[str, Any], clock: Clock) -> None:
         self.folder = folder
         self.clock = clock
         self.mark = str(arm["mark"])
-        self.tick = ps.number(arm.get("tick_seconds")) or 1.0
-        self.margin = ps.number(arm.get("margin_seconds")) or MARGIN
+        self.tick = number(arm.get("tick_seconds")) or 1.0
+        self.margin = number(arm.get("margin_seconds")) or MARGIN
         self.tree = ps.Tree(self.mark)
         self.tree.known = listed(folder)  # by the one before us
         self.adopts = False
         self.armed_at, armed = ps.armed(folder, clock)
-        self.limits = ps.limits_of(arm, armed)
-        self.limits.move(ps.number(ps.read_json(folder / "status.json").get("deadline")) or self.limits.deadline)
+        self.limits = limits_of(arm, armed)
+        self.limits.move(number(ps.read_json(folder / "status.json").get("deadline")) or self.limits.deadline)
         self.order = 0
         self.agent: Optional[int] = None  # pid, once started from here
         self.agent_end = ""  # how that one ended
@@ -117,7 +118,7 @@ class Watchdog:
     def take_order(self) -> None:
         """A new deadline holds for the watchdog too."""
         order = ps.read_json(self.folder / "order.json")
-        count, deadline = ps.number(order.get("id")), ps.number(order.get("deadline"))
+        count, deadline = number(order.get("id")), number(order.get("deadline"))
         if count is not None and count > self.order:
             self.order = int(count)
             if order.get("kind") == "deadline" and deadline is not None:
@@ -232,7 +233,7 @@ def watch(folder: Path, arm: Dict[str, Any], ready: int) -> int:
         print("watchdog: another one watches this folder", file=sys.stderr)
         return 0
     try:
-        dog = Watchdog(folder, arm, ps.Clock())
+        dog = Watchdog(folder, arm, ps.CLOCK)
     except ValueError as error:
         print(f"watchdog: {error}", file=sys.stderr)
         return 2

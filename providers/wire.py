@@ -28,6 +28,7 @@ GUARDS = (
     "agent.py",
     "children.py",
     "processes.py",
+    "limits.py",
     "output.py",
     "outcome.py",
 )  # what must run before the bundle is there

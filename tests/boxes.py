@@ -19,7 +19,7 @@ from pathlib import Path
 from providers.base import Mark
 
 PAYLOAD = Path(__file__).parent.parent / "payload"
-GUARDS = ("watchdog.py", "agent.py", "children.py", "processes.py", "output.py", "outcome.py")
+GUARDS = ("watchdog.py", "agent.py", "children.py", "processes.py", "limits.py", "output.py", "outcome.py")
 PATIENCE = 30.0  # seconds: a loaded machine is no bug
 
 

@@ -198,7 +198,7 @@ def test_it_does_not_wait_for_a_reader_of_its_output(box):
 
 @pytest.fixture
 def guards(payload):
-    return payload("processes"), payload("watchdog")
+    return payload("limits"), payload("watchdog")
 
 
 class Hands:
@@ -214,9 +214,9 @@ class Hands:
 
 
 def test_setting_the_clock_back_lengthens_nothing(guards, tmp_path):
-    processes, watchdog = guards
+    limits, watchdog = guards
     hands = Hands()
-    clock = processes.Clock(lambda: hands.wall, lambda: hands.steady)
+    clock = limits.Clock(lambda: hands.wall, lambda: hands.steady)
     arm = {"mark": "m", "deadline": hands.wall + 900, "ceiling": hands.wall + 1000, "max_seconds": 1000}
     (tmp_path / "arm.json").write_text("{}")
     dog = watchdog.Watchdog(tmp_path, arm, clock)
@@ -229,9 +229,9 @@ def test_setting_the_clock_back_lengthens_nothing(guards, tmp_path):
 
 
 def test_setting_the_clock_forward_ends_it_early(guards, tmp_path):
-    processes, watchdog = guards
+    limits, watchdog = guards
     hands = Hands()
-    clock = processes.Clock(lambda: hands.wall, lambda: hands.steady)
+    clock = limits.Clock(lambda: hands.wall, lambda: hands.steady)
     arm = {"mark": "m", "deadline": hands.wall + 1000, "ceiling": hands.wall + 1000, "max_seconds": 1000}
     (tmp_path / "arm.json").write_text("{}")
     dog = watchdog.Watchdog(tmp_path, arm, clock)
@@ -240,10 +240,10 @@ def test_setting_the_clock_forward_ends_it_early(guards, tmp_path):
 
 
 def test_an_agent_judges_its_deadline_by_both_clocks(guards):
-    processes, _ = guards
+    module, _ = guards
     hands = Hands()
-    clock = processes.Clock(lambda: hands.wall, lambda: hands.steady)
-    limits = processes.Limits(hands.wall + 900, hands.wall + 1000, 1000, armed=hands.steady)
+    clock = module.Clock(lambda: hands.wall, lambda: hands.steady)
+    limits = module.Limits(hands.wall + 900, hands.wall + 1000, 1000, armed=hands.steady)
     hands.pass_(899, jump=-5000)
     assert limits.left(limits.deadline, clock) == pytest.approx(1)
     limits.move(hands.wall + 10**9)
@@ -252,9 +252,9 @@ def test_an_agent_judges_its_deadline_by_both_clocks(guards):
 
 
 def test_a_watchdog_started_again_wins_no_time(guards, tmp_path):
-    processes, watchdog = guards
+    limits, watchdog = guards
     hands = Hands()
-    clock = processes.Clock(lambda: hands.wall, lambda: hands.steady)
+    clock = limits.Clock(lambda: hands.wall, lambda: hands.steady)
     arm = {"mark": "m", "deadline": hands.wall + 1000, "ceiling": hands.wall + 1000, "max_seconds": 1000}
     (tmp_path / "arm.json").write_text("{}")
     watchdog.Watchdog(tmp_path, arm, clock).prove("")
@@ -267,8 +267,8 @@ def test_a_watchdog_started_again_wins_no_time(guards, tmp_path):
 # ── whose a process is ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_number_used_again_is_never_signalled(guards):
-    processes, _ = guards
+def test_a_number_used_again_is_never_signalled(payload):
+    processes = payload("processes")
     other = subprocess.Popen(["sleep", "99"])
     try:
         mine = processes.look(other.pid)
@@ -280,22 +280,22 @@ def test_a_number_used_again_is_never_signalled(guards):
         other.wait()
 
 
-def test_what_was_ours_is_forgotten_when_another_has_its_number(guards):
-    processes, _ = guards
+def test_what_was_ours_is_forgotten_when_another_has_its_number(payload):
+    processes = payload("processes")
     tree = processes.Tree("gpurun-none")
     tree.known = {1: "another:1"}
     assert 1 not in tree.find()
 
 
-def test_the_caller_s_own_session_is_not_taken_for_the_job_s(guards):
+def test_the_caller_s_own_session_is_not_taken_for_the_job_s(payload):
     """An agent started by hand sits in the session of somebody's terminal."""
-    processes, _ = guards
+    processes = payload("processes")
     tree = processes.Tree("gpurun-none")
     assert os.getppid() not in tree.find()
 
 
-def test_a_name_full_of_brackets_is_read_right(guards, tmp_path):
-    processes, _ = guards
+def test_a_name_full_of_brackets_is_read_right(payload, tmp_path):
+    processes = payload("processes")
     program = tmp_path / "a) Z 1 (b"
     shutil.copy(shutil.which("sleep"), program)
     child = subprocess.Popen([program, "99"])
