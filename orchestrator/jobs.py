@@ -82,6 +82,7 @@ class JobFile:
             secrets=secrets,
             gpus=self.gpus,
             setup=self.setup,
+            key_on_machine=bool(row.plan.get("key_on_machine")),
         )
 
 

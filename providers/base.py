@@ -205,6 +205,7 @@ class Job:
     setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
     store: str = ""
+    key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, so that it can end itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ class Traits:
     ssh: bool = False  # a bare machine made for the attempt: it gets keys of its own and an environment by setup.sh
     retry_seconds: float = 30.0  # between two rounds while no offer has capacity
     ending_seconds: float = 180.0  # that it may take over an end before it is told again
+    key_on_machine: bool = False  # a machine there can end itself with the account's own key, and with nothing less
 
 
 @runtime_checkable

@@ -76,6 +76,7 @@ class LambdaProvider:
             ssh=True,
             retry_seconds=30.0 / pace,
             ending_seconds=max(180.0 / pace, _LEAST_SECONDS),
+            key_on_machine=True,
         )
 
     @classmethod
