@@ -1,0 +1,143 @@
+"""The guard's pulse, `GPURUN_HOME/guard.json`: when it last looked, what it saw, what it owes, what it could not do.
+
+Written by every pass (guard_pass.py); read by `ps`, `doctor`, `guard status` and the next pass. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.home import read_json, write_json
+from orchestrator.render import ago, clean, duration
+from providers.errors import StateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.home import Home
+
+NAME = "guard.json"
+SCRIPT = "guard.sh"  # what a timer runs: there while one is installed
+SILENT_SECONDS = 180.0  # three beats missed
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one provider."""
+
+    account: str = ""
+    counts: dict[str, int] | None = None  # of what bills, by verdict; None = nobody could look
+    ended: list[dict[str, Any]] = field(default_factory=list)  # proven gone in this pass
+    unproven: list[dict[str, Any]] = field(default_factory=list)  # told to end, and not proven gone
+    troubles: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    skew_seconds: float = 0.0
+    unknown: list[str] = field(default_factory=list)  # marks of this home that its ledger does not know
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One pass. `when` is epoch seconds by our clock."""
+
+    when: float
+    host: str
+    seconds: float = 0.0
+    providers: dict[str, Seen] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)  # of this home
+    tended: list[str] = field(default_factory=list)  # runs that nobody held
+    alerted: list[str] = field(default_factory=list)  # what lasts and was told already
+
+    @property
+    def unproven(self) -> int:
+        """How many are not proven gone."""
+        return sum(len(seen.unproven) for seen in self.providers.values())
+
+    @property
+    def blind(self) -> list[str]:
+        """What it could not see or do, by provider."""
+        return [f"{name}: {text}" for name, seen in self.providers.items() for text in seen.troubles]
+
+    @property
+    def may_bill(self) -> bool:
+        """Whether something may bill that should not, as far as anyone can tell."""
+        return bool(self.unproven or self.blind or not self.providers)
+
+    @property
+    def is_well(self) -> bool:
+        """Everything was seen, and nothing is owed."""
+        return not (self.may_bill or self.troubles)
+
+
+def path_of(home: Home) -> Path:
+    """Name the file."""
+    return home.root / NAME
+
+
+def write(home: Home, pulse: Pulse) -> None:
+    """Leave the pulse.
+
+    Raises:
+        StateError: the home can't be written.
+    """
+    try:
+        write_json(path_of(home), asdict(pulse))
+    except OSError as error:
+        text = f"{path_of(home)} can't be written: {error.strerror or error}"
+        raise StateError(text, hint="gpurun doctor") from error
+
+
+def read(home: Home) -> Pulse | None:
+    """Read the last pulse; None = no guard ever ran in this home.
+
+    Raises:
+        StateError: it is there, and can't be read.
+    """
+    value = read_json(path_of(home))
+    if value is None:
+        return None
+    try:
+        seen = {name: Seen(**_known(Seen, one)) for name, one in value["providers"].items()}
+        return Pulse(**{**_known(Pulse, value), "providers": seen})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{path_of(home)} is no pulse: {error}", hint="the next pass writes it anew") from error
+
+
+def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what another gpurun wrote."""
+    names = {each.name for each in fields(kind)}
+    return {name: one for name, one in value.items() if name in names}
+
+
+def is_installed(home: Home) -> bool:
+    """Whether a timer was installed for this home."""
+    return (home.root / SCRIPT).is_file()
+
+
+def line(home: Home, now: float) -> str:
+    """Say in one line how the guard is: "guard: 40 s ago, all well"."""
+    try:
+        pulse = read(home)
+    except StateError as error:
+        return f"guard: {clean(str(error))}"
+    installed = is_installed(home)
+    if pulse is None:
+        return "guard: installed, and has not run yet" if installed else "no guard installed: gpurun guard install"
+    age = max(now - pulse.when, 0.0)
+    if age > SILENT_SECONDS:
+        silent = f"silent for {duration(age)}"
+        return f"guard: {silent}" if installed else f"no guard installed, the last pass was {ago(age)}"
+    return f"guard: {ago(age)}, {summary(pulse)}"
+
+
+def summary(pulse: Pulse) -> str:
+    """Say what a pass found, the worst first."""
+    if pulse.unproven:
+        return f"{pulse.unproven} NOT PROVEN GONE"
+    if pulse.blind:
+        return f"CAN'T TELL: {clean(pulse.blind[0])}"
+    if not pulse.providers:
+        return "CAN'T TELL: no provider's key is at hand"
+    if pulse.troubles:
+        return clean(pulse.troubles[0])
+    return "all well"
