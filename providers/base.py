@@ -205,7 +205,7 @@ class Job:
     setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
     store: str = ""
-    key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, so that it can end itself
+    key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, to end itself
 
 
 @dataclass(frozen=True, slots=True)
