@@ -45,6 +45,7 @@ class Adoption:
         Raises:
             GpurunError: the vendor or the ledger refused.
         """
+        from orchestrator import notify
         from orchestrator.adopt import adopt
         from orchestrator.ledger import Ledger
         from orchestrator.processes import spawn_controller
@@ -53,6 +54,7 @@ class Adoption:
         try:
             found, now = self.allocation, datetime.now(UTC)
             run_id = adopt(home, ledger, self.provider, self.marker, found, hours=self.hours, now=now)
+            notify.keep(home, run_id, notify.of_defaults(home))
         finally:
             ledger.close()
         spawn_controller(home, run_id)

@@ -107,7 +107,7 @@ def _config(home: Home) -> Check:
     except GpurunError as error:
         return Check("config", "bad", str(error), error.hint or "gpurun config list")
     return Check(
-        "config", "ok", " ".join(f"{key}={settings_file.spell(one)}" for key, one in values.items()) or "defaults"
+        "config", "ok", " ".join(f"{key}={settings_file.shown(key, one)}" for key, one in values.items()) or "defaults"
     )
 
 

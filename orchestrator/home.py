@@ -80,6 +80,11 @@ class RunFolder:
         return self.path / "ssh"
 
     @property
+    def notify(self) -> Path:
+        """Where its notices go: may hold tokens, so it is its owner's alone, and removed once its end was told."""
+        return self.path / "notify.json"
+
+    @property
     def controller_log(self) -> Path:
         """What the background controller had to say."""
         return self.path / "controller.log"
@@ -139,6 +144,17 @@ def write_aside(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever sees half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """The same for what only its owner may read, from its first byte on."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

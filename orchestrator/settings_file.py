@@ -13,42 +13,56 @@ import tomllib
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from orchestrator.home import write_aside
+from orchestrator.home import write_private
 from providers.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "config.toml"
-Value = str | bool | float | Decimal
-_MOST_HOURS = 720
+Value = str | bool | int | float | Decimal
+_MOST = {"hours": 720, "minutes": 60 * 24 * 31, "count": 9, "dollars": 100_000}  # as Limits has them (config.py)
 
 
 class Key(NamedTuple):
     """What a key takes."""
 
-    kind: str  # text, path, hours, minutes, dollars, yes
+    kind: str  # text, path, hours, minutes, count, dollars, yes, leave, guard, targets, url
     about: str
+    built_in: str = ""  # what holds where it is not set
 
 
 KEYS = {
-    "provider": Key("text", "where to launch without --provider"),
+    "provider": Key("text", "where to launch without --provider", "local"),
     "python": Key("path", "trains on local where gpurun's own has no torch"),
-    "max-hours": Key("hours", "the deadline where a template sets none"),
-    "max-cost": Key("dollars", "the most that one run may cost, USD"),
-    "max-idle": Key("minutes", "minutes without a step that mean hung"),
-    "monthly-cap": Key("dollars", "no launch that could pass this in a month, USD"),
-    "accept-risk": Key("yes", "launch though only this computer can stop the meter"),
+    "max-hours": Key("hours", "the deadline where a template sets none", "4"),
+    "extendable-to": Key("hours", "the ceiling that extend may reach, from the launch on", "max-hours"),
+    "max-cost": Key("dollars", "the most that one run may cost, USD", "100"),
+    "max-idle": Key("minutes", "minutes without a step that mean hung", "30"),
+    "max-attempts": Key("count", "machines that a run may rent, one after another", "3"),
+    "monthly-cap": Key("dollars", "no launch that could pass this in a month, USD", "300"),
+    "accept-risk": Key("yes", "launch though only this computer can stop the meter", "false"),
+    "key-on-machine": Key("leave", "yes: the account's key may go to the machine", "no"),
+    "guard-elsewhere": Key("guard", "the guard on another machine: ssh://user@box, https://…"),
+    "notify": Key("targets", "where to tell ends and trouble: ntfy://topic, https://…, desktop"),
+    "heartbeat": Key("url", "pinged by each pass of the guard, so that its silence is noticed"),
 }
 _WANTED = {
     "text": "a name of lower-case letters, digits and hyphens",
     "path": "the path of a file",
-    "hours": f"a number of hours above 0, at most {_MOST_HOURS}",
-    "minutes": "a number of minutes above 0",
-    "dollars": "an amount in USD above 0",
+    "hours": f"a number of hours above 0, at most {_MOST['hours']}",
+    "minutes": f"a number of minutes above 0, at most {_MOST['minutes']}",
+    "count": f"a whole number from 1 to {_MOST['count']}",
+    "dollars": f"an amount in USD above 0, at most {_MOST['dollars']}",
     "yes": "true or false",
+    "leave": 'the word "yes", or unset it,',
+    "guard": "ssh://user@box, or an https:// address without a password in it,",
+    "targets": "at least one target",
+    "url": "an address that begins with https://",
 }
+_PRIVATE = ("targets", "url")  # may hold a token: shown in part only
 
 
 def load(path: Path) -> dict[str, Value]:
@@ -94,7 +108,8 @@ def parse(key: str, text: str) -> Value:
         )
     value = _value(known.kind, text.strip())
     if value is None:
-        raise ConfigError(f'{key} is "{text}": {_WANTED[known.kind]} is needed')
+        is_text = "" if known.kind in _PRIVATE else f' is "{text}"'
+        raise ConfigError(f"{key}{is_text}: {_WANTED[known.kind]} is needed")
     return value
 
 
@@ -103,15 +118,50 @@ def _value(kind: str, text: str) -> Value | None:
         return text if re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", text) else None
     if kind == "path":
         return str(Path(text).expanduser().absolute()) if text else None
+    if kind in _PRIVATE:
+        return _private(kind, text)
     if kind == "yes":
         return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower())
+    if kind == "leave":  # nobody gives the key away by a slip of "true"
+        return text if text == "yes" else None
+    if kind == "guard":
+        return text if is_address(text) else None
+    return _number(kind, text)
+
+
+def _number(kind: str, text: str) -> Value | None:
     try:
         number = Decimal(text.removeprefix("$"))
     except InvalidOperation:
         return None
-    if not number.is_finite() or number <= 0 or (kind == "hours" and number > _MOST_HOURS):
+    if not number.is_finite() or not 0 < number <= _MOST[kind]:
         return None
+    if kind == "count":
+        return int(number) if number == int(number) else None
     return number if kind == "dollars" else float(number)
+
+
+def is_address(text: str) -> bool:
+    """Say whether a guard elsewhere can be asked there: by ssh, or over https (http on this computer only)."""
+    try:
+        url = urlsplit(text)
+        host, user, _ = url.hostname or "", url.username or "", url.port
+    except ValueError:
+        return False
+    plain = text.isascii() and text.isprintable() and not set(text) & set(" '\"\\")
+    if not plain or url.password is not None or not re.fullmatch(r"[a-z0-9:][a-z0-9.:-]*", host):
+        return False
+    if url.scheme == "ssh":  # what begins with a hyphen would be an option of ssh
+        return not (url.path.strip("/") or url.query) and bool(re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]*)?", user))
+    return not user and (url.scheme == "https" or (url.scheme == "http" and host in {"127.0.0.1", "localhost", "::1"}))
+
+
+def _private(kind: str, text: str) -> str | None:
+    from orchestrator import targets
+
+    if kind == "targets":
+        return text if targets.several(text) else None
+    return text if targets.is_url(text) else None
 
 
 def get(path: Path, key: str) -> Value | None:
@@ -132,6 +182,15 @@ def spell(value: Value | None) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def shown(key: str, value: Value | None) -> str:
+    """Spell a value for a list or a screen: what may hold a token only in part."""
+    if value is None or KEYS[key].kind not in _PRIVATE:
+        return spell(value)
+    from orchestrator import targets
+
+    return ", ".join(one.shown for one in targets.several(str(value)))
+
+
 def set_value(path: Path, key: str, text: str) -> Value:
     """Change one default; the file is replaced whole.
 
@@ -141,6 +200,10 @@ def set_value(path: Path, key: str, text: str) -> Value:
     value = parse(key, text)
     if KEYS[_spelt(key)].kind == "path" and not Path(str(value)).is_file():
         raise ConfigError(f"{key}: there is no file {value}")
+    if KEYS[_spelt(key)].kind == "targets":
+        from orchestrator import targets
+
+        targets.need_apprise(targets.several(str(value)))
     _write(path, {**_read(path), _spelt(key): value})
     return value
 
@@ -165,7 +228,7 @@ def _write(path: Path, values: Mapping[str, object]) -> None:
     lines = [f"{key} = {value if isinstance(value, Decimal) else _toml(value)}\n" for key, value in values.items()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_aside(path, "".join(lines).encode())
+        write_private(path, "".join(lines).encode())
     except OSError as error:
         raise StateError(f"{path} can't be written: {error.strerror}", hint="gpurun doctor") from error
 

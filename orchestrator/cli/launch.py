@@ -61,6 +61,12 @@ _LIMITS = (
 _HOW = (
     forward_option,
     click.option("--dry-run", is_flag=True, help="Show the plan and stop there."),
+    click.option(
+        "--notify",
+        multiple=True,
+        metavar="TARGET",
+        help="Tell its end and trouble: ntfy://topic, https://…, desktop, command:…. Repeatable.",
+    ),
     click.option("--detach", is_flag=True, help="Do not watch: a background controller carries the run to its end."),
     yes_option,
     json_option,
@@ -121,6 +127,7 @@ class _How:
     detach: bool
     yes: bool
     as_json: bool
+    notify: tuple[str, ...] = ()
     rented: bool = False
 
 
@@ -130,9 +137,12 @@ def _taken(given: dict[str, Any], kind: type) -> dict[str, Any]:
 
 
 def _go(how: _How, wished: dict[str, Any]) -> int:
+    from orchestrator import notify
+
     home, run_id = Home.default(), ""
     try:
         need_ssh(how.forward, watched=not how.detach)
+        places = notify.chosen(home, how.notify)
         with _planned(home, wished, rented=how.rented) as plan:
             show_plan(plan.plan, plan.limits, as_json=how.as_json, as_data=how.dry_run)
             if how.dry_run:
@@ -140,6 +150,7 @@ def _go(how: _How, wished: dict[str, Any]) -> int:
             if not agreed("Launch?", yes=how.yes):
                 return tell_not_wanted(as_json=how.as_json)
             take_up(home)
+            notify.keep(home, plan.plan["run_id"], places)
             run_id = plan.go()
         run = find_run(home, run_id)
         if how.detach:

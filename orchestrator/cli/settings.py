@@ -1,7 +1,8 @@
-"""`gpurun config get|set|list|unset`."""
+"""`gpurun config get|set|list|unset|test-notify`."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -54,10 +55,12 @@ def list_all(*, as_json: bool) -> None:
     from orchestrator.render import table, to_json
 
     values = settings_file.load(_file())
+    shown = {key: settings_file.shown(key, values.get(key)) for key in settings_file.KEYS}
     if as_json:
-        click.echo(to_json({key: values.get(key) for key in settings_file.KEYS}))
+        private = {key: text for key, text in shown.items() if text and text != settings_file.spell(values[key])}
+        click.echo(to_json({**{key: values.get(key) for key in settings_file.KEYS}, **private}))
         return
-    rows = [(key, settings_file.spell(values.get(key)), known.about) for key, known in settings_file.KEYS.items()]
+    rows = [(key, shown[key], known.about) for key, known in settings_file.KEYS.items()]
     click.echo(table(("KEY", "VALUE", "WHAT FOR"), rows))
 
 
@@ -84,16 +87,19 @@ def get(key: str) -> int:
 def set_one(key: str, value: str) -> None:
     """Set one key.
 
+    The value - is read from standard input: what holds a token stays out of your shell's history.
+
     \b
     Examples:
       gpurun config set monthly-cap 25
       gpurun config set max-hours 2
+      gpurun config set notify ntfy://my-topic
     """
     from orchestrator import settings_file
 
     path = _file()
-    kept = settings_file.set_value(path, key, value)
-    click.echo(f"{key} = {settings_file.spell(kept)} (in {path})", err=True)
+    kept = settings_file.set_value(path, key, sys.stdin.readline().strip() if value == "-" else value)
+    click.echo(f"{key} = {settings_file.shown(key, kept)} (in {path})", err=True)
 
 
 @config.command()
@@ -109,3 +115,27 @@ def unset(key: str) -> None:
 
     was_set = settings_file.unset(_file(), key)
     click.echo(f"{key} is {'no longer' if was_set else 'not'} set", err=True)
+
+
+@config.command("test-notify")
+@click.argument("target", nargs=-1)
+@json_option
+def test_notify(target: tuple[str, ...], *, as_json: bool) -> int:
+    """Send a test notice and say how it went.
+
+    To each TARGET, or to those of the key notify; leaves with 3 where one was not told.
+
+    \b
+    Examples:
+      gpurun config test-notify
+      gpurun config test-notify ntfy://my-topic desktop
+    """
+    from orchestrator import notify
+    from orchestrator.render import table, to_json
+
+    outcomes = notify.test(Home.default(), target)
+    if as_json:
+        click.echo(to_json([{"target": place.shown, "told": not why, "why": why} for place, why in outcomes.items()]))
+    else:
+        click.echo(table(("TARGET", ""), [(place.shown, why or "told") for place, why in outcomes.items()]))
+    return 3 if any(outcomes.values()) else 0
