@@ -121,10 +121,7 @@ def _steps(known: Dossier) -> str:
 def _holders(known: Dossier) -> str:
     if known.run.is_done:
         return ""  # there is nothing left to stop
-    holders = list(known.plan["holders"])
-    watchdog = known.status.get("watchdog")
-    if isinstance(watchdog, dict):  # what the machine said last overrules what was planned
-        holders = [watchdog, *(one for one in holders if one["name"] != watchdog.get("name"))]
+    holders = known.run.held_by()
     rows = [[str(one.get(key, "")) for key in ("name", "place", "proof", "evidence")] for one in holders]
     return table(("WHO STOPS IT", "WHERE", "PROOF", "EVIDENCE"), rows)
 

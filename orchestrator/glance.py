@@ -25,7 +25,7 @@ _COLUMNS = """
         coalesce(json_extract(memory, '$.allocation_id'), '') AS allocation_id,
         json_extract(memory, '$.attempt') AS attempt, json_extract(memory, '$.step') AS step,
         created, deadline, ceiling, seen, ended, stop_requested IS NOT NULL AS stopping,
-        lease_holder, lease_until, worst, skew
+        lease_holder, lease_until, worst, skew, holders, json_extract(plan, '$.holders') AS planned
     FROM runs
 """
 _OPEN = " WHERE state != 'done' ORDER BY state != 'terminating', created DESC, rowid DESC"
@@ -55,6 +55,8 @@ class Run(NamedTuple):
     lease_until: float | None
     worst: Decimal
     skew: float = 0.0  # seconds that the vendor's clock is ahead of ours
+    holders: str = "[]"  # JSON: who can stop the meter, as last read
+    planned: str | None = None  # JSON: the same as it was planned
     low: Decimal = Decimal(0)  # accrued, between `low` and `high`
     high: Decimal = Decimal(0)
 
@@ -69,6 +71,14 @@ class Run(NamedTuple):
         if not self.is_done or not self.reason:
             return ""
         return outcome_of(Reason(self.reason)).value
+
+    def held_by(self) -> list[dict[str, str]]:
+        """Who can stop the meter: as last read, and as planned where nothing was read yet. Fields of a `Holder`."""
+        import json
+
+        read = json.loads(self.holders)
+        known = {one["name"] for one in read}
+        return [*read, *(one for one in json.loads(self.planned or "[]") if one["name"] not in known)]
 
     def seconds(self, now: float) -> float:
         """How long it lasted, or has so far, by the vendor's clock, which wrote `created`; `now` is by ours."""

@@ -73,7 +73,16 @@ def _note(run: Run, now: float) -> str:
         return f"may still bill, at most {money(run.worst)}{': ' if detail else ''}{detail}"
     if run.seen is not None and now - run.seen > STALE_SECONDS:
         return f"seen {ago(now - run.seen)}; up to {money(run.high)}"
-    return detail
+    return detail or (_held(run) if run.high else "")
+
+
+def _held(run: Run) -> str:
+    """Who ends it when: what is proven, else that nothing is. Of what costs nothing nobody asks."""
+    holders = [one for one in run.held_by() if one["place"] != "here"]
+    proven = [one["name"] for one in holders if one["proof"] == "proven"]
+    hoped = [f"{one['name']} ({one['proof']})" for one in holders if one["proof"] != "proven"]
+    who = f"{', '.join(proven)}: proven" if proven else ", ".join(hoped) or "this computer only"
+    return f"ends by {moment(run.deadline)[11:16]} UTC · held by {who}"
 
 
 def run_json(run: Run, folder: object) -> dict[str, Any]:
@@ -96,6 +105,7 @@ def run_json(run: Run, folder: object) -> dict[str, Any]:
         "accrued_low_usd": run.low,
         "accrued_usd": run.high,
         "evidence": run.evidence,
+        "holders": run.held_by(),
         "folder": str(folder),
     }
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from past import admit, output
 from worlds import RUN, START, World
 
-from orchestrator.words import Reason
+from orchestrator.facts import Memory
+from orchestrator.ledger import Ledger
+from orchestrator.processes import this_process
+from orchestrator.words import Reason, State
 from providers.base import Holder, Place, Proof
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 HERE = Holder("the controller", Place.HERE, Proof.PROVEN)
 DOG = Holder("the watchdog", Place.MACHINE, Proof.UNPROVEN)
@@ -88,3 +95,38 @@ def test_of_two_the_one_that_is_merely_absent_is_believed_last(fast_path: Path) 
     world.cloud.faults.clear()
     world.drive()
     world.check_ended()
+
+
+def shown(home: Path, capsys: pytest.CaptureFixture[str], *read: Holder) -> str:
+    admit(home, "demo-261122-aaaaaa", Memory(state=State.RUNNING), price="1.10")
+    ledger = Ledger(home / "ledger.sqlite")
+    lease = ledger.acquire("demo-261122-aaaaaa", this_process(), datetime.now(UTC), lambda _: False)
+    assert lease is not None
+    if read:
+        ledger.saw_holders(lease, 1, read, datetime.now(UTC))
+    ledger.close()
+    return output(capsys, "ps")[1] + output(capsys, "show")[1]
+
+
+def test_ps_says_who_ends_it_when_and_whether_that_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
+    told = shown(tmp_path / "home", capsys, Holder("the watchdog", Place.MACHINE, Proof.PROVEN, evidence="GET → 200"))
+    assert "held by the watchdog: proven" in told
+    assert "GET → 200" in told
+
+
+def test_ps_says_when_nobody_but_this_computer_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
+    assert "held by this computer only" in shown(tmp_path / "home", capsys)
+
+
+def test_ps_says_that_a_holder_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
+    absent = Holder("the watchdog", Place.MACHINE, Proof.ABSENT, evidence="no key on the machine")
+    assert "held by the watchdog (absent)" in shown(tmp_path / "home", capsys, absent)
