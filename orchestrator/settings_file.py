@@ -46,8 +46,8 @@ KEYS = {
     "accept-risk": Key("yes", "launch though only this computer can stop the meter", "false"),
     "key-on-machine": Key("leave", "yes: the account's key may go to the machine", "no"),
     "guard-elsewhere": Key("guard", "the guard on another machine: ssh://user@box, https://…"),
-    "notify": Key("targets", "where to tell ends and trouble: ntfy://topic, https://…, desktop"),
-    "heartbeat": Key("url", "pinged by each pass of the guard, so that its silence is noticed"),
+    "notify": Key("targets", "where to tell ends and trouble: ntfy://…, https://…"),
+    "heartbeat": Key("url", "pinged after each pass of the guard: https://…"),
 }
 _WANTED = {
     "text": "a name of lower-case letters, digits and hyphens",

@@ -33,6 +33,7 @@ MAY_IMPORT = {
 MAY_CATCH_ALL = {
     "orchestrator/cli/__init__.py": "main: an error is told once, and becomes an exit code",
     "orchestrator/controller.py": "the tick: whatever breaks here, the meter must still stop",
+    "orchestrator/notify.py": "telling: whatever breaks here, neither controller nor guard may be disturbed",
     "payload/watchdog.py": "the look: the time limit is judged whatever fails while looking",
     "payload/checkpoint.py": "each library words a full disk in its own way; all else is raised again",
 }
