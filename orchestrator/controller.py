@@ -21,6 +21,7 @@ from orchestrator.credentials import Redactor
 from orchestrator.follow import Follower
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.looks import Looker, words_of
+from orchestrator.notify import Herald
 from orchestrator.reach import Reach, UnderWay, check_account
 from orchestrator.safeguard import LastResort, VendorClock, ids_of
 from orchestrator.words import Act, Launch, Reason, State
@@ -87,12 +88,14 @@ class Controller:
         self._troubles = 0
         self._synced = 0.0
         self._resort = LastResort(provider, ledger.home_id)
+        self._herald = Herald(home, ledger, provider.traits)
 
     def run(self, pause: Callable[[float], None] = time.sleep) -> Memory:
         """Tick until nothing bills."""
         while True:
             try:
                 wait = self.tick()
+                self._tell()
             except LeaseLostError:
                 raise
             except Exception as error:
@@ -105,6 +108,12 @@ class Controller:
             if self._row.memory.is_done:
                 return self._row.memory
             pause(wait)
+
+    def _tell(self) -> None:
+        """Let people know what is worth telling; the money of an end is in the ledger by then."""
+        if self._row.memory.is_done:
+            self._reload()
+        self._herald.look(self._row, self._clock())
 
     def tick(self) -> float:
         """Look, decide, save, act; gives the seconds to wait before the next.
