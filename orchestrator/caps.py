@@ -5,10 +5,11 @@ Asked inside the ledger's own transaction: of two launches that race under one c
 
 from __future__ import annotations
 
+from datetime import UTC
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from orchestrator.cost import worst
+from orchestrator.cost import spent_since, worst
 from orchestrator.facts import Wish
 from orchestrator.jobs import candidates_of
 from orchestrator.words import State
@@ -30,21 +31,31 @@ def check_cap(rows: Iterable[RunRow], run_id: str, wanted: Decimal, now: datetim
     Raises:
         RefusedError: says what is spent, what is reserved, and that it knows this home's ledger only.
     """
-    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
-    spent = reserved = Decimal(0)
-    for other in rows:
-        if other.run_id == run_id:
-            continue
-        if not other.memory.is_done:
-            reserved += max(other.worst, other.accrued(now.timestamp()).high)
-        elif (other.ended or 0) >= month:
-            spent += other.accrued(now.timestamp()).high
+    spent, reserved = committed((one for one in rows if one.run_id != run_id), now)
     if spent + reserved + wanted > cap:
         raise RefusedError(
             f"the monthly cap is ${cap}: ${spent:.2f} spent and ${reserved:.2f} reserved by open runs"
             f" (this home's ledger only) leave no room for ${wanted}",
             hint="lower --max-hours or --max-cost, or raise the cap: gpurun config set monthly-cap …",
         )
+
+
+def committed(rows: Iterable[RunRow], now: datetime) -> tuple[Decimal, Decimal]:
+    """Sum what was spent in this UTC month, and what open runs may still come to: their worst case, whole.
+
+    A run that straddles two months counts in the second with what it billed there, and while it is open with all of
+    it: rather too much is reserved than too little. An extension that is asked for is reserved before it is granted.
+    """
+    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    spent = reserved = Decimal(0)
+    for one in rows:
+        at = now.timestamp() + one.skew
+        if one.memory.is_done:
+            spent += spent_since(one.spells, month + one.skew, at)
+        else:
+            asked = one.wish.worst if one.wish and one.memory.answered < one.wish.id else one.worst
+            reserved += max(one.worst, asked, one.accrued(now.timestamp()).high)
+    return spent, reserved
 
 
 def extension(row: RunRow, deadline: datetime, max_cost: Decimal | None) -> Wish:
@@ -63,7 +74,7 @@ def extension(row: RunRow, deadline: datetime, max_cost: Decimal | None) -> Wish
     ceiling = max(deadline, utc(row.ceiling))
     price = max(one.price for one in ((memory.offer,) if memory.offer else candidates_of(row.plan)))
     step = row.spells[-1].step_seconds if row.spells else 60
-    most = worst(price, ceiling.timestamp() - row.created, step)
+    most = worst(price, ceiling.timestamp() - row.created, step, row.max_attempts)
     budget = max_cost or row.max_cost
     if budget is not None and most > budget:
         raise RefusedError(

@@ -12,6 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
+MOST_HOURS = 24 * 30
+MOST_IDLE_MINUTES = 60.0 * 24 * 31  # longer than any ceiling: where nothing can hang
+MOST_DOLLARS = 100_000
+MOST_ATTEMPTS = 9
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,11 +50,11 @@ class Data(_Strict):
 class Limits(_Strict):
     """What stops a run whatever else happens; none is infinite."""
 
-    max_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 4.0
-    extendable_to_hours: Annotated[float, Field(gt=0, le=24 * 30)] | None = None
-    max_cost: Annotated[Dollars, Field(gt=0)] | None = None  # USD, the whole run
-    max_idle_minutes: PositiveFloat = 30.0
-    max_attempts: Annotated[int, Field(ge=1, le=9)] = 3
+    max_hours: Annotated[float, Field(gt=0, le=MOST_HOURS)] = 4.0
+    extendable_to_hours: Annotated[float, Field(gt=0, le=MOST_HOURS)] | None = None  # from the launch; None = max_hours
+    max_cost: Annotated[Dollars, Field(gt=0, le=MOST_DOLLARS)] | None = None  # USD, the whole run; None = plan.FUSE
+    max_idle_minutes: Annotated[float, Field(gt=0, le=MOST_IDLE_MINUTES)] = 30.0
+    max_attempts: Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)] = 3  # machines, one after another
     accept_risk: bool = False  # "this computer is the only holder" is fine with me
 
 

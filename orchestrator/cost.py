@@ -2,6 +2,10 @@
 
 An end that nobody witnessed makes the interval wide: from the last read that said "billing" to the first that
 said "free". It is never narrowed by guessing.
+
+What it may cost at most (`worst`), and so how long a budget lasts (`affordable`), is the vendor's meter, not the clock:
+every begun billing step counts whole, each further attempt begins one more, a price read back after the launch may be
+`PRICE_TOLERANCE` dearer, and after the ceiling a guard needs up to `OVERRUN_SECONDS` until the vendor took the end.
 """
 
 from __future__ import annotations
@@ -13,7 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+OVERRUN_SECONDS = 120  # past its ceiling: a guard looks once a minute, asks, and reads it back
+PRICE_TOLERANCE = Decimal("1.01")  # of what was agreed to: dearer than that is ended at once
 _HOUR = Decimal(3600)
+_SPARE_SHARE = 10  # at most this part of a budget is kept back for the begun steps of further attempts
 _CENT = Decimal("0.01")
 
 
@@ -61,11 +68,28 @@ def accrued(spells: Iterable[Spell], now: float) -> Interval:
     return total
 
 
-def worst(price: Decimal, max_seconds: float, step_seconds: int) -> Decimal:
-    """The most that the limits allow, rounded up to the cent."""
-    return charge(price, max_seconds, step_seconds).quantize(_CENT, ROUND_CEILING)
+def worst(price: Decimal, max_seconds: float, step_seconds: int, attempts: int = 1) -> Decimal:
+    """The most that the limits allow, rounded up to the cent; `max_seconds` run from the launch to the ceiling."""
+    seconds = max_seconds + OVERRUN_SECONDS + (attempts - 1) * step_seconds
+    return (charge(price, seconds, step_seconds) * PRICE_TOLERANCE).quantize(_CENT, ROUND_CEILING)
 
 
-def seconds_affordable(price: Decimal, max_cost: Decimal) -> float:
-    """How long a budget lasts; infinite on what costs nothing."""
-    return float(max_cost / price * _HOUR) if price else float("inf")
+def affordable(price: Decimal, max_cost: Decimal, step_seconds: int, attempts: int = 1) -> tuple[float, int]:
+    """How long a budget lasts, seconds from the launch to the ceiling, and for how many attempts of those wanted.
+
+    What `worst` gives for them lies within the budget. Negative where nothing is left; infinite on what costs nothing.
+    """
+    if not price:
+        return float("inf"), attempts
+    steps = int(max_cost * _HOUR / (price * PRICE_TOLERANCE * step_seconds))
+    spare = min(attempts - 1, steps // _SPARE_SHARE)
+    return float((steps - spare) * step_seconds - OVERRUN_SECONDS), 1 + spare
+
+
+def spent_since(spells: Iterable[Spell], since: float, now: float) -> Decimal:
+    """At most this was billed from `since` to `now`, both by the vendor's clock: for a month that began in a run."""
+    total = Decimal(0)
+    for spell in spells:
+        until = now if spell.ended is None else spell.ended
+        total += charge(spell.price, until - max(spell.start_low, since), spell.step_seconds)
+    return total

@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import plan as planning
 from orchestrator.bundle import blobs, pack
-from orchestrator.cost import worst
+from orchestrator.caps import committed
 from orchestrator.facts import Memory
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
 from orchestrator.records import RunRow
 from providers.base import Holder, Place, Proof
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
     from decimal import Decimal
 
+    from orchestrator.config import Limits
     from orchestrator.home import Home
     from orchestrator.ledger import Ledger
     from orchestrator.plan import Plan
@@ -42,6 +44,34 @@ _HERE = Holder(
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """What the user allows, beside the limits of the template, and who else watches."""
+
+    wait_seconds: float = 0.0  # for capacity
+    trust_on_first_use: bool = False
+    key_on_machine: bool = False  # the account's key may go to the machine: asked for in so many words
+    key_by_default: bool = False  # the same as a default: where the vendor has a use for it
+    monthly_cap: Decimal = planning.CAP
+    guards: Callable[[Provider, datetime], Sequence[Holder]] = lambda _provider, _now: ()
+
+    def key_for(self, provider: Provider) -> bool:
+        """Say whether the key goes to a machine of this vendor.
+
+        Raises:
+            UsageError: it was asked for, and the vendor has no use for it.
+        """
+        if provider.traits.key_on_machine:
+            return self.key_on_machine or self.key_by_default
+        if self.key_on_machine:
+            raise UsageError(
+                f"--key-on-machine has no use on {provider.name}: what it rents ends without the account's key,"
+                " which would only be at risk there",
+                hint="drop --key-on-machine",
+            )
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that is packed and planned; the ledger does not know it yet."""
 
@@ -49,6 +79,7 @@ class Prepared:
     row: RunRow
     home: Home
     planned: datetime  # by our clock
+    monthly_cap: Decimal
 
     def discard(self) -> None:
         """Throw the packed run away: a dry run, a "no", a refusal."""
@@ -62,22 +93,22 @@ def prepare(
     template: Template,
     gpu: str | None,
     now: datetime,
-    *,
-    wait_seconds: float = 0.0,
-    trust_on_first_use: bool = False,
+    leave: Leave = Leave(),
 ) -> Prepared:
     """Pack the job and plan it. `now` is by our clock; the plan's times are by the vendor's.
 
     Raises:
-        RefusedError: no offer fits, or the limits leave no time.
+        RefusedError: no offer fits, the limits leave no time, or only this computer could stop the meter.
+        UsageError: the vendor has no use for the key.
         BundleError: code or data can't be shipped.
         ProviderError: the offers can't be read.
     """
-    settings, planned = template.settings, now
-    offers = planning.choose(provider.offers(), gpu, waiting=wait_seconds > 0)
+    settings, planned, limits = template.settings, now, template.settings.limits
+    key = leave.key_for(provider)
+    offers = planning.choose(provider.offers(), gpu, waiting=leave.wait_seconds > 0)
     now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
     offer, dearest = offers[0], max(offers, key=lambda one: one.price)
-    times = planning.times(settings.limits, dearest.price, now, saves=not template.bare)
+    times = _times(limits, dearest, provider, now, saves=not template.bare)
     run_id = new_run_id(settings.name, now)
     folder = home.run(run_id)
     folder.path.mkdir(parents=True, mode=0o700)
@@ -88,31 +119,34 @@ def prepare(
         write_json(folder.config, template.config)
         job_file = _job_file(template, data, offer.gpu_count, bare=template.bare or not provider.traits.ssh)
         job_file.write(folder)
-        row = _row(run_id, template, dearest, times, provider, now)
-        holders = (*provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer), _HERE)
-        planning.refuse_sole_holder(holders, offer.price, accept_risk=settings.limits.accept_risk)
         work = work_of(template.config, data)
+        like = seconds_of_same_runs(ledger, work, offer)
+        step, most = provider.traits.billing_step_seconds, (times.ceiling - now).total_seconds()
+        quote = planning.quote(offer, dearest.price, most, step, like, settings.name, times.attempts)
+        row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
+        theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
+        holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), _HERE)
+        planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk)
         plan = planning.Plan(
-            *(run_id, settings.name, work, offer, tuple(offers), gpu, provider.account(), times),
-            quote=planning.quote(
-                offer,
-                dearest.price,
-                (times.ceiling - now).total_seconds(),
-                provider.traits.billing_step_seconds,
-                seconds_of_same_runs(ledger, work, offer),
-                settings.name,
-            ),
-            holders=holders,
+            *(run_id, settings.name, work, offer, tuple(offers), gpu, provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
             bundle_bytes=bundle.size,
             left_out=bundle.left_out,
             folder=str(folder.path),
             launched=now,
-            wait_seconds=wait_seconds,
-            trust_on_first_use=trust_on_first_use,
+            wait_seconds=leave.wait_seconds,
+            trust_on_first_use=leave.trust_on_first_use,
+            accept_risk=limits.accept_risk,
+            key_on_machine=key,
+            month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
         )
         undo.pop_all()
-    return Prepared(plan, replace(row, plan=plan.as_json(), worst=plan.quote.worst), home, planned)
+    return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap)
+
+
+def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *, saves: bool) -> planning.Times:
+    step, poll = provider.traits.billing_step_seconds, provider.traits.poll_seconds
+    return planning.times(limits, dearest.price, now, step_seconds=step, poll_seconds=poll, saves=saves)
 
 
 def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bool) -> JobFile:
@@ -127,7 +161,7 @@ def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bo
     )
 
 
-def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decimal | None = None) -> str:
+def commit(prepared: Prepared, ledger: Ledger, now: datetime) -> str:
     """Enter the run into the ledger: from here on every next command carries it to its end.
 
     The limits were planned from the moment of planning; thinking about the question shortens nothing.
@@ -142,7 +176,7 @@ def commit(prepared: Prepared, ledger: Ledger, now: datetime, monthly_cap: Decim
         deadline=prepared.row.deadline + waited,
         ceiling=prepared.row.ceiling + waited,
     )
-    ledger.admit(row, now, monthly_cap=monthly_cap)
+    ledger.admit(row, now, monthly_cap=prepared.monthly_cap)
     return row.run_id
 
 
@@ -170,7 +204,13 @@ def seconds_of_same_runs(ledger: Ledger, work: str, offer: Offer) -> list[float]
 
 
 def _row(
-    run_id: str, template: Template, offer: Offer, times: planning.Times, provider: Provider, now: datetime
+    run_id: str,
+    template: Template,
+    times: planning.Times,
+    quote: planning.Quote,
+    provider: Provider,
+    now: datetime,
+    plan: dict[str, Any],
 ) -> RunRow:
     return RunRow(
         run_id=run_id,
@@ -180,10 +220,10 @@ def _row(
         deadline=times.deadline.timestamp(),
         ceiling=times.ceiling.timestamp(),
         grace_seconds=times.grace_seconds,
-        max_attempts=template.settings.limits.max_attempts,
-        max_cost=template.settings.limits.max_cost,
-        worst=worst(offer.price, (times.ceiling - now).total_seconds(), provider.traits.billing_step_seconds),
-        plan={},
+        max_attempts=times.attempts,
+        max_cost=times.max_cost,
+        worst=quote.worst,
+        plan=plan,
         memory=Memory(),
         skew=provider.skew.total_seconds(),
     )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cost import charge, seconds_affordable, worst
+from orchestrator.cost import OVERRUN_SECONDS, affordable, charge, worst
 from providers.base import Holder, Offer, Place, Proof
 from providers.errors import RefusedError
 
@@ -23,8 +23,12 @@ MAX_GRACE_SECONDS = 600
 _GRACE_SHARE = 0.2
 _GRACE_OF_NOTHING_SECONDS = 30  # what was left on a rented machine is still brought home
 _LEAST_SECONDS = 5.0
+_ANSWER_SECONDS = 60.0  # that a vendor may take over a terminate, a lost answer and a second try included
 _DEAREST = 2  # times the cheapest: what is dearer is another wish
 _MOST_CANDIDATES = 12
+FUSE = Decimal(100)  # USD that a run may cost where nobody named an amount: eight H100s for three hours
+CAP = Decimal(300)  # USD a month, the same
+GUARD_HERE = "the guard"  # the name of its timer on this computer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,18 @@ class Times:
     deadline: datetime
     ceiling: datetime
     grace_seconds: int
+    attempts: int = 1  # machines that may be rented, one after another
+    max_cost: Decimal | None = None  # USD; None = the hours come first
+    budget_bound: bool = False  # the deadline is as long as the budget lasts
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """What the monthly cap leaves: USD, of this home's ledger only."""
+
+    cap: Decimal
+    spent: Decimal
+    reserved: Decimal  # the worst case of open runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +84,44 @@ class Plan:
     launched: datetime
     wait_seconds: float = 0.0  # so long the user waits for capacity
     trust_on_first_use: bool = False  # the user's leave to take whatever host key answers first
+    accept_risk: bool = False  # the user's leave to launch though this computer alone can stop the meter
+    key_on_machine: bool = False  # the user's leave to put the account's key on the machine
+    month: Month | None = None
 
     def sentence(self) -> str:
         """Say who ends it and when, on whose word."""
-        latest = f"{self.times.ceiling:%H:%M} UTC on {self.times.ceiling:%d %b}"
-        machine = [
-            holder for holder in self.holders if holder.place is not Place.HERE and holder.proof is not Proof.ABSENT
-        ]
-        if not machine:
-            return (
-                f"Ends by {latest} (${self.quote.worst}) only if this computer is awake then;"
-                " otherwise when it wakes. Nobody else can stop it."
-            )
-        names = " or ".join(holder.name for holder in machine)
-        proof = _proofs(machine)
+        others = [one for one in self.holders if one.place is not Place.HERE and one.proof is not Proof.ABSENT]
+        names, proof = " or ".join(one.name for one in others), _proofs(others)
         if not self.offer.price:
+            latest = _moment(self.times.ceiling)
             return f"Ends by {latest} at the latest ($0.00) if {names}, {proof}, lives; otherwise with this computer."
+        latest = f"{_moment(self.times.ceiling + timedelta(seconds=OVERRUN_SECONDS))} at the latest"
+        if others:
+            return (
+                f"Ends by {latest} (${self.quote.worst}) if {names}, {proof}, lives and your key works;"
+                " otherwise when this computer wakes."
+            )
         return (
-            f"Ends by {latest} at the latest (${self.quote.worst}) if {names}, {proof}, lives and your key works;"
-            " otherwise when this computer wakes."
+            f"Ends by {latest} (${self.quote.worst}) only if this computer is awake then and your key works"
+            f"{self._second_here()}; otherwise when it wakes. Nobody else can stop it."
         )
+
+    def _second_here(self) -> str:
+        """Name the guard's timer on this computer: it helps when the controller dies, not when the computer sleeps."""
+        timer = [one for one in self.holders if one.place is Place.HERE and one.name == GUARD_HERE]
+        proven = any(one.proof is Proof.PROVEN for one in timer)
+        return f" (should the controller die, the guard's timer here ends it, {_proofs(timer)})" if proven else ""
 
     def as_json(self) -> dict[str, Any]:
         """Give the plan as plain JSON values."""
         values: dict[str, Any] = _plain(asdict(self))
         values["sentence"] = self.sentence()
+        values["budget_bound"] = self.times.budget_bound
         return values
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%H:%M} UTC on {time:%d %b}"
 
 
 def _proofs(holders: Sequence[Holder]) -> str:
@@ -101,8 +129,21 @@ def _proofs(holders: Sequence[Holder]) -> str:
     return f"last proven {max(proven):%H:%M} UTC" if proven else "unproven until start"
 
 
-def times(limits: Limits, price: Decimal, launched: datetime, *, saves: bool = True) -> Times:
-    """Turn hours and dollars into absolute limits: what the budget can't pay for is past the deadline.
+def times(
+    limits: Limits,
+    price: Decimal,
+    launched: datetime,
+    *,
+    step_seconds: int = 1,
+    poll_seconds: float = 0.0,
+    saves: bool = True,
+) -> Times:
+    """Turn hours and dollars into absolute limits that hold with the laptop off.
+
+    A budget is what the vendor's meter may show at the end, so it buys less than price and time say (cost.affordable):
+    begun steps count whole, and C lies two minutes before the money is gone, because a guard may take them. At D the
+    controller needs a look and an answer; where a vendor is looked at so rarely that two minutes don't hold both, D
+    lies before C by the rest. What of an end the vendor carries out later, it does not bill (decision 008).
 
     `saves` = the job has something to save before its deadline, and needs the time for it.
 
@@ -111,17 +152,28 @@ def times(limits: Limits, price: Decimal, launched: datetime, *, saves: bool = T
     """
     seconds = limits.max_hours * 3600
     ceiling = max((limits.extendable_to_hours or 0) * 3600, seconds)
-    if limits.max_cost is not None:
-        affordable = seconds_affordable(price, limits.max_cost)
-        seconds, ceiling = min(seconds, affordable), min(ceiling, affordable)
+    budget = limits.max_cost or FUSE
+    lasts, attempts = affordable(price, budget, step_seconds, limits.max_attempts)
+    until = lasts - max(poll_seconds + _ANSWER_SECONDS - OVERRUN_SECONDS, 0.0)
+    bound, cuts = until < seconds, lasts < ceiling
+    seconds, ceiling = min(seconds, until), min(ceiling, lasts)
     if seconds < _LEAST_SECONDS:
-        raise RefusedError(
-            f"the limits leave {seconds:.0f} s at ${price}/h: no job can be done in that",
-            hint="raise --max-cost or --max-hours",
-        )
+        raise _nothing_left(limits, budget, price, step_seconds)
     seconds, ceiling = int(seconds), int(ceiling)  # a mark tells whole seconds
     grace = min(MAX_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * _GRACE_SHARE))
-    return Times(launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling), max(grace, 1))
+    deadline, end = launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling)
+    return Times(deadline, end, max(grace, 1), attempts, budget if cuts or limits.max_cost else None, bound)
+
+
+def _nothing_left(limits: Limits, budget: Decimal, price: Decimal, step_seconds: int) -> RefusedError:
+    if limits.max_hours * 3600 < _LEAST_SECONDS:
+        return RefusedError(f"{limits.max_hours:g} h is no time for a job", hint="raise --max-hours")
+    least = worst(price, 600, step_seconds)
+    return RefusedError(
+        f"${budget} at ${price}/h leaves no time to work: begun billing steps count whole, and to end a machine may"
+        f" take {OVERRUN_SECONDS // 60} minutes that bill",
+        hint=f"ten minutes of it need --max-cost {least}",
+    )
 
 
 def quote(
@@ -131,12 +183,13 @@ def quote(
     step_seconds: int,
     measured: Sequence[float],
     what: str,
+    attempts: int = 1,
 ) -> Quote:
     """Quote the job from like runs of this home (seconds each); without any, only the worst case is known.
 
-    `dearest` is the price an hour of the dearest candidate: the worst case is at that.
+    `dearest` is the price an hour of the dearest candidate: the worst case is at that, for all the attempts.
     """
-    most = worst(dearest, limits_seconds, step_seconds)
+    most = worst(dearest, limits_seconds, step_seconds, attempts)
     if not measured:
         return Quote(None, None, most, None, "nothing like it was run from this home yet: the limits are the estimate")
     ordered = sorted(measured)
@@ -203,15 +256,19 @@ def _plainly(gpu: str) -> str:
 def refuse_sole_holder(holders: Sequence[Holder], price: Decimal, *, accept_risk: bool) -> None:
     """Refuse a launch that bills and that this computer alone can stop, unless the risk was accepted.
 
+    Holders count by where they fail: the controller and the guard's timer here are one.
+
     Raises:
-        RefusedError: names the flag that lifts it.
+        RefusedError: says who is absent and why, and names the flags that lift it.
     """
-    others = {holder.place for holder in holders if holder.proof is not Proof.ABSENT} - {Place.HERE}
-    if price and not others and not accept_risk:
-        raise RefusedError(
-            "only this computer could stop the meter: if it sleeps or dies, the bill goes on",
-            hint="add --accept-risk, or set limits.accept_risk in the template",
-        )
+    if not price or accept_risk or {one.place for one in holders if one.proof is not Proof.ABSENT} - {Place.HERE}:
+        return
+    absent = "".join(f"\n{one.name}: {one.evidence}" for one in holders if one.place is not Place.HERE)
+    raise RefusedError(
+        f"only this computer could stop the meter: if it sleeps or dies, the bill goes on{absent}",
+        hint="a guard on an always-on machine: gpurun config set guard-elsewhere ssh://user@box;"
+        " or take the risk: --accept-risk, or limits.accept_risk in the template",
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator import explain, settings_file, yaml12
-from orchestrator.config import Settings
+from orchestrator.config import MOST_IDLE_MINUTES, Settings
 from orchestrator.login import config_of
 from orchestrator.templates import Template, command_for, payload_config
 from providers.errors import UsageError
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 NAME = "rent"
 COMMAND = ("{python}", "payload/idle.py")
-_NEVER_MINUTES = 60.0 * 24 * 31  # longer than any ceiling: nobody trains here, so nothing can hang
-_FLAGS = {"max_hours": "--hours", "max_cost": "--max-cost", "accept_risk": "--accept-risk"}
+_FLAGS = {
+    "max_hours": "--hours",
+    "max_cost": "--max-cost",
+    "extendable_to_hours": "--extendable-to",
+    "max_attempts": "--max-attempts",
+    "accept_risk": "--accept-risk",
+}
 
 
 def template(home: Home, wish: Wish, defaults: Mapping[Key, object]) -> Template:
@@ -44,7 +49,7 @@ def template(home: Home, wish: Wish, defaults: Mapping[Key, object]) -> Template
     raw = {
         "name": NAME,
         "training": {"method": "script", "command": list(COMMAND)},
-        "limits": {**limits, "max_idle_minutes": _NEVER_MINUTES},
+        "limits": {**limits, "max_idle_minutes": MOST_IDLE_MINUTES},
     }
     try:
         settings = Settings.model_validate(raw, strict=True)

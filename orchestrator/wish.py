@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import credentials, launch, settings_file, templates
+from orchestrator import credentials, elsewhere, launch, settings_file, templates
 from orchestrator.ledger import Ledger
+from orchestrator.plan import CAP
 from orchestrator.processes import spawn_controller
-from providers.errors import ConfigError
+from providers.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ _LIMITS: dict[str, Key] = {
     "max-hours": ("limits", "max_hours"),
     "max-cost": ("limits", "max_cost"),
     "max-idle": ("limits", "max_idle_minutes"),
+    "extendable-to": ("limits", "extendable_to_hours"),
+    "max-attempts": ("limits", "max_attempts"),
     "accept-risk": ("limits", "accept_risk"),
 }
 
@@ -44,24 +47,26 @@ class Wish:
     max_hours: str | None = None
     max_cost: str | None = None
     max_idle: str | None = None
+    extendable_to: str | None = None
+    max_attempts: str | None = None
     accept_risk: bool = False
+    key_on_machine: bool = False  # on no account a template's to say: it may be anybody's
     wait_for_capacity: float = 0.0  # seconds to go on asking for an offer that can't be had; 0 = not at all
     trust_on_first_use: bool = False  # take whatever host key a machine shows first
 
     def flags(self) -> dict[str, tuple[Key, object]]:
         """Name the limits that were given as flags."""
-        given: dict[str, object] = {"max-hours": self.max_hours, "max-cost": self.max_cost, "max-idle": self.max_idle}
-        given["accept-risk"] = self.accept_risk or None
+        typed = {name: getattr(self, name.replace("-", "_")) for name in _LIMITS}
+        given: dict[str, object] = {**typed, "accept-risk": self.accept_risk or None}
         return {f"--{name}": (_LIMITS[name], value) for name, value in given.items() if value is not None}
 
 
 class Planned:
     """A plan to show, and the means to go through with it."""
 
-    def __init__(self, home: Home, prepared: launch.Prepared, limits: dict[str, Any], cap: Decimal | None) -> None:
+    def __init__(self, home: Home, prepared: launch.Prepared, limits: dict[str, Any]) -> None:
         self._home = home
         self._prepared = prepared
-        self._cap = cap
         self.limits = limits
         self.plan = prepared.plan.as_json()
         self.launched = False
@@ -74,7 +79,7 @@ class Planned:
         """
         ledger = Ledger(self._home.ledger)
         try:
-            run_id = launch.commit(self._prepared, ledger, datetime.now(UTC), self._cap)
+            run_id = launch.commit(self._prepared, ledger, datetime.now(UTC))
         finally:
             ledger.close()
         self.launched = True
@@ -113,25 +118,18 @@ def planned(
     defaults = settings_file.load(home.root / settings_file.NAME)
     under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
     template = make(home, wish, under)
+    _check_ceiling(wish, template)
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
     settings_file.export_python(home.root / settings_file.NAME)
     provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        prepared = launch.prepare(
-            home,
-            ledger,
-            provider,
-            template,
-            wish.gpu,
-            datetime.now(UTC),
-            wait_seconds=wish.wait_for_capacity,
-            trust_on_first_use=wish.trust_on_first_use,
-        )
+        leave = _leave(home, wish, defaults)
+        prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC), leave)
     finally:
         ledger.close()
-    plan = Planned(home, prepared, template.settings.limits.model_dump(), _dollars(defaults, "monthly-cap"))
+    plan = Planned(home, prepared, template.settings.limits.model_dump())
     try:
         yield plan
     finally:
@@ -139,6 +137,29 @@ def planned(
             prepared.discard()
 
 
-def _dollars(defaults: Mapping[str, Value], key: str) -> Decimal | None:
-    value = defaults.get(key)
-    return value if isinstance(value, Decimal) else None
+def _check_ceiling(wish: Wish, template: Template) -> None:
+    """A ceiling before the deadline that was typed would be passed over in silence; as a default it may be."""
+    limits = template.settings.limits
+    if wish.extendable_to is not None and (limits.extendable_to_hours or 0) < limits.max_hours:
+        raise UsageError(
+            f"--extendable-to {wish.extendable_to} lies before the deadline of {limits.max_hours:g} h",
+            hint=f"--extendable-to {2 * limits.max_hours:g}, or a shorter --max-hours",
+        )
+
+
+def _leave(home: Home, wish: Wish, defaults: Mapping[str, Value]) -> launch.Leave:
+    address = str(defaults.get("guard-elsewhere", ""))
+    return launch.Leave(
+        wait_seconds=wish.wait_for_capacity,
+        trust_on_first_use=wish.trust_on_first_use,
+        key_on_machine=wish.key_on_machine,
+        key_by_default=defaults.get("key-on-machine") == "yes",
+        monthly_cap=monthly_cap(defaults),
+        guards=lambda provider, now: elsewhere.holders(home, address, provider, now),
+    )
+
+
+def monthly_cap(defaults: Mapping[str, Value]) -> Decimal:
+    """Give the user's cap, USD a UTC month; none is endless."""
+    value = defaults.get("monthly-cap")
+    return value if isinstance(value, Decimal) else CAP

@@ -45,8 +45,15 @@ _WHAT = (
     click.option("--max-idle", metavar="MINUTES", help="No step for so long means hung."),
 )
 _LIMITS = (
-    click.option("--max-cost", metavar="USD", help="End the run before it costs more."),
+    click.option("--max-cost", metavar="USD", help="End the run before it costs more; 100 unless given."),
+    click.option("--extendable-to", metavar="HOURS", help="How far gpurun extend may go, from the launch on."),
+    click.option("--max-attempts", metavar="N", help="Rent at most so many machines, one after another; 3."),
     click.option("--accept-risk", is_flag=True, help="Launch although this computer alone can stop the meter."),
+    click.option(
+        "--key-on-machine",
+        is_flag=True,
+        help="Lambda: put your account's key on the machine, so that it can end itself. The plan says the risk.",
+    ),
     click.option(
         "--wait-for-capacity",
         type=duration,
