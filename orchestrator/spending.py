@@ -5,24 +5,54 @@ Times in here are by the vendor's clock. Part of the ledger (ledger.py), which o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from orchestrator.cost import Spell
 from providers.base import Phase
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.cost import Spell
     from orchestrator.database import Database
     from providers.base import Mark, Observation
 
 _SLACK_SECONDS = 5.0  # by which two clocks that are taken for one may differ
 
 
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """One allocation as the ledger holds it."""
+
+    id: str
+    provider: str
+    run_id: str
+    attempt: int
+    account: str
+    spell: Spell
+    evidence: str  # on whose word it is free; "" = nobody's yet
+
+
 class Spending:
     """What the ledger knows of allocations."""
 
     _db: Database
+
+    def allocations(self, run_id: str | None = None) -> list[Rented]:
+        """Read what was rented, for one run or for all, in order."""
+        query = "SELECT * FROM allocations WHERE run_id = ? OR ? IS NULL ORDER BY run_id, attempt, start_low"
+        return [
+            Rented(
+                *(one["id"], one["provider"], one["run_id"], one["attempt"], one["account"]),
+                spell=Spell(
+                    Decimal(one["price"]),
+                    *(one["step_seconds"], one["start_low"], one["start_high"], one["billing_seen"], one["ended"]),
+                ),
+                evidence=one["evidence"],
+            )
+            for one in self._db.all(query, run_id, run_id)
+        ]
 
     def open_allocation(self, allocation_id: str, mark: Mark, spell: Spell, *, provider: str, account: str) -> None:
         """Note that something may bill; safe to repeat."""

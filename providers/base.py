@@ -322,6 +322,24 @@ class Adopts(Protocol):
         """Put the mark on it: from here on it is ours to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One line of a vendor's own record of what it charged. Times in UTC, money in USD."""
+
+    since: datetime
+    until: datetime | None  # None = it goes on
+    usd: Decimal
+    allocation_id: str = ""  # "" = the vendor does not say for what
+
+
+@runtime_checkable
+class Bills(Protocol):
+    """A vendor that tells what it charged: the ledger is held against it."""
+
+    def billed(self, since: datetime) -> Sequence[Bill]:
+        """Every charge from `since` on, every page of it; none = the vendor's own word that it charged nothing."""
+
+
 @runtime_checkable
 class Provider(Protocol):
     """The money plane of one vendor. Constructors do no I/O. Raises `ProviderError`."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from providers.base import Access, Job, Remote
+    from providers.base import Access, Bill, Job, Remote
 
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
 _PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}
@@ -232,6 +232,10 @@ class LocalProvider:
             if ours:
                 found.append(self._allocation(mark, ours))
         return found
+
+    def billed(self, since: datetime) -> Sequence[Bill]:  # noqa: ARG002 (the contract's shape)
+        """Nothing, ever: it is the user's own computer."""
+        return ()
 
     def tidy(self, live: Collection[Mark]) -> None:
         """Remove what ended attempts need no more: secrets, code, data. Their results stay."""
