@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render import (
@@ -18,7 +17,6 @@ from orchestrator.render import (
     money_range,
     number,
     percent,
-    price,
     rfc3339,
     size,
     table,
@@ -159,100 +157,6 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(trainable, int) and isinstance(total, int) and total:
         pairs.append(("trained", f"{trainable:,} of {total:,} parameters ({percent(trainable / total)})"))
     return pairs
-
-
-def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
-    """The plan as shown before anything is rented; `plan` is `Plan.as_json()`, `limits` the template's."""
-    holders = [f"{holder['name']} ({holder['place']}): {holder['proof']}" for holder in plan["holders"]]
-    return facts(
-        [
-            ("run", plan["run_id"]),
-            ("offer", _offer(plan["offer"]) + _else(plan)),
-            ("wait", _wait(plan)),
-            ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
-            ("limits", _limits(plan["times"], plan["launched"], limits)),
-            ("holders", "\n".join(holders)),
-            ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
-            ("ships", _shipped(plan)),
-            ("left out", ", ".join(plan["left_out"])),
-            ("results", plan["folder"]),
-            ("end", plan["sentence"]),
-            ("asleep", _asleep(plan)),
-        ]
-    )
-
-
-def _offer(offer: Mapping[str, Any]) -> str:
-    what = f"{offer['gpu_count']} x {offer['gpu']}" if offer["gpu"] else "CPU"
-    cores = f", {offer['vcpus']} cores" if offer["vcpus"] else ""
-    memory = f", {offer['memory_gib']:.0f} GiB memory" if offer["memory_gib"] else ""
-    return f"{offer['provider']} {offer['name']}: {what}{cores}{memory}, {price(Decimal(offer['price']))}"
-
-
-def _else(plan: Mapping[str, Any]) -> str:
-    """What is taken where the first offer is gone when it is asked for."""
-    others = plan.get("candidates", ())[1:]
-    if not others:
-        return ""
-    dearest = price(max(Decimal(one["price"]) for one in others))
-    many = "one" if len(others) == 1 else f"the next of {len(others)}"
-    return f"\nelse {many} like it, at most {dearest}"
-
-
-def _wait(plan: Mapping[str, Any]) -> str:
-    seconds = plan.get("wait_seconds")
-    return f"where none is free, asks again for {duration(seconds)}, within the limits" if seconds else ""
-
-
-def _asleep(plan: Mapping[str, Any]) -> str:
-    """What a closed laptop costs where nobody else can end the bill."""
-    others = [one for one in plan["holders"] if one["place"] != "here" and one["proof"] != "absent"]
-    usd = max(Decimal(one["price"]) for one in plan.get("candidates") or [plan["offer"]])
-    return f"each hour that this computer sleeps past it costs {money(usd)} more" if usd and not others else ""
-
-
-def _trusts(plan: Mapping[str, Any]) -> bool:
-    return bool(plan.get("trust_on_first_use"))
-
-
-def _shipped(plan: Mapping[str, Any]) -> str:
-    data = plan["data"]
-    many = f"{len(data)} data file{'' if len(data) == 1 else 's'} ({size(sum(blob[1] for blob in data))})"
-    return f"{many if data else 'no data'} and a bundle of {size(plan['bundle_bytes'])}"
-
-
-def _quote(quote: Mapping[str, Any], per_hour: Decimal) -> str:
-    seconds = quote["seconds_likely"]
-    likely = f"likely {duration(seconds)}, " if seconds is not None else ""
-    if not per_hour:
-        return (
-            f"$0.00, {likely}{quote['basis']}"
-            if likely
-            else f"$0.00: this computer costs nothing. {_sentence(quote['basis'])}"
-        )
-    if quote["likely"] is None:
-        return f"at most {money(Decimal(quote['worst']))}: {quote['basis']}"
-    low, most = Decimal(quote["low"]), Decimal(quote["worst"])
-    return f"{likely}{money(Decimal(quote['likely']))} (from {money(low)}, at most {money(most)}): {quote['basis']}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] if text else ""
-
-
-def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) -> str:
-    from datetime import datetime
-
-    begin = datetime.fromisoformat(launched)
-    deadline, ceiling = datetime.fromisoformat(times["deadline"]), datetime.fromisoformat(times["ceiling"])
-    words = [f"ends by itself after {duration((deadline - begin).total_seconds())} ({deadline:%H:%M} UTC)"]
-    if ceiling != deadline:
-        words.append(f"at the latest {ceiling:%H:%M} UTC")
-    if limits.get("max_cost"):
-        words.append(f"at most {money(Decimal(limits['max_cost']))}")
-    if 60 * limits["max_idle_minutes"] < (ceiling - begin).total_seconds():
-        words.append(f"hung after {duration(60 * limits['max_idle_minutes'])} without a step")
-    return ", ".join(words)
 
 
 def check_line(name: str, verdict: str, text: str, what_next: str) -> str:

@@ -141,6 +141,18 @@ def _number(kind: str, text: str) -> Value | None:
     return number if kind == "dollars" else float(number)
 
 
+def dollars(name: str, text: str) -> Decimal:
+    """Read an amount that was typed as `name`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = _number("dollars", text.strip())
+    if not isinstance(value, Decimal):
+        raise ConfigError(f'{name} is "{text}": {_WANTED["dollars"]} is needed')
+    return value
+
+
 def is_address(text: str) -> bool:
     """Say whether a guard elsewhere can be asked there: by ssh, or over https (http on this computer only)."""
     try:

@@ -30,6 +30,7 @@ COMMANDS = {
     "ssh": ("ssh", "Log in to a run's machine, or run one command there."),
     "pull": ("results", "Copy a run's artifacts to a folder, checked."),
     "stop": ("results", "Stop a run: save, bring home, end the billing."),
+    "extend": ("extend", "Move a run's deadline: a later end, dearer, said before it is done."),
     "templates": ("about", "List the ready templates, or show one."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
     "rehearse": ("rehearse", "Practise on a simulated vendor: real commands, no account, no bill."),

@@ -193,12 +193,12 @@ def tell_not_wanted(*, as_json: bool) -> int:
 
 def show_plan(plan: dict[str, Any], limits: dict[str, Any], *, as_json: bool, as_data: bool) -> None:
     """Print the plan: on stdout where it is all that was asked for, else on stderr beside the progress."""
-    from orchestrator import render, screens
+    from orchestrator import plan_screen, render
 
     if as_json and as_data:
         click.echo(render.to_json(plan))
     else:
-        click.echo(screens.plan_screen(plan, limits), err=not as_data)
+        click.echo(plan_screen.plan_screen(plan, limits), err=not as_data)
 
 
 def agreed(question: str, *, yes: bool) -> bool:

@@ -45,7 +45,7 @@ def config() -> None:
 @config.command("list")
 @json_option
 def list_all(*, as_json: bool) -> None:
-    """List every key, its value and what it is for.
+    """List every key, its value (in brackets: built in) and what it is for.
 
     \b
     Examples:
@@ -60,7 +60,8 @@ def list_all(*, as_json: bool) -> None:
         private = {key: text for key, text in shown.items() if text and text != settings_file.spell(values[key])}
         click.echo(to_json({**{key: values.get(key) for key in settings_file.KEYS}, **private}))
         return
-    rows = [(key, shown[key], known.about) for key, known in settings_file.KEYS.items()]
+    built_in = {key: f"({known.built_in})" if known.built_in else "" for key, known in settings_file.KEYS.items()}
+    rows = [(key, shown[key] or built_in[key], known.about) for key, known in settings_file.KEYS.items()]
     click.echo(table(("KEY", "VALUE", "WHAT FOR"), rows))
 
 

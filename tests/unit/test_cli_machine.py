@@ -10,7 +10,7 @@ import click
 import pytest
 from past import NOW, admit, done, output
 
-from orchestrator import cli, glance, processes, rent, screens
+from orchestrator import cli, glance, plan_screen, processes, rent
 from orchestrator.cli.common import WithCommand, duration, port
 from orchestrator.forward import Forwarder, Port
 from orchestrator.home import Home
@@ -235,7 +235,7 @@ def plan_of(*holders: tuple[str, str], price: str = "1.29", others: tuple[str, .
         "holders": [{"name": "x", "place": place, "proof": proof} for place, proof in holders],
         "data": [], "bundle_bytes": 1, "left_out": [], "folder": "/x", "sentence": "Ends.", **more,
     }  # fmt: skip
-    return screens.plan_screen(plan, {"max_idle_minutes": 30})
+    return plan_screen.plan_screen(plan, {"max_idle_minutes": 30})
 
 
 def test_a_plan_says_what_a_closed_laptop_costs_where_nobody_else_can_end_the_bill() -> None:

@@ -1,0 +1,138 @@
+"""The plan as a person reads it before anything is rented: offer, quote, limits, who stops the meter. Text, no I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.plan import GUARD_HERE
+from orchestrator.render import duration, facts, money, price, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEY_RISK = (
+    "YOUR ACCOUNT'S KEY GOES TO THE MACHINE, to a file of root's. It opens the whole account: who gets root there, or"
+    " whose code runs there (yours, its packages, the model's), can use it: rent in your name, end what is yours."
+)
+
+
+def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
+    """The plan as shown before anything is rented; `plan` is `Plan.as_json()`, `limits` the template's."""
+    return facts(
+        [
+            ("run", plan["run_id"]),
+            ("offer", _offer(plan["offer"]) + _else(plan)),
+            ("wait", _wait(plan)),
+            ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
+            ("limits", _limits(plan["times"], plan["launched"], limits)),
+            ("month", _month(plan)),
+            ("holders", "\n".join(map(_holder, plan["holders"]))),
+            ("key", _KEY_RISK if plan.get("key_on_machine") else ""),
+            ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
+            ("ships", _shipped(plan)),
+            ("left out", ", ".join(plan["left_out"])),
+            ("results", plan["folder"]),
+            ("end", plan["sentence"]),
+            ("asleep", _asleep(plan)),
+        ]
+    )
+
+
+def _holder(holder: Mapping[str, Any]) -> str:
+    """One line a holder: who, where, and on whose word; why not, where it is absent."""
+    since = moment_of(holder.get("proven_at"))
+    words = {"proven": f" {since}" if since else "", "absent": f": {holder['evidence']}" if holder["evidence"] else ""}
+    timer = holder["place"] == "here" and holder["name"] == GUARD_HERE and holder["proof"] == "proven"
+    more = "; sleeps and dies with this computer, as the controller does" if timer else ""
+    return f"{holder['name']} ({holder['place']}): {holder['proof']}{words.get(holder['proof'], '')}{more}"
+
+
+def moment_of(time: str | None) -> str:
+    """`14:32 UTC` of an ISO time; nothing for None."""
+    return f"{datetime.fromisoformat(time):%H:%M} UTC" if time else ""
+
+
+def _month(plan: Mapping[str, Any]) -> str:
+    """What the monthly cap leaves; nothing where nothing bills."""
+    month = plan.get("month")
+    if not month:
+        return ""
+    cap, spent, reserved = (money(Decimal(month[key])) for key in ("cap", "spent", "reserved"))
+    return f"cap {cap}: {spent} spent, {reserved} reserved by open runs (this home's ledger only)"
+
+
+def _offer(offer: Mapping[str, Any]) -> str:
+    what = f"{offer['gpu_count']} x {offer['gpu']}" if offer["gpu"] else "CPU"
+    cores = f", {offer['vcpus']} cores" if offer["vcpus"] else ""
+    memory = f", {offer['memory_gib']:.0f} GiB memory" if offer["memory_gib"] else ""
+    return f"{offer['provider']} {offer['name']}: {what}{cores}{memory}, {price(Decimal(offer['price']))}"
+
+
+def _else(plan: Mapping[str, Any]) -> str:
+    """What is taken where the first offer is gone when it is asked for."""
+    others = plan.get("candidates", ())[1:]
+    if not others:
+        return ""
+    dearest = price(max(Decimal(one["price"]) for one in others))
+    many = "one" if len(others) == 1 else f"the next of {len(others)}"
+    return f"\nelse {many} like it, at most {dearest}"
+
+
+def _wait(plan: Mapping[str, Any]) -> str:
+    seconds = plan.get("wait_seconds")
+    return f"where none is free, asks again for {duration(seconds)}, within the limits" if seconds else ""
+
+
+def _asleep(plan: Mapping[str, Any]) -> str:
+    """What a closed laptop costs where nobody else can end the bill."""
+    others = [one for one in plan["holders"] if one["place"] != "here" and one["proof"] != "absent"]
+    usd = max(Decimal(one["price"]) for one in plan.get("candidates") or [plan["offer"]])
+    return f"each hour that this computer sleeps past it costs {money(usd)} more" if usd and not others else ""
+
+
+def _trusts(plan: Mapping[str, Any]) -> bool:
+    return bool(plan.get("trust_on_first_use"))
+
+
+def _shipped(plan: Mapping[str, Any]) -> str:
+    data = plan["data"]
+    many = f"{len(data)} data file{'' if len(data) == 1 else 's'} ({size(sum(blob[1] for blob in data))})"
+    return f"{many if data else 'no data'} and a bundle of {size(plan['bundle_bytes'])}"
+
+
+def _quote(quote: Mapping[str, Any], per_hour: Decimal) -> str:
+    seconds = quote["seconds_likely"]
+    likely = f"likely {duration(seconds)}, " if seconds is not None else ""
+    if not per_hour:
+        return (
+            f"$0.00, {likely}{quote['basis']}"
+            if likely
+            else f"$0.00: this computer costs nothing. {_sentence(quote['basis'])}"
+        )
+    if quote["likely"] is None:
+        return f"at most {money(Decimal(quote['worst']))}: {quote['basis']}"
+    low, most = Decimal(quote["low"]), Decimal(quote["worst"])
+    return f"{likely}{money(Decimal(quote['likely']))} (from {money(low)}, at most {money(most)}): {quote['basis']}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] if text else ""
+
+
+def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) -> str:
+    begin = datetime.fromisoformat(launched)
+    deadline, ceiling = datetime.fromisoformat(times["deadline"]), datetime.fromisoformat(times["ceiling"])
+    words = [f"ends by itself after {duration((deadline - begin).total_seconds())} ({deadline:%H:%M} UTC)"]
+    if ceiling != deadline:
+        words.append(f"extendable to {ceiling:%H:%M} UTC")
+    if times.get("max_cost"):
+        longer = ", which is as long as that lasts" if times.get("budget_bound") else ""
+        words.append(f"at most {money(Decimal(times['max_cost']))}{longer}")
+    attempts = times.get("attempts", limits.get("max_attempts"))
+    if attempts is not None and attempts < limits.get("max_attempts", attempts):
+        words.append(f"{'one machine' if attempts == 1 else f'{attempts} machines'} at most: more would cost more")
+    if 60 * limits["max_idle_minutes"] < (ceiling - begin).total_seconds():
+        words.append(f"hung after {duration(60 * limits['max_idle_minutes'])} without a step")
+    return ", ".join(words)
