@@ -1,0 +1,127 @@
+"""A decoder or encoder layer as its linear maps and norms: what adapters attach to and what is kept for the backward.
+
+One table of traits by transformers' model_type; a type that is not in it is taken for a Llama, and said to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.estimate.work import Shape, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How a family's layer is made; the defaults are Llama's."""
+
+    gated: bool = True  # two maps into the MLP, one multiplied on the other
+    root_mean_square: bool = True  # RMSNorm as transformers writes it: keeps a float32 copy; else torch's LayerNorm
+    joined_query: bool = False  # one map makes query, key and value
+    joined_gate: bool = False  # one map makes gate and up
+    norms: int = 2
+    head_norms: bool = False  # norms of query and key
+    encoder: bool = False  # both ways, with dropout, post-norm
+
+
+LLAMA = Traits()
+_ENCODER = Traits(gated=False, root_mean_square=False, encoder=True)
+_GPT = Traits(gated=False, root_mean_square=False, joined_query=True)
+TRAITS = {
+    "qwen": Traits(joined_query=True),
+    "qwen3": Traits(head_norms=True),
+    "qwen3_moe": Traits(head_norms=True),
+    "qwen3_5": Traits(head_norms=True),
+    "qwen3_5_moe": Traits(head_norms=True),
+    "gemma2": Traits(norms=4),
+    "gemma3": Traits(norms=4, head_norms=True),
+    "gemma3_text": Traits(norms=4, head_norms=True),
+    "gemma4": Traits(norms=4, head_norms=True),
+    "gemma4_unified": Traits(norms=4, head_norms=True),
+    "phi3": Traits(joined_query=True, joined_gate=True),
+    "olmo2": Traits(head_norms=True),
+    "stablelm": Traits(root_mean_square=False),
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "gpt_neox": _GPT,
+    "falcon": Traits(gated=False, root_mean_square=False, joined_query=True, norms=1),
+    "mpt": _GPT,
+    "phi": Traits(gated=False, root_mean_square=False, norms=1),
+    "bert": _ENCODER,
+    "distilbert": _ENCODER,
+    "roberta": _ENCODER,
+    "deberta-v2": _ENCODER,
+    "modernbert": Traits(root_mean_square=False, joined_query=True, joined_gate=True, encoder=True),
+}
+
+# What people and PEFT call the maps of a layer -> the role it plays here.
+_ROLES = {
+    "q": ("q_proj", "q", "query", "q_lin"),
+    "k": ("k_proj", "k", "key", "k_lin"),
+    "v": ("v_proj", "v", "value", "v_lin"),
+    "qkv": ("qkv", "qkv_proj", "c_attn", "query_key_value", "Wqkv", "attn.c_attn"),
+    "o": ("o_proj", "o", "out_proj", "attn_output", "out_lin", "dense", "Wo", "c_proj"),
+    "gate": ("gate_proj", "gate", "w1", "mlp"),
+    "up": ("up_proj", "up", "w3", "w2", "fc1", "c_fc", "dense_h_to_4h", "lin1", "mlp"),
+    "gate_up": ("gate_up_proj", "gate_up", "Wi", "mlp"),
+    "down": ("down_proj", "down", "w2", "fc2", "dense_4h_to_h", "lin2", "mlp"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One linear map of a layer. `reads` names the tensor it reads: maps that read the same share what is kept."""
+
+    role: str
+    inputs: int
+    outputs: int
+    reads: str
+    copies: int = 1  # experts
+    used: int = 1  # of them, by one token
+
+    @property
+    def weights(self) -> int:
+        """Weights of all copies."""
+        return self.inputs * self.outputs * self.copies
+
+
+def traits(shape: Shape) -> Traits:
+    """Give the family's traits; Llama's where it is unknown."""
+    return TRAITS.get(shape.kind, LLAMA)
+
+
+@lru_cache(maxsize=512)
+def maps(shape: Shape) -> tuple[Map, ...]:
+    """List the linear maps of one layer."""
+    own, width, query, key_value = traits(shape), shape.hidden, shape.query, shape.key_value
+    if own.joined_query:
+        attention = [Map("qkv", width, query + 2 * key_value, "attention")]
+    else:
+        attention = [Map(role, width, size, "attention") for role, size in zip("qkv", (query, key_value, key_value))]
+    inner = shape.expert_intermediate or shape.intermediate
+    experts, used = max(shape.experts, 1), max(shape.experts_per_token, 1)
+    if own.joined_gate:
+        into = [Map("gate_up", width, 2 * inner, "mlp", experts, used)]
+    else:
+        roles = ("gate", "up") if own.gated else ("up",)
+        into = [Map(role, width, inner, "mlp", experts, used) for role in roles]
+    return (*attention, Map("o", query, width, "out"), *into, Map("down", inner, width, "down", experts, used))
+
+
+def is_target(one: Map, targets: tuple[str, ...] | str) -> bool:
+    """Tell whether adapters go on this map."""
+    if isinstance(targets, str):  # all-linear
+        return one.copies == 1 or one.role in {"q", "k", "v", "o", "qkv"}
+    joined = {"qkv": {"q", "k", "v", "q_proj", "k_proj", "v_proj"}}.get(one.role, set())
+    return any(name in _ROLES[one.role] or name in joined for name in targets)
+
+
+def adapter_parameters(work: Work) -> int:
+    """Count the trained weights of LoRA: rank x (inputs + outputs) for each target, in each layer.
+
+    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1.
+    """
+    each = sum(one.inputs + one.outputs for one in maps(work.model) if is_target(one, work.targets))
+    return work.model.layers * work.rank * each
