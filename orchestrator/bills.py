@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.accounts import Answer, Whose
+from orchestrator.accounts import Answer, Whose, ask_all
 from orchestrator.cost import NOTHING
-from orchestrator.costs import total
-from orchestrator.render import WIDTH, clean, duration, fit, moment, money, money_range, price, table, wrap
+from orchestrator.costs import entries, plotted, total
+from orchestrator.ledger import Ledger
+from orchestrator.render import WIDTH, clean, duration, fit, moment, money, money_range, price, rfc3339, table, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from orchestrator.accounts import Account
     from orchestrator.cost import Interval
     from orchestrator.costs import By, Entry
+    from orchestrator.home import Home
+    from orchestrator.records import RunRow
     from providers.base import Allocation
 
 SCOPE = (
@@ -25,6 +31,62 @@ SCOPE = (
 )
 _FULL, _MAYBE = "█", "░"
 _BAR = 52
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What `costs` knows of the ledger, and the means to ask the vendors."""
+
+    home: Path
+    home_id: str
+    rows: tuple[RunRow, ...]
+    ids: frozenset[str]
+    by: By
+    now: float
+
+    def accounts(self) -> Iterator[Account]:
+        """Ask each vendor; one after another, since each may take its time."""
+        return ask_all(self.home, self.home_id, self.rows, self.ids, self.now)
+
+    def as_json(self, *, plot: bool) -> dict[str, Any]:
+        """Give all of it for programs, the vendors' answers included."""
+        each = entries(self.rows, self.by, self.now)
+        unit, bars = plotted(self.rows, self.now, by_month=self.by == "month") if plot else ("", {})
+        summed = total(each).as_json("provider")
+        return {
+            "home": self.home_id,
+            "scope": "this home's ledger only",
+            "as_of": rfc3339(self.now),
+            "by": self.by,
+            "entries": [one.as_json(self.by) for one in each],
+            "total": {key: value for key, value in summed.items() if key != "provider"},
+            "plot": [{unit: at, "paid_low_usd": one.low, "paid_usd": one.high} for at, one in bars.items()],
+            "accounts": [one.as_json() for one in self.accounts()],
+        }
+
+    def screen(self, *, plot: bool) -> str:
+        """Lay out what the ledger knows."""
+        if not self.rows:
+            return "no runs yet: gpurun launch demo"
+        text = costs_table(entries(self.rows, self.by, self.now), self.by)
+        if not plot:
+            return text
+        unit, bars = plotted(self.rows, self.now, by_month=self.by == "month")
+        return f"{text}\n\n{plot_of(bars, unit)}"
+
+
+def read(home: Home, by: By, now: float) -> Story:
+    """Read the ledger; a home in which nothing was launched yet is left as it is. `now` is by our clock."""
+    if not home.ledger.exists():
+        return Story(home.root, "", (), frozenset(), by, now)
+    with closing(Ledger(home.ledger)) as ledger:
+        ids = frozenset(one.id for one in ledger.allocations())
+        return Story(home.root, ledger.home_id, tuple(ledger.runs()), ids, by, now)
+
+
+def scope() -> str:
+    """Say what all this does not know."""
+    return wrap(SCOPE)
 
 
 def costs_table(each: Sequence[Entry], by: By) -> str:
@@ -64,7 +126,7 @@ def _so_far(one: Entry, by: By) -> str:
 # ── the plot ────────────────────────────────────────────────────────────────────────────────────
 
 
-def plot(found: Mapping[str, Interval], unit: str) -> str:
+def plot_of(found: Mapping[str, Interval], unit: str) -> str:
     """A bar a day or month; the light end of a bar is what may have been billed and was not witnessed."""
     most = max((one.high for one in found.values()), default=Decimal(0))
     if not most:

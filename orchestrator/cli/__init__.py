@@ -31,6 +31,8 @@ COMMANDS = {
     "pull": ("results", "Copy a run's artifacts to a folder, checked."),
     "stop": ("results", "Stop a run: save, bring home, end the billing."),
     "extend": ("extend", "Move a run's deadline: a later end, dearer, said before it is done."),
+    "costs": ("costs", "Say what was paid, what bills now and what the vendors charged."),
+    "receipt": ("costs", "Show what a run was quoted, what was paid, and each read-back of its end."),
     "templates": ("about", "List the ready templates, or show one."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
     "rehearse": ("rehearse", "Practise on a simulated vendor: real commands, no account, no bill."),
