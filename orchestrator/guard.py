@@ -165,8 +165,8 @@ class Post:
         """Whether something that should be gone is not proven gone, or nobody could look."""
         return bool(self.owed or self.trouble)
 
-    def round(self) -> bool:
-        """List, settle, judge, end. True = there is nothing that another round could settle soon."""
+    def look(self) -> Mapping[str, Allocation] | None:
+        """List and judge; None = nobody could look."""
         begun = self._clock()  # before the list: what is extended while it is read is judged by its new mark next time
         self.trouble = ""
         try:
@@ -174,14 +174,21 @@ class Post:
             listed = list(self.provider.allocations())
         except ProviderError as error:
             self.trouble = _words(error)
-            return not self._waits_for(begun)
+            return None
         self.reads += 1
         self.verdicts = judge(listed, begun, self.skew, self._known, self.account)
-        self._settle({one.id: one for one in listed})
-        self._end([verdict for verdict in self.verdicts if verdict.to_end and self._is_due(verdict)])
-        return not self._waits_for(begun)
+        return {one.id: one for one in listed}
 
-    def _waits_for(self, now: datetime) -> bool:
+    def round(self) -> bool:
+        """List, judge, settle, end. True = there is nothing that another round could settle soon."""
+        listed = self.look()
+        if listed is not None:
+            self._settle(listed)
+            self._end([verdict for verdict in self.verdicts if verdict.to_end and self._is_due(verdict)])
+        return not self._waits()
+
+    def _waits(self) -> bool:
+        now = self._clock()
         if len(self.owed) == len(self.astray):
             return False
         self._since = self._since or now

@@ -44,6 +44,7 @@ class Notice(NamedTuple):
     """Something to tell the user at once. `key` is the same as long as it lasts: told once."""
 
     key: str
+    title: str
     text: str
 
 
@@ -66,8 +67,11 @@ class Memory:
     troubles: tuple[str, ...] = ()
 
 
-def once(home: Home, providers: Mapping[str, Provider | CredentialsError], means: Means) -> Pulse:
-    """Make one pass; `providers` holds why not where an account can't be opened."""
+def once(home: Home, providers: Mapping[str, Provider | GpurunError], means: Means) -> Pulse:
+    """Make one pass; `providers` holds why not where an account can't be opened.
+
+    A key that is missing where this guard never had one and no run of this home is, is no trouble.
+    """
     before, damaged = None, ""
     try:
         before = guard_pulse.read(home)
@@ -163,7 +167,7 @@ class _Pass:
     def __init__(
         self,
         home: Home,
-        providers: Mapping[str, Provider | CredentialsError],
+        providers: Mapping[str, Provider | GpurunError],
         means: Means,
         before: Pulse | None,
         memory: Memory,
@@ -177,10 +181,12 @@ class _Pass:
         self._posts = [
             Post(one, memory.known, means.clock, owed=self._owed(name), books=books)
             for name, one in providers.items()
-            if not isinstance(one, CredentialsError)
+            if not isinstance(one, GpurunError)
         ]
         self._shut = {
-            name: one for name, one in providers.items() if isinstance(one, CredentialsError) and self._expects(name)
+            name: one
+            for name, one in providers.items()
+            if isinstance(one, GpurunError) and (not isinstance(one, CredentialsError) or self._expects(name))
         }
 
     def run(self) -> Pulse:
@@ -198,7 +204,7 @@ class _Pass:
         for name, seen in pulse.providers.items():
             for one in seen.ended:
                 text = f"ended {one['name']} ({one['kind']}): {one['evidence']}"
-                self._tell(Notice(f"{name} {one['id']} ended", text))
+                self._tell(Notice(f"{name} {one['id']} ended", "gpurun's guard ended a machine", text))
         return self._leave(replace(pulse, alerted=[notice.key for notice in alarms]))
 
     def _owed(self, name: str) -> list[Owed]:
@@ -256,6 +262,7 @@ class _Pass:
             troubles=troubles + self._elsewhere(post),
             notes=[*post.notes, *([skew] if skew else [])],
             skew_seconds=post.skew / timedelta(seconds=1),
+            console_url=post.provider.traits.console_url,
             unknown=[str(one.allocation.mark) for one in post.verdicts if one.kind is Kind.UNKNOWN],
         )
 
@@ -270,20 +277,21 @@ class _Pass:
 
 def _alarms(pulse: Pulse) -> list[Notice]:
     """What is to be told once, as long as it lasts."""
-    found = [Notice(f"home: {text}", f"the guard on {pulse.host}: {text}") for text in pulse.troubles]
+    damaged, on = "gpurun's guard: its home is damaged", f"on {pulse.host}"
+    found = [Notice(f"home: {text.partition(':')[0]}", damaged, f"{text} ({on})") for text in pulse.troubles]
     for name, seen in pulse.providers.items():
-        at = f"the guard on {pulse.host} can't vouch for {name}"
-        found += [Notice(f"{name}: {text.partition(':')[0]}", f"{at}: {text}") for text in seen.troubles]
+        blind = f"gpurun's guard can't vouch for {name}"
+        found += [Notice(f"{name}: {text.partition(':')[0]}", blind, f"{text} ({on})") for text in seen.troubles]
         found += [
-            Notice(f"{name} {one['id']}", f"NOT PROVEN GONE: {one['name']} ({one['kind']}) at {name}")
+            Notice(f"{name} {one['id']}", "NOT PROVEN GONE", f"{one['name']} ({one['kind']}) at {name} may still bill")
             for one in seen.unproven
         ]
         found += [
-            Notice(f"{name} {mark}", f"{mark} bills at {name}, and this home's ledger does not know it")
+            Notice(f"{name} {mark}", "a machine that nobody knows", f"{mark} bills at {name}; this ledger lacks it")
             for mark in seen.unknown
         ]
         if abs(seen.skew_seconds) > guard.SKEW_SECONDS:
-            found.append(Notice(f"{name} skew", "; ".join(seen.notes)))
+            found.append(Notice(f"{name} skew", "a wrong clock", "; ".join(seen.notes)))
     return list({notice.key: notice for notice in found}.values())
 
 

@@ -33,6 +33,7 @@ class Seen:
     troubles: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skew_seconds: float = 0.0
+    console_url: str = ""
     unknown: list[str] = field(default_factory=list)  # marks of this home that its ledger does not know
 
 

@@ -33,12 +33,16 @@ COMMANDS = {
     "extend": ("extend", "Move a run's deadline: a later end, dearer, said before it is done."),
     "costs": ("costs", "Say what was paid, what bills now and what the vendors charged."),
     "receipt": ("costs", "Show what a run was quoted, what was paid, and each read-back of its end."),
+    "sweep": ("sweep", "Show all that bills on each account, and end what is overdue or orphaned."),
+    "guard": ("guard", "End rented machines that are past their ceiling, from any computer."),
     "templates": ("about", "List the ready templates, or show one."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
+    "login": ("login", "Store a key for timers and background commands, once it was tried."),
     "rehearse": ("rehearse", "Practise on a simulated vendor: real commands, no account, no bill."),
     "config": ("settings", "Read and change your defaults."),
     "completion": ("about", "Print the completion script for your shell."),
 }
+_WITHOUT_KEYS = frozenset({"rehearse", "login", "guard", "config", "templates", "completion"})
 INTERRUPTED = 130  # as shells count SIGINT
 EXIT_MAY_BILL = 5  # as words.py has it, which `gpurun --help` does not load
 BROKEN_PIPE = 141  # as shells count SIGPIPE
@@ -109,7 +113,8 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Run one fine-tune and never leave a bill: the price first, the log as it runs, the proof that nothing bills.
 
     \b
@@ -117,6 +122,11 @@ def cli() -> None:
       gpurun launch demo --provider local
       gpurun ps
     """
+    if ctx.invoked_subcommand not in _WITHOUT_KEYS:
+        from orchestrator import keys
+        from orchestrator.home import Home
+
+        keys.take_up(Home.default())
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,0 +1,133 @@
+"""`gpurun guard once|watch|install|uninstall|status`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import click
+
+from orchestrator.cli.common import json_option
+from orchestrator.home import Home
+
+_BEAT_SECONDS = 30.0
+_PASS_SECONDS = 900.0
+
+
+@click.group()
+def guard() -> None:
+    """End rented machines that are past their ceiling, from any computer.
+
+    Judges by the mark that each machine carries; needs a key and no ledger.
+
+    \b
+    Examples:
+      gpurun guard install
+      gpurun guard status
+    """
+
+
+@guard.command()
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is not well.")
+@json_option
+def once(*, quiet: bool, as_json: bool) -> int:
+    """Make one pass over every account whose key is at hand.
+
+    Leaves with 5 when something is not proven gone, or an account could not be looked at; with 3 when only this home
+    is damaged.
+
+    \b
+    Examples:
+      gpurun guard once
+    """
+    from orchestrator import guard_here, guard_pass, guard_screens
+    from orchestrator.render import to_json, wants_colour
+
+    pulse = guard_here.once(Home.default())
+    if pulse is None:
+        click.echo("another pass is under way in this home", err=True)
+        return 0
+    if as_json:
+        click.echo(to_json(pulse))
+    elif not (quiet and pulse.is_well):
+        colour = wants_colour(terminal=sys.stdout.isatty(), environ=os.environ)
+        click.echo(guard_screens.pass_screen(pulse, colour=colour))
+    return guard_pass.exit_code(pulse)
+
+
+@guard.command()
+def watch() -> None:
+    """Make a pass every half minute, for ever: where there is no timer.
+
+    \b
+    Examples:
+      gpurun guard watch
+    """
+    argv = [sys.executable, "-P", "-m", "orchestrator.cli", "guard", "once", "--quiet"]
+    while True:  # each pass a process of its own: one that dies or hangs ends no watch
+        try:
+            subprocess.run(argv, timeout=_PASS_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            click.echo(f"guard: a pass took over {_PASS_SECONDS:.0f} s and was ended", err=True)
+        time.sleep(_BEAT_SECONDS)
+
+
+@guard.command()
+@click.option("--way", type=click.Choice(("systemd", "launchd", "cron")), help="Not what this computer offers first.")
+def install(way: str | None) -> None:
+    """Let a timer of this computer run the guard each minute.
+
+    Stores the providers' keys that are set here in the home (0600), since a timer has none; then runs the guard once
+    as the timer will, and fails when that can't read a key or reach a provider.
+
+    \b
+    Examples:
+      gpurun guard install
+    """
+    from orchestrator import guard_install, guard_screens
+
+    done = guard_install.install(Home.default(), way or "", lambda text: click.echo(text, err=True))
+    click.echo(guard_screens.status_screen(done.pulse, done.timer, time.time()))
+
+
+@guard.command()
+def uninstall() -> None:
+    """Remove the timer, and nothing else.
+
+    \b
+    Examples:
+      gpurun guard uninstall
+    """
+    from orchestrator import guard_timer, keys
+
+    home = Home.default()
+    removed = guard_timer.uninstall(home)
+    click.echo("\n".join(f"removed {one}" for one in removed) if removed else "no guard was installed for this home")
+    if keys.stored(home):
+        click.echo(f"keys stay stored in {keys.path_of(home)}: gpurun login lambda --forget", err=True)
+
+
+@guard.command()
+@json_option
+def status(*, as_json: bool) -> int:
+    """Say when the guard last ran, what it saw, and what runs it.
+
+    Leaves with 5 when its last pass left something unproven or could not look.
+
+    \b
+    Examples:
+      gpurun guard status --json
+    """
+    from orchestrator import guard_pulse, guard_screens, guard_timer
+    from orchestrator.render import to_json
+    from orchestrator.words import EXIT_MAY_BILL
+
+    home, now = Home.default(), time.time()
+    pulse, timer = guard_pulse.read(home), guard_timer.find(home)
+    if as_json:
+        click.echo(to_json(guard_screens.status_json(pulse, timer, now)))
+    else:
+        click.echo(guard_screens.status_screen(pulse, timer, now))
+    return EXIT_MAY_BILL if pulse is not None and pulse.may_bill else 0

@@ -1,0 +1,144 @@
+"""The guard in this home, with real means: its keys, its vendors, its lock, its notices, its heartbeat.
+
+Not here: the judging (guard.py), the pass (guard_pass.py), the timer (guard_timer.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from orchestrator import glance, guard_pass, guard_pulse, keys
+from orchestrator.guard import Post
+from orchestrator.guard_pass import FREE, Means, Memory
+from orchestrator.ledger import Ledger
+from providers.errors import CredentialsError, GpurunError, StateError
+from providers.table import PROVIDERS, open_provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from orchestrator.guard_pass import Notice
+    from orchestrator.guard_pulse import Pulse
+    from orchestrator.home import Home
+    from providers.base import Provider
+
+    Looked = Post | tuple[str, GpurunError]  # an account, or its provider and why it can't be opened
+
+_LOCK = "guard.lock"
+
+
+def once(home: Home) -> Pulse | None:
+    """Make one pass; None = another one is under way."""
+    with _alone(home, wait=False) as alone:
+        return sweep(home) if alone else None
+
+
+def after_others(home: Home) -> Pulse:
+    """Make one pass, when the one that may be under way is over."""
+    with _alone(home, wait=True):
+        return sweep(home)
+
+
+def sweep(home: Home, pause: Callable[[float], None] = time.sleep) -> Pulse:
+    """Make one pass, tell what there is to tell, and give the sign of life."""
+    from orchestrator import notify
+
+    means = Means(_now, pause, lambda: _tend(home), lambda one: _tell(home, one))
+    pulse = guard_pass.once(home, vendors(home), means)
+    if home.ledger.exists():
+        notify.catch_up(home)
+    notify.heartbeat(home, ok=pulse.is_well, text=guard_pulse.summary(pulse))
+    return pulse
+
+
+def look(home: Home) -> list[Looked]:
+    """Judge all that bills now, and touch nothing; an account that can't be opened gives its name and why."""
+    memory = Memory()
+    if home.ledger.exists():
+        try:
+            with closing(Ledger(home.ledger)) as ledger:
+                memory = guard_pass.remember(ledger)
+        except GpurunError as error:
+            memory = Memory(troubles=(str(error),))
+    found: list[Looked] = []
+    for name, one in vendors(home).items():
+        if isinstance(one, GpurunError):
+            found.append((name, one))
+            continue
+        post = Post(one, memory.known, _now)
+        post.look()
+        found.append(post)
+    return found
+
+
+def vendors(home: Home) -> dict[str, Provider | GpurunError]:
+    """Open every account with the keys at hand: the environment's, else those stored in the home."""
+    unread: StateError | None = None
+    try:
+        keys.take_up(home)
+    except StateError as error:
+        unread = error
+    found: dict[str, Provider | GpurunError] = {}
+    for name in PROVIDERS:
+        if name != FREE:
+            try:
+                found[name] = open_provider(name, home.root)
+            except CredentialsError as error:
+                found[name] = unread or error
+            except GpurunError as error:
+                found[name] = error
+    return found
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _tend(home: Home) -> list[str]:
+    now = time.time()
+    return glance.tend(home, glance.runs(home, now, last=0), now)
+
+
+def _tell(home: Home, notice: Notice) -> None:
+    from orchestrator import notify
+    from orchestrator.notices import guard_says
+
+    notify.tell_guard(home, [guard_says(notice.key, notice.title, notice.text)])
+
+
+@contextmanager
+def _alone(home: Home, *, wait: bool) -> Iterator[bool]:
+    """Let one pass at a time into a home; where no lock can be had, all: ending what bills comes first."""
+    file = -1
+    try:
+        home.ensure()
+        file = os.open(home.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(file)
+        yield False
+        return
+    except (StateError, OSError):
+        pass  # the pass says that its home can't be written
+    try:
+        yield True
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def to_end(looked: Sequence[Looked]) -> int:
+    """Count what a pass would end."""
+    return sum(verdict.to_end for post in looked if isinstance(post, Post) for verdict in post.verdicts)
+
+
+def is_blind(looked: Sequence[Looked]) -> bool:
+    """Whether an account that has a key, or all, could not be looked at."""
+    posts = [one for one in looked if isinstance(one, Post)]
+    shut = [one for one in looked if not isinstance(one, Post) and not isinstance(one[1], CredentialsError)]
+    return bool(shut or not posts or any(post.trouble for post in posts))
