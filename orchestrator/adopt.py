@@ -20,6 +20,7 @@ from providers.base import Holder, Mark, Offer, Place, Proof
 from providers.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from decimal import Decimal
 
@@ -31,7 +32,15 @@ TEMPLATE = "adopt"
 
 
 def adopt(
-    home: Home, ledger: Ledger, provider: Provider, marker: Adopts, found: Allocation, *, hours: float, now: datetime
+    home: Home,
+    ledger: Ledger,
+    provider: Provider,
+    marker: Adopts,
+    found: Allocation,
+    *,
+    hours: float,
+    now: datetime,
+    guards: Sequence[Holder] = (),
 ) -> str:
     """Mark the instance and enter it into the ledger; gives the run's id. `now` is by our clock.
 
@@ -48,7 +57,7 @@ def adopt(
     begin = (now + provider.skew).replace(microsecond=0)
     end = begin + timedelta(seconds=int(hours * 3600))
     mark = replace(found.mark or Mark(ledger.home_id, new_run_id(TEMPLATE, begin), 1, end), ceiling=end)
-    row = _row(home, provider, found, mark, begin, found.price)
+    row = _row(home, provider, found, mark, begin, found.price, guards)
     home.run(mark.run_id).path.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker.adopt(found.id, mark)
     step, at = provider.traits.billing_step_seconds, begin.timestamp()
@@ -62,7 +71,15 @@ def adopt(
     return mark.run_id
 
 
-def _row(home: Home, provider: Provider, found: Allocation, mark: Mark, begin: datetime, price: Decimal) -> RunRow:
+def _row(
+    home: Home,
+    provider: Provider,
+    found: Allocation,
+    mark: Mark,
+    begin: datetime,
+    price: Decimal,
+    guards: Sequence[Holder],
+) -> RunRow:
     run_id, end = mark.run_id, mark.ceiling
     offer = Offer(provider.name, found.name or found.id, "", 0, price)
     most = worst(price, (end - begin).total_seconds(), provider.traits.billing_step_seconds)
@@ -76,12 +93,13 @@ def _row(home: Home, provider: Provider, found: Allocation, mark: Mark, begin: d
         account=provider.account(),
         times=Times(end, end, 1),
         quote=Quote(None, None, most, None, "the price that the vendor tells, for the hours given"),
-        holders=(Holder("the controller", Place.HERE, Proof.PROVEN, extendable=True),),
+        holders=(*guards, Holder("the controller", Place.HERE, Proof.PROVEN, extendable=True)),
         data=(),
         bundle_bytes=0,
         left_out=(),
         folder=str(home.run(run_id).path),
         launched=begin,
+        accept_risk=True,  # it bills already: nobody is asked whether it may
     )
     memory = Memory(
         state=State.RUNNING,

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.cost import worst
+from orchestrator.memo import holder_values
+from orchestrator.plan_screen import holder_line
 from orchestrator.render import ago, facts, moment, money, price
-from providers.base import Adopts
+from providers.base import Adopts, Place, Proof
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from orchestrator.home import Home
-    from providers.base import Allocation, Mark, Provider
+    from providers.base import Allocation, Holder, Mark, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Adoption:
     now: datetime  # by the vendor's clock
     price: Decimal  # USD an hour
     worst: Decimal  # USD from now on
+    guards: tuple[Holder, ...] = ()
 
     @property
     def until(self) -> datetime:
@@ -53,7 +56,9 @@ class Adoption:
         ledger = Ledger(home.ensure().ledger)
         try:
             found, now = self.allocation, datetime.now(UTC)
-            run_id = adopt(home, ledger, self.provider, self.marker, found, hours=self.hours, now=now)
+            run_id = adopt(
+                home, ledger, self.provider, self.marker, found, hours=self.hours, now=now, guards=self.guards
+            )
             notify.keep(home, run_id, notify.of_defaults(home))
         finally:
             ledger.close()
@@ -72,10 +77,26 @@ class Adoption:
                 ("price", price(self.price) + begun),
                 ("cost", f"at most {money(self.worst)} from now on"),
                 ("end", f"gpurun will end it at {self.until:%H:%M} UTC on {self.until:%d %b}, whatever runs on it"),
-                ("holders", "the controller (here): while this computer is awake. Nobody else can stop it."),
+                ("holders", self._holders()),
                 ("login", "as until now: gpurun has no key to it, and brings no files home"),
             ]
         )
+
+    def _holders(self) -> str:
+        """Name who can end it: the mark makes it any guard's business."""
+        others = [one for one in self.guards if one.place is not Place.HERE and one.proof is not Proof.ABSENT]
+        alone = "" if others else " Nobody else can stop it."
+        here = f"the controller (here): while this computer is awake.{alone}"
+        return "\n".join([*(holder_line(holder_values(one)) for one in self.guards), here])
+
+
+def _guards(home: Home | None, provider: Provider, now: datetime) -> tuple[Holder, ...]:
+    from orchestrator import elsewhere, settings_file
+
+    if home is None:
+        return ()
+    address = str(settings_file.load(home.root / settings_file.NAME).get("guard-elsewhere", ""))
+    return tuple(elsewhere.holders(home, address, provider, now))
 
 
 def look(provider: Provider, wanted: str, hours: float, now: datetime, home: Home | None = None) -> Adoption:
@@ -99,7 +120,8 @@ def look(provider: Provider, wanted: str, hours: float, now: datetime, home: Hom
     if found.price is None:
         raise UsageError(f"{provider.name} does not tell what {found.id} costs: it can't be metered")
     most = worst(found.price, hours * 3600, provider.traits.billing_step_seconds)
-    return Adoption(provider, provider, found, hours, now + provider.skew, found.price, most)
+    guards = _guards(home, provider, now)
+    return Adoption(provider, provider, found, hours, now + provider.skew, found.price, most, guards)
 
 
 def _was_cut_off(home: Home, mark: Mark) -> bool:

@@ -36,6 +36,7 @@ FRESH_SECONDS = 180.0  # three beats of a guard
 _AHEAD_SECONDS = 60.0  # by which another computer's clock may be ahead of ours
 _PATIENCE_SECONDS = 10.0
 _MOST_BYTES = 2**20
+_LAST_SECOND = 2.0**36  # no moment that a clock tells; nan is none either
 _HEALTHCHECKS_KEY = "HEALTHCHECKS_API_KEY"  # a read-only one will do: healthchecks.io/docs/api
 # pipx and uv put gpurun where a login that is no terminal does not look; quoted so that any shell takes it.
 _COMMAND = "sh -c 'PATH=\"$HOME/.local/bin:$PATH\" exec gpurun guard status --json'"
@@ -93,7 +94,7 @@ def judge(told: Mapping[str, Any], provider: str, account: str, now: datetime) -
     if "last_ping" in told:
         return _judge_check(told, account, now)
     beat = told.get("when", told.get("time"))
-    if isinstance(beat, bool) or not isinstance(beat, int | float):
+    if isinstance(beat, bool) or not isinstance(beat, int | float) or not 0 < beat < _LAST_SECOND:
         return "it has never run" if not told else "what it says is no pulse of a guard", None
     late = _staleness(beat, now)
     if late:
@@ -193,7 +194,9 @@ def _by_http(address: str) -> tuple[bytes, str]:
             allow_redirects=False,
             stream=True,
         ) as reply:
-            return b"".join(_pieces(reply)), f"HTTP {reply.status_code}" if reply.status_code != 200 else ""
+            if reply.status_code != requests.codes.ok:
+                raise UnreachableError(f"no pulse there: HTTP {reply.status_code}")
+            return b"".join(_pieces(reply)), ""
     except (requests.RequestException, UnicodeError) as error:
         raise UnreachableError(f"no answer: {type(error).__name__}") from error  # its own words may hold the address
 

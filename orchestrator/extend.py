@@ -67,10 +67,10 @@ def ask(home: Home, run_id: str, hours: float, max_cost: Decimal | None, now: da
 
 
 def wait(
-    home: Home, asked: Asked, pause: Callable[[float], None] = time.sleep, patience: float | None = None
+    home: Home, asked: Asked, pause: Callable[[float], None] = time.sleep, patience: float = PATIENCE_SECONDS
 ) -> Answer:
     """Wait a minute for the answer: the event `extend`, done or failed, by the wish's number."""
-    until = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
+    until = time.monotonic() + patience
     with closing(Ledger(home.ledger)) as ledger:
         while True:
             answer = _answer(ledger, asked)

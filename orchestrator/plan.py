@@ -168,7 +168,7 @@ def times(
 def _nothing_left(limits: Limits, budget: Decimal, price: Decimal, step_seconds: int) -> RefusedError:
     if limits.max_hours * 3600 < _LEAST_SECONDS:
         return RefusedError(f"{limits.max_hours:g} h is no time for a job", hint="raise --max-hours")
-    least = worst(price, 600, step_seconds)
+    least = worst(price, 660, step_seconds)
     return RefusedError(
         f"${budget} at ${price}/h leaves no time to work: begun billing steps count whole, and to end a machine may"
         f" take {OVERRUN_SECONDS // 60} minutes that bill",

@@ -28,7 +28,7 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
             ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
             ("limits", _limits(plan["times"], plan["launched"], limits)),
             ("month", _month(plan)),
-            ("holders", "\n".join(map(_holder, plan["holders"]))),
+            ("holders", "\n".join(map(holder_line, plan["holders"]))),
             ("key", _KEY_RISK if plan.get("key_on_machine") else ""),
             ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
             ("ships", _shipped(plan)),
@@ -40,10 +40,11 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
     )
 
 
-def _holder(holder: Mapping[str, Any]) -> str:
+def holder_line(holder: Mapping[str, Any]) -> str:
     """One line a holder: who, where, and on whose word; why not, where it is absent."""
     since = moment_of(holder.get("proven_at"))
-    words = {"proven": f" {since}" if since else "", "absent": f": {holder['evidence']}" if holder["evidence"] else ""}
+    why = holder.get("evidence")
+    words = {"proven": f" {since}" if since else "", "absent": f": {why}" if why else ""}
     timer = holder["place"] == "here" and holder["name"] == GUARD_HERE and holder["proof"] == "proven"
     more = "; sleeps and dies with this computer, as the controller does" if timer else ""
     return f"{holder['name']} ({holder['place']}): {holder['proof']}{words.get(holder['proof'], '')}{more}"

@@ -152,7 +152,7 @@ def test_config_is_set_listed_and_forgotten(capsys: pytest.CaptureFixture[str]) 
     assert output(capsys, "config", "set", "monthly-cap", "25")[0] == 0
     assert output(capsys, "config", "get", "monthly-cap")[:2] == (0, "25\n")
     assert json.loads(output(capsys, "config", "list", "--json")[1])["monthly-cap"] == 25
-    assert "monthly-cap  25" in output(capsys, "config", "list")[1]
+    assert "monthly-cap      25 " in output(capsys, "config", "list")[1]
     assert output(capsys, "config", "unset", "monthly-cap")[0] == 0
     assert output(capsys, "config", "get", "monthly-cap")[:2] == (1, "")
 
