@@ -63,6 +63,7 @@ class Agent:
         self.restarts = 0
         self.step_at_restart = -1
         self.order = 0
+        self.obey(ps.read_json(folder / "limits.json"))  # as the agent before a reboot knew them
         self.idle = 0.0
         self.moves = 0
         self.preparing = False
@@ -167,8 +168,11 @@ class Agent:
         return self.limits.left(self.limits.deadline - before, self.clock)
 
     def take_order(self) -> None:
-        """Obey a new order once."""
-        order = ps.read_json(self.folder / "order.json")
+        """Look for a new order."""
+        self.obey(ps.read_json(self.folder / "order.json"))
+
+    def obey(self, order: Dict[str, Any]) -> None:
+        """Obey an order once."""
         count, deadline = number(order.get("id")), number(order.get("deadline"))
         if count is None or count <= self.order:
             return
@@ -176,7 +180,7 @@ class Agent:
         if order.get("kind") == "stop":
             self.stop("stopped", self.grace)
         elif order.get("kind") == "deadline" and deadline is not None:
-            self.limits.move(deadline)
+            self.limits.move(deadline, number(order.get("ceiling")))
 
     def stop(self, reason: str, grace: float, *, politely: bool = True) -> None:
         """Ask the training to save and leave; past the grace it is killed. The first reason counts."""

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from limits import Clock, number, armed_before
+from limits import Clock, armed_before, number
 
 PROC = Path("/proc")
 FREEZE = 2.0  # seconds that stopping may take before killing begins anyhow
@@ -131,6 +131,7 @@ class Tree:
         self.mark = mark
         self.known: Dict[int, str] = {}  # pid -> start time
         self.leaders: Set[int] = set()  # sessions that one of ours was seen to lead
+        self.strangers: Dict[int, str] = {}  # started from here but not of the job: pid -> start time
         self._checked: Dict[int, str] = {}  # looked at, carries nothing
 
     def find(self, *, deep: bool = True) -> Dict[int, Process]:
@@ -151,10 +152,22 @@ class Tree:
             mates = {process.pid for process in everyone.values() if process.session in sessions}
             grown = not (below | mates) <= ours
             ours |= below | mates
+        everywhere = self.strangers.items()
+        self.strangers = {pid: born for pid, born in everywhere if pid in everyone and everyone[pid].started == born}
+        fresh = set(self.strangers)
+        while fresh:
+            ours -= fresh
+            fresh = {child for pid in fresh for child in children.get(pid, ()) if child in ours}
         found = {pid: everyone[pid] for pid in ours if pid in everyone}
         self.leaders &= {process.session for process in found.values()}
         self.known = {pid: process.started for pid, process in found.items()}
         return found
+
+    def leave_out(self, pid: int) -> None:
+        """Take a process, and all below it, for none of the job's."""
+        process = look(pid)
+        if process is not None:
+            self.strangers[pid] = process.started
 
     def _carriers(self, everyone: Dict[int, Process], *, deep: bool) -> Set[int]:
         if not HAS_PROC or not self.mark:
@@ -196,6 +209,15 @@ class Tree:
             each()  # reaps: a zombie is nobody, but it keeps its number
             time.sleep(0.02 if time.monotonic() - begun < 5.0 else 0.5)
         return True
+
+
+def listed(folder: Path) -> Dict[int, str]:
+    """Read processes.json; a start time that is not true any more is passed over by who uses it."""
+    try:
+        entries = json.loads((folder / "processes.json").read_bytes())
+        return {int(entry["pid"]): str(entry["started"]) for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def adopt_orphans() -> bool:
@@ -274,6 +296,16 @@ def holder(path: Path) -> Optional[Process]:
         if process and process.started == started and held(path):
             return process
     return None
+
+
+def of_earlier_life(path: Path) -> Optional[bool]:
+    """Whether who last held a lock did so before this machine (or container) was restarted; None = it can't be told."""
+    try:
+        boot, _, ticks = path.read_text().split()[1].partition(":")
+        first = look(1)
+        return boot != BOOT or (first is not None and int(ticks) < int(first.started.partition(":")[2]))
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------

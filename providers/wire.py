@@ -29,6 +29,11 @@ GUARDS = (
     "children.py",
     "processes.py",
     "limits.py",
+    "birth.py",
+    "lever.py",
+    "helper.py",
+    "ender.py",
+    "rearm.py",
     "output.py",
     "outcome.py",
 )  # what must run before the bundle is there

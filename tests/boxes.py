@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from providers.base import Mark
+from providers.wire import GUARDS
 
 PAYLOAD = Path(__file__).parent.parent / "payload"
-GUARDS = ("watchdog.py", "agent.py", "children.py", "processes.py", "limits.py", "output.py", "outcome.py")
 PATIENCE = 30.0  # seconds: a loaded machine is no bug
 
 

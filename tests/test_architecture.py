@@ -41,7 +41,22 @@ MAY_CATCH_ALL = {
 # Standing alone on a bare machine: nothing but Python 3.9.
 STDLIB_ONLY = tuple(
     f"payload/{name}.py"
-    for name in ("agent", "children", "watchdog", "processes", "limits", "output", "outcome", "door", "place")
+    for name in (
+        "agent",
+        "birth",
+        "children",
+        "door",
+        "ender",
+        "helper",
+        "lever",
+        "limits",
+        "outcome",
+        "output",
+        "place",
+        "processes",
+        "rearm",
+        "watchdog",
+    )
 )
 
 
