@@ -1,0 +1,339 @@
+"""One computer's way to a simulated vendor: the contract of providers/base.py, over a wire that is slow and breaks.
+
+Every call takes time, may fail on its way there or back, and is one of the places at which a process can die.
+It keeps what a good adapter keeps: an error is never absence, a list that breaks off is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from engine import Process, current
+from rigs import Rig, digest
+
+from providers.base import (
+    Allocation,
+    Entry,
+    Holder,
+    Manifest,
+    Mark,
+    Observation,
+    Offer,
+    OrderKind,
+    Phase,
+    Place,
+    Proof,
+    RemoteStatus,
+    Traits,
+    utc,
+)
+from providers.errors import (
+    CredentialsError,
+    IntegrityError,
+    NoCapacityError,
+    RemoteError,
+    UnclearError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
+
+    from computers import Computer
+    from vendors import Thing, Vendor
+
+    from providers.base import Access, Job, Order
+
+_LISTS = {"find", "allocations"}
+PATIENCE = 20.0  # seconds until a call that gets no answer gives up
+
+
+def traits_of(vendor: Vendor) -> Traits:
+    nature = vendor.nature
+    return Traits(
+        list_lag_seconds=nature.lag,
+        boot_limit_seconds=nature.boot * 4 + 60,
+        start_limit_seconds=300.0,
+        poll_seconds=nature.poll,
+        billing_step_seconds=nature.step,
+        console_url="https://vendor.invalid/console",
+        retry_seconds=30.0,
+        ending_seconds=60.0,
+    )
+
+
+class SimProvider:
+    """The money plane, as one computer's key opens it."""
+
+    def __init__(self, vendor: Vendor, computer: Computer) -> None:
+        self.vendor, self.computer = vendor, computer
+        self.name = vendor.name
+        self.traits = traits_of(vendor)
+        self.skew = timedelta(0)
+
+    # ── the wire ────────────────────────────────────────────────────────────────────────────────
+
+    def _call(
+        self, verb: str, what: Callable[[], Any], *, about: str = "", lost: type[Exception] = UnreachableError
+    ) -> Any:
+        """Ask the vendor: the way there, its side, the way back."""
+        process, world = current(), self.computer.world
+        assert isinstance(process, Process), "only a process calls out"
+        process.step()
+        engine, chance, vendor = world.engine, world.chance, self.vendor
+        slow = 8.0 if chance.random() < 0.02 else 0.15
+        engine.sleep(chance.random() * slow)
+        flaw = chance.random() / vendor.nature.flaws if vendor.nature.flaws else 2.0
+        if self._unreachable(flaw):
+            world.failed_call(self.computer, verb)
+            engine.sleep(PATIENCE if flaw > 1 else 1.0)
+            raise lost(f"{verb}: no answer")
+        if vendor.revoked.get(self.computer.key, engine.now + 1) <= engine.now:
+            world.failed_call(self.computer, verb)
+            raise CredentialsError(f"{verb}: the key was revoked", hint="export VENDOR_KEY=…")
+        result = what()
+        if about or verb in _LISTS:
+            world.history.read(self.computer, process.home, about, result)
+        engine.sleep(chance.random() * slow)
+        if 0.5 <= flaw < 1 or not self.computer.online(engine.now):
+            vendor.counts["lost reply"] += 1
+            world.failed_call(self.computer, verb)
+            raise lost(f"{verb}: the answer did not come")
+        self.skew = timedelta(seconds=engine.now - self.computer.wall())
+        process.step()
+        return result
+
+    def _unreachable(self, flaw: float) -> bool:
+        now = self.computer.world.engine.now
+        for word, holds in (
+            ("lost request", flaw < 0.5),
+            ("network down", not self.computer.online(now)),
+            ("API down", self.vendor.is_down(now)),
+        ):
+            if holds:
+                self.vendor.counts[word] += 1
+                return True
+        return False
+
+    # ── the contract ────────────────────────────────────────────────────────────────────────────
+
+    def account(self) -> str:
+        return self.computer.key
+
+    def offers(self) -> Sequence[Offer]:
+        vendor = self.vendor
+        return self._call(
+            "offers",
+            lambda: [
+                Offer(self.name, name, "a10", 1, money(price), available=vendor.engine.now >= vendor.sold_out_until)
+                for name, price in vendor.prices.items()
+            ],
+        )
+
+    def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:
+        del job, offer
+        return [Holder("its own limit", Place.SERVER, Proof.PROVEN)] if self.vendor.nature.jobs else []
+
+    def launch(self, job: Job, offer: Offer) -> str:
+        world = self.computer.world
+        late = (
+            world.chance.random() * self.vendor.nature.lag if world.chance.random() < world.story.late_launches else 0
+        )
+
+        def rent() -> Thing | None:
+            vendor, name = self.vendor, str(job.mark)
+            key, by = self.computer.key, self.computer.name
+            thing = vendor.launch(name, key, offer.name, by, job.max_seconds, job, late)
+            if thing is not None:
+                world.rented(thing, job)
+            return thing
+
+        twice = self.vendor.double_next
+
+        thing = self._call("launch", rent, lost=UnclearError)
+        if thing is None:
+            raise NoCapacityError("none left")
+        if late or twice:  # what came back is no answer to one launch
+            self.vendor.counts["late launch"] += bool(late)
+            raise UnclearError("launch: the answer did not come")
+        return str(thing.id)
+
+    def find(self, mark: Mark) -> Sequence[Allocation]:
+        wanted = (mark.home, mark.run_id, mark.attempt, mark.node)
+
+        def same(one: Mark | None) -> bool:
+            return one is not None and (one.home, one.run_id, one.attempt, one.node) == wanted
+
+        return [one for one in self._list("find") if same(one.mark)]
+
+    def allocations(self) -> Sequence[Allocation]:
+        return self._list("allocations")
+
+    def _list(self, verb: str) -> list[Allocation]:
+        vendor = self.vendor
+
+        def read() -> list[Allocation]:
+            shown = vendor.listed(self.computer.key, vendor.seen_at())
+            return [
+                allocation_of(one) for one in shown if not vendor.denies(one, self.computer.name, wanted=self._lies())
+            ]
+
+        rows = self._call(verb, read)
+        if vendor.nature.pages and len(rows) > 2:
+            again = self._call(verb, read)  # the second page: it may fail, and the list with it
+            rows = rows[:2] + [row for row in again if row.id != rows[0].id]
+            vendor.counts["second page"] += 1
+        return rows
+
+    def _lies(self) -> bool:
+        world = self.computer.world
+        return world.chance.random() < world.story.lies
+
+    def inspect(self, allocation_id: str) -> Observation:
+        return self._call("inspect", lambda: self._observe(allocation_id), about=allocation_id)
+
+    def _observe(self, allocation_id: str) -> Observation:
+        vendor, moment = self.vendor, self.vendor.seen_at()
+        thing = vendor.things.get(allocation_id)
+        told = f"GET {allocation_id} → "
+        if thing is None or thing.account != self.computer.key or thing.made > moment:
+            return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
+        if vendor.denies(thing, self.computer.name, wanted=self._lies()):
+            return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
+        if thing.ended is not None and moment >= thing.ended:
+            return self._over(thing, told, moment)
+        up = moment >= thing.up
+        began = utc(thing.billed_from) if vendor.nature.records and moment >= thing.billed_from else None
+        here = Observation(
+            Phase.QUEUED, billing=True, evidence=f"{told}{'up' if up else 'booting'}", price=money(thing.price),
+            billed_from=began, failure="unhealthy" if thing.sick else "",
+        )  # fmt: skip
+        if not up:
+            return here
+        return replace(here, phase=Phase.RUNNING if vendor.nature.jobs else Phase.READY)
+
+    def _over(self, thing: Thing, told: str, moment: float) -> Observation:
+        assert thing.ended is not None
+        nature = self.vendor.nature
+        if moment < thing.ended + nature.linger:
+            return Observation(
+                Phase.QUEUED, billing=True, evidence=f"{told}terminating", price=money(thing.price), ending=True
+            )
+        if not nature.records:
+            return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
+        began, ended = min(thing.billed_from, thing.ended), thing.ended
+        return Observation(
+            Phase.EXITED if nature.jobs else Phase.ABSENT, billing=False, evidence=f"{told}ended at {ended:.0f}",
+            price=money(thing.price), billed_from=utc(began), billed_until=utc(ended), ended=True,
+        )  # fmt: skip
+
+    def terminate(self, allocation_ids: Sequence[str]) -> None:
+        def end() -> None:
+            process, before = current(), len(self.vendor.ended_log)
+            self.vendor.terminate(list(allocation_ids), self.computer.key, process.name)
+            self.computer.world.history.killed(process, before)
+            self.computer.world.say(process.name, f"terminate {list(allocation_ids)}")
+
+        self._call("terminate", end)
+
+    def extend(self, allocation_id: str, ceiling: Any) -> bool:
+        def move() -> bool:
+            thing = self.vendor.things.get(allocation_id)
+            mark = None if thing is None else Mark.parse(thing.name)
+            if self.vendor.nature.jobs or thing is None or mark is None:
+                return False
+            return self.vendor.rename(allocation_id, self.computer.key, str(replace(mark, ceiling=ceiling)))
+
+        return bool(self._call("extend", move))
+
+    def tidy(self, live: Collection[Mark]) -> None:
+        self._call("tidy", lambda: len(live))
+
+    def remote(self, allocation_id: str, access: Access) -> SimRemote:
+        return SimRemote(self, allocation_id, access)
+
+
+class SimRemote:
+    """The byte plane: one machine's or job's rig, reached over the same weather."""
+
+    def __init__(self, provider: SimProvider, allocation_id: str, access: Access) -> None:
+        self._provider, self._id, self._access = provider, allocation_id, access
+        self._world = provider.computer.world
+
+    def _ask(self, verb: str, what: Callable[[Rig, float], Any]) -> Any:
+        process, world, thing = current(), self._world, self._provider.vendor.things[self._id]
+        assert isinstance(process, Process), "only a process calls out"
+        process.step()
+        world.engine.sleep(world.chance.random() * 0.3)
+        now = world.engine.now
+        over = not thing.bills_at(now) and not self._provider.vendor.nature.jobs  # a job's files lie in a store
+        flawed = world.chance.random() < self._provider.vendor.nature.flaws / 2
+        if over or now < thing.up or flawed or not self._provider.computer.online(now):
+            world.engine.sleep(1.0 if flawed else 10.0)
+            raise RemoteError(f"{verb}: {self._id} does not answer")
+        rig = world.rigs[self._id]
+        return what(rig, min(now, thing.ended or now))
+
+    def start(self, job: Job) -> None:
+        begin = self._world.begin
+        self._ask("start", lambda rig, now: begin(rig, job, now))
+
+    def status(self) -> RemoteStatus:
+        return self._ask("status", self._status)
+
+    def _status(self, rig: Rig, now: float) -> RemoteStatus:
+        if rig.began is None:
+            return RemoteStatus(Phase.READY)
+        step, word = rig.progress(now)
+        phase = Phase.EXITED if word or rig.is_dead(now) else Phase.RUNNING
+        dog = self._world.proof_of(rig)
+        return RemoteStatus(phase, utc(now), "train", step, rig.steps, reason=word, watchdog=dog)
+
+    def logs(self, offset: int) -> bytes:
+        return self._ask("logs", lambda rig, now: rig.log(now)[offset : offset + 4096])
+
+    def tell(self, order: Order) -> None:
+        def obey(rig: Rig, now: float) -> None:
+            if order.kind is OrderKind.STOP:
+                rig.told_stop = now if rig.told_stop is None else rig.told_stop
+            elif order.deadline is not None and order.id > rig.order:
+                rig.order, rig.deadline = order.id, min(order.deadline.timestamp(), rig.ceiling)
+
+        self._ask("tell", obey)
+
+    def manifest(self) -> Manifest:
+        def name_all(rig: Rig, now: float) -> Manifest:
+            files = rig.files(now)
+            entries = tuple(Entry(name, len(data), digest(data)) for name, data in files.items())
+            return Manifest(entries, final="result.json" in files)
+
+        return self._ask("manifest", name_all)
+
+    def fetch(self, names: Sequence[str], dest: Path) -> None:
+        for name in names:  # the line may break between two files
+            self._provider.computer.must_have_room()
+            data = self._ask("fetch", lambda rig, now: rig.files(now)).get(name)
+            if data is None:
+                raise RemoteError(f"{self._id} has no file {name!r}")
+            if self._world.chance.random() < self._provider.vendor.nature.flaws / 4:
+                raise IntegrityError(f"{name} is not what the manifest says")
+            if self._access.go_on is not None:
+                self._access.go_on()
+            path = dest / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def close(self) -> None:
+        pass
+
+
+def allocation_of(thing: Thing) -> Allocation:
+    return Allocation(thing.id, Mark.parse(thing.name), thing.name, billing=True, price=money(thing.price))
+
+
+def money(price: float) -> Decimal:
+    return Decimal(str(round(price, 6)))

@@ -1,0 +1,104 @@
+"""What runs on a rented machine or in a job: the training and its agent, as seconds passed and files whole.
+
+The agent is told in closed form (it is not what is tested here): a step a second, a checkpoint every so often, a stop
+when it is ordered or when its own deadline comes by its own clock. The watchdog's decisions are the shipped ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+
+LATE_CHECKPOINTS = 3  # that the machine keeps
+
+
+@dataclass
+class Rig:
+    """One machine's or job's software."""
+
+    thing: str  # id of what it runs on
+    steps: int  # of the whole training: one a second
+    every: int  # steps between two checkpoints
+    began: float | None = None
+    first: int = 0
+    deadline: float = math.inf
+    ceiling: float = math.inf
+    grace: float = 0.0
+    told_stop: float | None = None
+    died: float | None = None  # the agent and all below it
+    clock_ahead: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # jumps of the machine's clock: moment, seconds
+    order: int = 0
+
+    def start(self, now: float, first: int, limits: tuple[float, float, float]) -> None:
+        if self.began is None:
+            self.began, self.first = now, first
+            self.deadline, self.ceiling, self.grace = limits
+
+    def reached(self, wanted: float) -> float:
+        """When the machine's clock shows a time, or as much has passed since the start by the steady one."""
+        ahead, earliest = 0.0, wanted
+        for moment, jump in self.clock_ahead:
+            if moment >= earliest:
+                break
+            ahead += jump
+            earliest = min(earliest, max(moment, wanted - ahead))
+        return earliest
+
+    def end(self) -> tuple[float, str]:
+        """When the training ends, and with which word."""
+        assert self.began is not None
+        ends = [
+            (self.began + self.steps - self.first, "completed"),
+            (max(self.reached(self.deadline - self.grace), self.began), "deadline"),
+        ]
+        if self.told_stop is not None:
+            ends.append((self.told_stop + 2, "stopped"))
+        return min(ends)
+
+    def progress(self, now: float) -> tuple[int, str]:
+        """Steps done, and the agent's word once it has left one."""
+        if self.began is None:
+            return 0, ""
+        over, word = self.end()
+        until = min(now, over, math.inf if self.died is None else self.died)
+        step = self.first + max(int(until - self.began), 0)
+        said = now >= over and (self.died is None or self.died > over)
+        return step, word if said else ""
+
+    def is_dead(self, now: float) -> bool:
+        return self.died is not None and self.died <= now
+
+    # ── files ───────────────────────────────────────────────────────────────────────────────────
+
+    def files(self, now: float) -> dict[str, bytes]:
+        """What is whole right now; every byte tells which attempt made it."""
+        step, word = self.progress(now)
+        found: dict[str, bytes] = {}
+        newest = step // self.every
+        for number in range(max(self.first // self.every + 1, newest - LATE_CHECKPOINTS + 1), newest + 1):
+            whole = number * self.every
+            seal = {"step": whole, "thing": self.thing}
+            found[f"checkpoints/step-{whole}/model.bin"] = b"%s after %d" % (self.thing.encode(), whole)
+            found[f"checkpoints/step-{whole}/CHECKPOINT.json"] = json.dumps(seal).encode()
+        if word:
+            artifacts = {
+                f"artifacts/{name}": f"{name} of {self.thing} at {step}".encode() for name in ("a.bin", "b.bin")
+            }
+            found |= artifacts
+            listed = [{"name": name, "sha256": digest(data)} for name, data in artifacts.items()]
+            told = {"reason": word, "step": step, "thing": self.thing, "artifacts": listed}
+            found["result.json"] = json.dumps(told).encode()
+        return found
+
+    def log(self, now: float) -> bytes:
+        step, _ = self.progress(now)
+        marks = range(self.first + 30, step + 1, 30)
+        return "".join(f'::metrics {{"step": {at}, "loss": {1 / at:.4f}}}\n' for at in marks).encode()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
