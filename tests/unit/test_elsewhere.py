@@ -1,4 +1,4 @@
-"""Who counts as another holder: a guard whose pulse is fresh, that saw this account, and had no trouble. Nobody else."""
+"""Who counts as another holder: a guard whose pulse is fresh, that saw this account, had no trouble. Nobody else."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_served_pulse_is_read_with_the_key_of_the_check_if_there_is_one(monkey
 @pytest.mark.parametrize(
     ("status", "body", "why"),
     [
-        (404, b"not here", "HTTP 404"),
+        (404, b"{}", "HTTP 404"),
         (302, b"", "HTTP 302"),
         (200, b"\xff{", "no JSON object"),
         (200, b"[]", "no JSON"),
