@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -14,15 +15,18 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator import glance, settings_file
 from orchestrator.ledger import Ledger
 from orchestrator.render import clean, price, size
+from orchestrator.words import EXIT_MAY_BILL
 from providers.errors import CredentialsError, GpurunError
+from providers.table import CONSOLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.home import Home
 
 LITTLE_BYTES = 10 * 10**9  # a base model, its checkpoints and the artifacts
 TOO_LITTLE_BYTES = 10**9
+UNPROVEN = "unproven"  # the check's name where a run's end is not proven
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 _VERSIONS = """
 import importlib.metadata as m, json, sys
@@ -57,6 +61,7 @@ def all_checks(home: Home) -> Iterator[Check]:
     yield Check("provider local", "ok", "needs no account and no key")
     yield from _vendors(home)
     if writable.verdict == "ok":
+        yield _guard(home)
         yield from _unfinished(home)
         yield from _unknown(home)
 
@@ -159,6 +164,25 @@ def _vendor(home: Home, name: str) -> Check:
     return Check(title, "ok", f"the key opens the account; {free}")
 
 
+def _guard(home: Home) -> Check:
+    """Whether a guard looks at what bills, and what it saw."""
+    from orchestrator import guard_pulse, keys
+
+    text = guard_pulse.line(home, time.time()).removeprefix("guard: ")
+    wanted = "gpurun guard install" if any(map(os.environ.get, keys.VARIABLES.values())) else ""
+    if not guard_pulse.is_installed(home):
+        return Check("guard", "note", text.partition(": gpurun")[0], wanted)
+    well = text.endswith(", all well") or "has not run yet" in text
+    return Check("guard", "ok" if well else "bad", text, "" if well else "gpurun guard status")
+
+
+def exit_code(found: Sequence[Check]) -> int:
+    """Give 5 where a run's end is not proven, 3 where something is bad, else 0."""
+    if any(check.name == UNPROVEN for check in found):
+        return EXIT_MAY_BILL
+    return 3 if any(check.verdict == "bad" for check in found) else 0
+
+
 def _unfinished(home: Home) -> Iterator[Check]:
     now = time.time()
     try:
@@ -169,10 +193,13 @@ def _unfinished(home: Home) -> Iterator[Check]:
         yield Check("unfinished", "ok", "the ledger has no run under way")
     for run in runs:
         held = "a controller holds it" if run.held(now) else "nobody holds it"
-        words = clean(run.detail) if run.state == "terminating" else ""
-        yield Check(
-            "unfinished", "note", f"{run.run_id} is {run.state}, {held}{': ' if words else ''}{words}", "gpurun ps"
-        )
+        if run.state == "terminating":
+            why = clean(run.detail or run.evidence) or "its end is under way"
+            words = f"{run.run_id} may still bill, {held}: {why}"
+            console = CONSOLES.get(run.provider, "")
+            yield Check(UNPROVEN, "bad", words, f"gpurun ps{f', and look at {console}' if console else ''}")
+        else:
+            yield Check("unfinished", "note", f"{run.run_id} is {run.state}, {held}", "gpurun ps")
 
 
 def _unknown(home: Home) -> Iterator[Check]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
 from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, rfc3339, size, table
-from orchestrator.screens import run_json
+from orchestrator.screens import console_of, run_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,7 @@ def screen(known: Dossier, now: float) -> str:
                 "billing",
                 f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet",
             ),
+            ("look at", console_of(run)),
             ("folder", str(known.folder)),
         ]
     )

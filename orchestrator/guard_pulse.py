@@ -115,19 +115,20 @@ def is_installed(home: Home) -> bool:
     return (home.root / SCRIPT).is_file()
 
 
-def line(home: Home, now: float) -> str:
-    """Say in one line how the guard is: "guard: 40 s ago, all well"."""
+def line(home: Home, now: float, *, wanted: bool = True) -> str:
+    """Say in one line how the guard is: "guard: 40 s ago, all well"; "" = there is none, and none is `wanted`."""
     try:
         pulse = read(home)
     except StateError as error:
         return f"guard: {clean(str(error))}"
     installed = is_installed(home)
     if pulse is None:
-        return "guard: installed, and has not run yet" if installed else "no guard installed: gpurun guard install"
+        none = "no guard installed: gpurun guard install" if wanted else ""
+        return "guard: installed, and has not run yet" if installed else none
     age = max(now - pulse.when, 0.0)
     if age > SILENT_SECONDS:
         silent = f"silent for {duration(age)}"
-        return f"guard: {silent}" if installed else f"no guard installed, the last pass was {ago(age)}"
+        return f"guard: {silent}: gpurun guard status" if installed else f"no guard installed, last pass {ago(age)}"
     return f"guard: {ago(age)}, {summary(pulse)}"
 
 

@@ -52,10 +52,12 @@ def stored(home: Home) -> dict[str, str]:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"{path} can't be read: {type(error).__name__}", hint="gpurun login lambda") from error
+        raise StateError(
+            f"{path} can't be read: {type(error).__name__}", hint="another home: export GPURUN_HOME=…"
+        ) from error
     pairs = (line.partition("=") for line in lines if not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in pairs if _VARIABLE.fullmatch(name.strip())}
 

@@ -16,12 +16,14 @@ from orchestrator.render import (
     money,
     money_range,
     number,
+    paint,
     percent,
     rfc3339,
     size,
     table,
     wrap,
 )
+from providers.table import CONSOLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
 STALE_SECONDS = 60.0  # a running run that nobody looked at for this long is not called running
 
 
-def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str]) -> str:
-    """`gpurun ps`; `steps` holds "120/480" by run id, where known. What needs saying of a run stands under its line."""
+def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str], *, colour: bool = False) -> str:
+    """`gpurun ps`; `steps` holds "120/480" by run id, where known. What needs saying of a run stands under its line.
+
+    What may still bill though it should not is red, and says where a person can look and end it by hand.
+    """
     rows = [
         (
             run.run_id,
@@ -49,9 +54,16 @@ def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str]) -> str
     head, *lines = table(("RUN", "STATE", "WHERE", "TIME", "STEP", "COST"), rows, right=(3, 4, 5)).split("\n")
     told = [head]
     for run, line in zip(runs, lines, strict=True):
-        note = _note(run, now)
-        told += [line, fit(f"  {note}", WIDTH)] if note else [line]
+        note, console = _note(run, now), console_of(run)
+        under = [fit(f"  {note}", WIDTH)] if note else []
+        under += [f"  look, and end it by hand if need be: {console}"] if console else []
+        told += [paint(each, "bad", colour=colour and run.state == "terminating") for each in (line, *under)]
     return "\n".join(told)
+
+
+def console_of(run: Run) -> str:
+    """Where the vendor shows a run that is being ended; "" = it is not, or nothing of it bills."""
+    return CONSOLES.get(run.provider, "") if run.state == "terminating" else ""
 
 
 def _state(run: Run, now: float) -> str:
@@ -103,6 +115,7 @@ def run_json(run: Run, folder: object) -> dict[str, Any]:
         "accrued_low_usd": run.low,
         "accrued_usd": run.high,
         "evidence": run.evidence,
+        "console_url": console_of(run) or None,
         "holders": run.held_by(),
         "folder": str(folder),
     }

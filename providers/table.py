@@ -17,6 +17,8 @@ PROVIDERS = {
     "local": ("providers.local", "LocalProvider"),
     "lambda": ("providers.lambdalabs", "LambdaProvider"),
 }
+# Where a person sees with their own eyes what bills; here too, so that `ps` need not load an adapter to say it.
+CONSOLES = {"lambda": "https://cloud.lambda.ai/instances"}
 
 
 def open_provider(name: str, home: Path) -> Provider:

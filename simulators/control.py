@@ -4,7 +4,7 @@ GET  /meter     what is billed            GET /requests[?since=N]   what was ask
 POST /faults    as `--faults`             DELETE /faults            disarm               GET /faults  what is armed
 POST /clock     {"advance": s, "rate": x, "prices": {name: "1.49"}, "capacity": {name: [region, …]}}
 POST /link      {"instance": id or null, "do": "cut" | "blackhole" | "freeze" | "heal", "after_bytes": n, …}
-POST /launch    the vendor's own launch body: somebody starts one by hand, past limits and faults
+POST /launch    the vendor's own launch body: somebody starts one by hand, past limits and faults; a list: so many
 """
 
 from __future__ import annotations
@@ -99,7 +99,10 @@ class Control:
             case "POST", "/link":
                 return self._link(request.json())
             case "POST", "/launch":
-                return {"id": self._world.launch_by_hand(request.json())}
+                wish = request.json()
+                if isinstance(wish, list):
+                    return {"ids": [self._world.launch_by_hand(each) for each in wish]}
+                return {"id": self._world.launch_by_hand(wish)}
         raise LookupError(f"the control has no {request.method} {request.path}")
 
     def _faults(self, request: Request) -> object:

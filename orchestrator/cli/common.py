@@ -124,6 +124,13 @@ def exit_code_of(run: Run) -> int:
     return exit_code(State(run.state), Reason(run.reason) if run.reason else None)
 
 
+def exit_code_now(runs: Sequence[Run]) -> int:
+    """Give 5 while the end of any of these is not proven, else 0."""
+    from orchestrator.words import EXIT_MAY_BILL
+
+    return EXIT_MAY_BILL if any(run.state == "terminating" for run in runs) else 0
+
+
 def watch(
     home: Home,
     run: Run,

@@ -13,7 +13,7 @@ from orchestrator.home import Home
 def doctor(*, as_json: bool) -> int:
     """Check this computer, and say what to type where it fails.
 
-    Leaves with 3 when something is bad; a note is none.
+    Leaves with 3 when something is bad; a note is none. With 5 while the end of a run is not proven.
 
     \b
     Examples:
@@ -29,4 +29,4 @@ def doctor(*, as_json: bool) -> int:
             click.echo(screens.check_line(check.name, check.verdict, check.text, check.next))
     if as_json:
         click.echo(to_json(found))
-    return 3 if any(check.verdict == "bad" for check in found) else 0
+    return checks.exit_code(found)

@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import click
 
-from orchestrator.cli.common import find_run, json_option, run_argument, take_up
+from orchestrator.cli.common import exit_code_now, find_run, json_option, run_argument, take_up
 from orchestrator.home import Home
 
 
 @click.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="All runs, not only the unfinished and the last ten.")
 @json_option
-def ps(*, everything: bool, as_json: bool) -> None:
+def ps(*, everything: bool, as_json: bool) -> int:
     """List runs: what may still bill first.
+
+    Leaves with 5 while the end of something is not proven.
 
     \b
     Examples:
       gpurun ps
       gpurun ps --all --json
     """
-    from orchestrator import glance, screens
+    from orchestrator import glance, guard_pulse, screens
+    from orchestrator.render import to_json, wants_colour
 
     home, now = Home.default(), time.time()
     runs = glance.runs(home, now, last=None if everything else 10)
     taken_up = glance.tend(home, runs, now)
+    colour = wants_colour(terminal=sys.stdout.isatty(), environ=os.environ)
     if as_json:
-        from orchestrator.render import to_json
-
         click.echo(to_json([screens.run_json(run, home.run(run.run_id).path) for run in runs]))
     else:
-        click.echo(
-            screens.runs_table(runs, now, glance.steps(home, runs)) if runs else "no runs yet: gpurun launch demo"
-        )
+        steps = glance.steps(home, runs)
+        click.echo(screens.runs_table(runs, now, steps, colour=colour) if runs else "no runs yet: gpurun launch demo")
+        rents = any(not run.is_done and run.provider != "local" for run in runs)
+        pulse = guard_pulse.line(home, now, wanted=rents)
+        if pulse:
+            click.echo(pulse, err=True)
     if taken_up:
         click.echo(f"nobody held {' '.join(taken_up)}: a background controller carries on", err=True)
+    return exit_code_now(runs)
 
 
 @click.command()
 @run_argument
 @json_option
-def show(run: str | None, *, as_json: bool) -> None:
+def show(run: str | None, *, as_json: bool) -> int:
     """Show one run: plan beside truth, history, files.
 
-    RUN is the beginning of a run's id; the newest run when none is given.
+    RUN is the beginning of a run's id; the newest run when none is given. Leaves with 5 while its end is not proven.
 
     \b
     Examples:
@@ -59,3 +67,4 @@ def show(run: str | None, *, as_json: bool) -> None:
     found = find_run(home, run)
     facts = dossier.read(home, found)
     click.echo(to_json(facts.as_json()) if as_json else dossier.screen(facts, time.time()))
+    return exit_code_now([found])

@@ -38,7 +38,7 @@ def some_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ps_puts_first_what_may_still_bill(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = output(capsys, "ps")
     names = [line.split()[0] for line in out.splitlines()[1:] if not line.startswith(" ")]
-    assert code == 0
+    assert code == 5
     assert names == [
         "old-261122-aaaaaa", "text-classification-261122-bbbbbb", "demo-261122-dddddd", "demo-261122-cccccc",
     ]  # fmt: skip
