@@ -20,7 +20,6 @@ from providers.base import utc
 from providers.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from decimal import Decimal
 
     from orchestrator.glance import Run
@@ -66,17 +65,15 @@ def ask(home: Home, run_id: str, hours: float, max_cost: Decimal | None, now: da
     return Asked(row, number)
 
 
-def wait(
-    home: Home, asked: Asked, pause: Callable[[float], None] = time.sleep, patience: float = PATIENCE_SECONDS
-) -> Answer:
+def wait(home: Home, asked: Asked) -> Answer:
     """Wait a minute for the answer: the event `extend`, done or failed, by the wish's number."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + PATIENCE_SECONDS
     with closing(Ledger(home.ledger)) as ledger:
         while True:
             answer = _answer(ledger, asked)
             if answer.granted is not None or time.monotonic() >= until:
                 return answer
-            pause(_PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _answer(ledger: Ledger, asked: Asked) -> Answer:
