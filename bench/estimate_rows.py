@@ -184,7 +184,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         if not full
         else "mixed" in precision,
         short=short,
-        upcast="upcast to fp32" in note or "baseline-peft-bnb" in note or (method == "qlora" and "LLaMA-Factory" in framework and "Unsloth" not in framework),
+        upcast="upcast to fp32" in note or "baseline-peft-bnb" in note or (method == "qlora" and any(name in framework for name in ("LLaMA-Factory", "ms-swift", "PEFT ex")) and "Unsloth" not in framework),
         optimizer=optimizer(row),
         step_in_backward="optimizer_in_bwd" in row.get("optimizer", ""),
         rank=int(_number(row.get("lora_rank")) or 16),
@@ -198,7 +198,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         attention=Attention.EAGER if attention == "eager" else Attention.FLASH if "fa" in attention else Attention.SDPA,
         loss=loss(row),
         keeps_logits=keeps_logits(framework),
-        wide_loss=not (model.kind in {"gpt2", "gpt_bigcode"} and "transformers 4." in framework),
+        wide_loss=not (model.kind in {"gpt2", "gpt_bigcode", "qwen"}),
         keeps_inputs="bitsandbytes 0.41" in framework or "bnb 0.41" in framework,
         dropout="lit-gpt" in framework,
         kernels=kernels(row),

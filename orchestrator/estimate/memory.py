@@ -41,6 +41,11 @@ class Moment:
         """Bytes in all."""
         return sum(self.parts.values())
 
+    @property
+    def by_tokens(self) -> float:
+        """Bytes of them whose sizes follow the batch."""
+        return sum(self.parts.get(name, 0.0) for name in ("activations", "layer", "logits"))
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:

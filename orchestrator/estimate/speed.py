@@ -1,0 +1,201 @@
+"""Tokens a second of a training step on one GPU: arithmetic, memory traffic, launches and links, each from counts.
+
+    time of a micro-step = max(arithmetic + traffic + dequantising + loss, launches) + gathering not hidden behind them
+    time of a step       = accumulation x that + the optimizer's traffic
+
+Arithmetic: 2 operations a weight and token forward, 2 backward for the activations, 2 for weights that are trained, 2 when
+a layer is computed again (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A model moves its
+activations through memory besides; that does not shrink with the matrix units' speed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.estimate.layers import adapter_parameters, is_target, maps, traits
+from orchestrator.estimate.memory import NF4_BYTES, base_bytes, trained
+from orchestrator.estimate.work import Attention, Kernels, Loss, Optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.estimate.gpus import Card
+    from orchestrator.estimate.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The few numbers that measurements set; bench/estimate.py fits them, and scores them without each source in turn."""
+
+    matrix: Mapping[str, float]  # share of the peak that large products reach in training, by architecture
+    traffic: Mapping[str, float]  # passes of activations through memory, against transformers' own code
+    flash: float  # share of the peak that flash attention reaches
+    bandwidth: float  # share of the memory's peak that streams reach
+    launch_seconds: float  # a kernel's way from Python to the GPU
+    adapter_traffic: float  # what an adapter reads and writes beside its target, in the target's inputs and outputs
+    dequantise: float  # share of the bandwidth that nf4 kernels reach
+    step_seconds: float  # of each micro-step beside its kernels
+
+
+FITTED = Constants(
+    matrix={"ampere": 0.75, "hopper": 0.62, "turing": 0.40, "volta": 0.5, "ada": 0.7, "blackwell": 0.6, "cdna3": 0.4},
+    traffic={"hf": 1.0, "fused": 0.6, "compiled": 0.4, "native": 0.7},
+    flash=0.45,
+    bandwidth=0.75,
+    launch_seconds=6e-6,
+    adapter_traffic=3.0,
+    dequantise=0.5,
+    step_seconds=0.01,
+)
+LIKE_ITS_KIND = 0.6  # of the peak, on an architecture that nobody measured
+LINK_GBPS = {"nvlink": 200.0, "pcie": 12.0}  # a GPU's share in an all-gather, as NCCL reaches it
+HIDDEN = 0.8  # of the gathering, behind the arithmetic of the layer before
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of one micro-step on one GPU, by cause."""
+
+    arithmetic: float
+    traffic: float
+    dequantising: float
+    launches: float
+    links: float
+    optimizer: float  # its share of a micro-step
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        busy = self.arithmetic + self.traffic + self.dequantising
+        return max(busy, self.launches) + max(0.0, self.links - HIDDEN * busy) + self.optimizer
+
+
+def seconds(work: Work, card: Card, gpus: int = 1, constants: Constants = FITTED) -> Times:
+    """Count what one micro-step takes."""
+    peak, bandwidth = card.teraflops(work.short) * 1e12, card.bandwidth_gbps * 1e9 * constants.bandwidth
+    share = constants.matrix.get(card.family, LIKE_ITS_KIND)
+    products = products_a_token(work) * work.micro_tokens / (peak * share)
+    scores = _scores_a_token(work) * work.micro_tokens / (peak * _scores_share(work, constants, share))
+    return Times(
+        arithmetic=products + scores,
+        traffic=_traffic_a_token(work, constants) * work.micro_tokens / bandwidth,
+        dequantising=_dequantised(work) / (bandwidth * constants.dequantise),
+        launches=_launches(work) * constants.launch_seconds + constants.step_seconds,
+        links=_linked(work, gpus) / ((LINK_GBPS["nvlink" if card.nvlink else "pcie"]) * 1e9),
+        optimizer=_stepped(work, gpus) / bandwidth / max(work.accumulation, 1),
+    )
+
+
+def tokens_per_second(work: Work, card: Card, gpus: int = 1, constants: Constants = FITTED) -> float:
+    """Tokens a second of one GPU, padding counted as tokens."""
+    return work.micro_tokens / seconds(work, card, gpus, constants).total
+
+
+def _passes(work: Work) -> tuple[int, int, int]:
+    """Forward passes, backward passes for activations, and for weights."""
+    return 2 if work.checkpointing else 1, 1, 1 if work.trains_all else 0
+
+
+def _met(work: Work) -> float:
+    """Weights of the layers that one token meets."""
+    return float(work.model.layers * sum(one.inputs * one.outputs * one.used for one in maps(work.model)))
+
+
+def products_a_token(work: Work) -> float:
+    """Operations of all matrix products with weights, a token."""
+    forward, back, weights = _passes(work)
+    layers = 2.0 * _met(work) * (forward + back + weights)
+    head = 0.0 if work.loss is Loss.LABELS else 2.0 * work.model.head * (1 + back + weights)
+    adapters = 0 if work.trains_all else 2.0 * adapter_parameters(work) * (forward + 2)
+    twice = 1.5 if work.task == "dpo" else 1.0  # the reference's forward pass
+    return (layers + head + adapters) * twice
+
+
+def _scores_a_token(work: Work) -> float:
+    """Operations of attention itself: causal kernels skip half; the backward pass is two and a half times the forward."""
+    forward, back, _ = _passes(work)
+    whole = 4.0 * work.model.query * work.model.layers * work.sequence
+    skipped = 1.0 if work.attention is Attention.EAGER or traits(work.model).encoder else 0.5
+    return whole * skipped * (forward + 2.5 * back)
+
+
+def _scores_share(work: Work, constants: Constants, share: float) -> float:
+    return share * 0.7 if work.attention is Attention.EAGER else constants.flash
+
+
+def _traffic_a_token(work: Work, constants: Constants) -> float:
+    """Bytes that norms, rotations, activations, sums and casts read and write, a token.
+
+    Counted on transformers' Llama: a norm goes six times over its row in mixed widths, 24 bytes a number; rotation 16;
+    activation and product 10; sums 6. The backward pass moves twice the forward.
+    """
+    model, wide = work.model, stream_width(work)
+    own = traits(model)
+    inner = (model.expert_intermediate or model.intermediate) * max(model.experts_per_token, 1)
+    rows = own.norms * 24 * model.hidden + 16 * (model.query + model.key_value) + 2 * 6 * model.hidden
+    rows += (10 if own.gated else 6) * inner
+    if own.encoder:
+        rows += 2 * 8 * model.hidden
+    if work.attention is Attention.EAGER:
+        rows += 16 * model.heads * work.sequence
+    if not work.trains_all:
+        touched = [one for one in maps(model) if is_target(one, work.targets)]
+        rows += constants.adapter_traffic * 2 * sum(one.inputs + one.outputs for one in touched)
+    if model.experts:
+        rows += 12 * model.hidden * model.experts_per_token  # sorted to the experts and back
+    forward, back, _ = _passes(work)
+    layers = rows * model.layers * wide * (forward + 2 * back) * constants.traffic[work.kernels]
+    return layers + _loss_traffic(work)
+
+
+def stream_width(work: Work) -> float:
+    """How much wider than two bytes what flows between the operations is."""
+    return 2.0 if work.compute_bytes == 4 or work.state_bytes == 4 else 1.3 if work.upcast_here else 1.0
+
+
+def _loss_traffic(work: Work) -> float:
+    each = {Loss.PLAIN: 44, Loss.FUSED: 24, Loss.CHUNKED: 24, Loss.LINEAR: 24, Loss.LABELS: 0}[work.loss]
+    return float(each * work.model.vocabulary)
+
+
+def _dequantised(work: Work) -> float:
+    """Bytes moved to make short weights of quantised ones, each time a layer is used."""
+    if work.bits >= 16 or work.trains_all:
+        return 0.0
+    forward, back, _ = _passes(work)
+    read = NF4_BYTES if work.bits == 4 else 1.0
+    return work.model.linear * (read + 2.0) * (forward + back)
+
+
+def _launches(work: Work) -> float:
+    """Kernels of a micro-step: about 45 a layer forward in transformers, twice that backward; adapters add theirs."""
+    forward, back, _ = _passes(work)
+    each = {Kernels.HF: 45.0, Kernels.FUSED: 30.0, Kernels.COMPILED: 15.0, Kernels.NATIVE: 30.0}[work.kernels]
+    if not work.trains_all:
+        each += 8 * sum(is_target(one, work.targets) for one in maps(work.model))
+    if work.bits < 16 and not work.trains_all:
+        each += 3 * len(maps(work.model))
+    if work.model.experts:
+        each += 10 * work.model.experts
+    return each * work.model.layers * (forward + 2 * back)
+
+
+def _linked(work: Work, gpus: int) -> float:
+    """Bytes that a GPU gathers and scatters in a micro-step."""
+    if gpus == 1:
+        return 0.0
+    portion = (gpus - 1) / gpus
+    if work.sharding in {"fsdp", "zero3"}:
+        whole = base_bytes(work) if not work.trains_all else 2.0 * work.model.parameters
+        scattered = 2.0 * trained(work)
+        return portion * (2 * whole + scattered)
+    return portion * 2 * 2.0 * trained(work) / max(work.accumulation, 1)
+
+
+def _stepped(work: Work, gpus: int) -> float:
+    """Bytes that the optimizer reads and writes."""
+    each = {Optimizer.ADAMW_8BIT: 14, Optimizer.PAGED_ADAMW_8BIT: 14, Optimizer.SGD: 12}.get(work.optimizer, 28)
+    ways = gpus if work.sharding in {"fsdp", "zero2", "zero3"} else 1
+    short = 0.5 if work.trains_all and not work.master else 1.0
+    return trained(work) * each * short / ways
