@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from providers.errors import UsageError
@@ -29,8 +27,12 @@ def open_provider(name: str, home: Path) -> Provider:
         CredentialsError: its key is missing.
     """
     if name not in PROVIDERS:
+        from difflib import get_close_matches
+
         close = get_close_matches(name, PROVIDERS, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(PROVIDERS)}"
         raise UsageError(f"no provider is called {name!r}", hint=hint)
+    from importlib import import_module
+
     module, attribute = PROVIDERS[name]
     return cast("Provider", getattr(import_module(module), attribute).from_home(home))
