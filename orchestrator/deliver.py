@@ -52,17 +52,19 @@ class NotTold(Exception):  # noqa: N818 (it is no error of gpurun's: how a try e
 def deliver(notice: Mapping[str, Any], places: Sequence[Target], pace: Pace | None = None) -> dict[Target, str]:
     """Tell every target at once; gives for each "" or why it was not told."""
     pace = pace or Pace()
-    outcomes = dict.fromkeys(places, f"no answer within {pace.whole:.0f} s")
+    outcomes = dict.fromkeys(places, "the sender broke")
 
     def one(place: Target) -> None:
         outcomes[place] = _told(place, notice, pace)
 
-    threads = [threading.Thread(target=one, args=(place,), daemon=True) for place in places]
+    threads = {place: threading.Thread(target=one, args=(place,), daemon=True) for place in places}
     until = time.monotonic() + pace.whole
-    for thread in threads:
+    for thread in threads.values():
         thread.start()
-    for thread in threads:
+    for place, thread in threads.items():
         thread.join(max(until - time.monotonic(), 0.0))
+        if thread.is_alive():
+            outcomes[place] = f"no answer within {pace.whole:.0f} s"
     return dict(outcomes)
 
 

@@ -292,6 +292,9 @@ def _was_answered(one: Event, later: Sequence[Event]) -> bool:
 
 
 def _words(one: Event, before: Sequence[Event]) -> str:
+    if one.verb == "state":  # from where to where, and on whose word
+        parts = one.text.split(" · ")
+        return " ".join(one.text.split()[:3]) + (f": {parts[-1]}" if len(parts) > 1 else "")
     if one.verb != "terminate":
         return one.text
     ids = next((each.text for each in reversed(before) if each.verb == "terminate" and each.kind == "intent"), "")
