@@ -228,8 +228,12 @@ class Post:
     def _is_due(self, verdict: Verdict) -> bool:
         """Whether it is to be told: not yet, not heard, or heard and not carried out."""
         one = self.owed.get(verdict.allocation.id)
-        heard = one is not None and verdict.allocation.ending
-        return not heard or self._vendors_now() - (one.told if one else 0.0) >= self.provider.traits.ending_seconds
+        if one is None or not one.told:
+            return True
+        # A list that lags still shows what was told a moment ago: telling a thousand again would take minutes.
+        traits = self.provider.traits
+        patience = traits.ending_seconds if verdict.allocation.ending else traits.list_lag_seconds / 2
+        return not 0 <= self._vendors_now() - one.told < patience
 
     def _end(self, due: Sequence[Verdict]) -> None:
         if not due:
