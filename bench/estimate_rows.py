@@ -7,10 +7,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.estimate import models
+from orchestrator.estimate import gpus, models
+from orchestrator.estimate.footprint import CONTEXT_GIB
+from orchestrator.estimate.gpus import Card
 from orchestrator.estimate.work import Attention, Kernels, Loss, Optimizer, Shape, Work
 from providers.errors import UsageError
 
+# What the CUDA context took: before CUDA 11.7 every kernel was loaded at once (transformers' "model memory anatomy",
+# 2022: 1.3 GiB on a V100); a T4's modules are few (fitcheck-llm, 2026: 0.14).
+OLD_CONTEXT_GIB, T4_CONTEXT_GIB = 1.3, 0.14
 HERE = Path(__file__).parent
 SHAPES = HERE / "data" / "shapes.csv"
 
@@ -33,6 +38,7 @@ class Row:
     second_kind: str
     speed: float | None
     note: str
+    framework: str
 
 
 def read(path: Path) -> list[Row]:
@@ -44,6 +50,21 @@ def read(path: Path) -> list[Row]:
             extra[row["hub_id"].lower()] = shape
     with path.open(encoding="utf-8", newline="") as file:
         return [made for number, row in enumerate(csv.DictReader(file)) if (made := _row(row, extra, number))]
+
+
+def card(name: str) -> Card | None:
+    """Find the card of a row: of a family the one whose memory is nearest to what is stated, then the fastest."""
+    found = gpus.family(name) or gpus.family(re.sub(r"-\d+GB$", "", name)) if name else ()
+    size = re.search(r"(\d+)GB$", name)
+    stated = float(size[1]) if size else 80.0
+    return min(found, key=lambda one: (round(abs(one.memory_gib - stated) / 8), -one.bandwidth_gbps)) if found else None
+
+
+def context_gib(row: Row) -> float:
+    """Give what CUDA itself took in this row."""
+    if "transformers 4.1" in row.framework or "transformers 4.2" in row.framework:
+        return OLD_CONTEXT_GIB
+    return T4_CONTEXT_GIB if row.card.startswith("T4") else CONTEXT_GIB
 
 
 def _number(text: str | None) -> float | None:
@@ -73,6 +94,7 @@ def _row(row: dict[str, str], extra: dict[str, Shape], number: int) -> Row | Non
         second_kind=row.get("mem_kind_2") or "",
         speed=_number(row.get("tokens_per_s_per_gpu")),
         note=row.get("note") or "",
+        framework=row.get("framework") or "",
     )
 
 
@@ -184,7 +206,13 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         if not full
         else "mixed" in precision,
         short=short,
-        upcast="upcast to fp32" in note or "baseline-peft-bnb" in note or (method == "qlora" and any(name in framework for name in ("LLaMA-Factory", "ms-swift", "PEFT ex")) and "Unsloth" not in framework),
+        upcast="upcast to fp32" in note
+        or "baseline-peft-bnb" in note
+        or (
+            method == "qlora"
+            and any(name in framework for name in ("LLaMA-Factory", "ms-swift", "PEFT ex"))
+            and "Unsloth" not in framework
+        ),
         optimizer=optimizer(row),
         step_in_backward="optimizer_in_bwd" in row.get("optimizer", ""),
         rank=int(_number(row.get("lora_rank")) or 16),

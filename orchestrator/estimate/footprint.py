@@ -16,12 +16,21 @@ from orchestrator.estimate.work import GIB
 if TYPE_CHECKING:
     from orchestrator.estimate.work import Work
 
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the allocator keeps of what comes and goes, times what was alive."""
+
+    same: float
+    varying: float
+
+
 # Reserved over allocated, of what comes and goes within a step. Same lengths: torch's allocator (best fit, 2 MiB and
-# 20 MiB segments) replayed on a step of 7B models keeps 1.08 to 1.26 times what was alive (2026-11).
-SAME_LENGTHS = 1.3
+# 20 MiB segments) replayed on a step of 7B models keeps 1.08 to 1.26 times what was alive (2026-11); published
+# readings of whole processes (fitcheck, fms-acceleration, PyTorch 2.4 to 2.14) want a little more.
 # Lengths vary: the replay gives 1.3 to 1.7; published runs on padded batches reserve 1.5 to 3 times (ms-swift
 # 2024, Unsloth's notebooks 2024), more than the allocator alone explains.
-LENGTHS_VARY = 2.4
+KEPT = Kept(same=1.3, varying=2.4)
 CONTEXT_GIB = 0.5  # CUDA's own, since modules are loaded when first used (CUDA 11.7); 0.1 on a T4, 0.6 on an H100
 FULL = 0.97  # of a card: there the allocator gives back what it does not use
 _LOW, _HIGH = 0.95, 1.08  # of the allocated figure: the spread of rows that were not looked at
@@ -53,17 +62,23 @@ class Footprint:
     @property
     def needed_gib(self) -> float:
         """What must be there for the job to run: the allocated peak with its margin, and CUDA's own."""
-        return self.allocated.likely * (1 + (SAME_LENGTHS - 1) / 2) + CONTEXT_GIB
+        return self.allocated.likely * (1 + (KEPT.same - 1) / 4) + CONTEXT_GIB
 
 
-def footprint(work: Work, gpus: int = 1, card_gib: float = float("inf"), context_gib: float = CONTEXT_GIB) -> Footprint:
+def footprint(
+    work: Work,
+    gpus: int = 1,
+    card_gib: float = float("inf"),
+    context_gib: float = CONTEXT_GIB,
+    kept: Kept = KEPT,
+) -> Footprint:
     """Estimate what one GPU holds; `card_gib` is all of its memory."""
     found = peak(work, gpus)
     allocated = found.worst.total / GIB
     limit = max(card_gib * FULL - context_gib, allocated)
-    same, likely = _reserved(found, SAME_LENGTHS), _reserved(found, LENGTHS_VARY if work.lengths_vary else SAME_LENGTHS)
-    high = _reserved(found, LENGTHS_VARY * 1.3 if work.lengths_vary else 1.5)
-    reserved = Range(min(allocated, limit), min(likely, limit), min(max(high, same), limit))
+    factor = kept.varying if work.lengths_vary else kept.same
+    likely, high = _reserved(found, factor), _reserved(found, factor * 1.25)
+    reserved = Range(min(allocated, limit), min(likely, limit), min(high, limit))
     process = Range(*(one + context_gib for one in (reserved.low, reserved.likely, reserved.high)))
     return Footprint(
         Range(allocated * _LOW, allocated, allocated * _HIGH),

@@ -96,6 +96,7 @@ def plainly(name: str) -> str:
     """Write a name as the table does: lower case, hyphens, without the makers' words."""
     text = _NOISE.sub(" ", name.lower().replace("_", " ").replace("-", " "))
     text = re.sub(r"(\d+)\s*g(i?b)\b", r"\1gb", text)
+    text = re.sub(r"\b(rtx|gtx)(?=[a-z]?\d)", r"\1 ", text)
     return "-".join(text.split())
 
 
@@ -116,7 +117,9 @@ def _is_of(card: Card, wanted: str) -> bool:
     own = {card.name, card.name.removeprefix("rtx-"), card.name.removeprefix("quadro-")}
     prefixed = any(one == wanted or one.startswith(f"{wanted}-") for one in own)
     swapped = {"-".join(reversed(one.split("-", 1))) for one in own if one.count("-") == 1}
-    return prefixed or wanted in swapped or wanted in {plainly(alias) for alias in card.names} or _by_parts(card, wanted)
+    return (
+        prefixed or wanted in swapped or wanted in {plainly(alias) for alias in card.names} or _by_parts(card, wanted)
+    )
 
 
 def _by_parts(card: Card, wanted: str) -> bool:

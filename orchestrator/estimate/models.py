@@ -108,7 +108,20 @@ _NAMES = {
     "expert_intermediate": ("moe_intermediate_size",),
     "positions": ("max_position_embeddings", "n_positions"),
 }
-_UNTIED = {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "olmo2", "gpt_neox", "stablelm", "gpt_oss", "phi"}
+_UNTIED = {
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "phi3",
+    "olmo2",
+    "gpt_neox",
+    "stablelm",
+    "gpt_oss",
+    "phi",
+}
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
@@ -123,7 +136,9 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
     read = {key: _read(config, names) for key, names in _NAMES.items()}
     missing = [_NAMES[key][0] for key in ("layers", "hidden", "heads", "vocabulary") if not read[key]]
     if missing:
-        raise UsageError(f"{name}: config.json has no {', '.join(missing)}", hint="it must be a transformer's config.json")
+        raise UsageError(
+            f"{name}: config.json has no {', '.join(missing)}", hint="it must be a transformer's config.json"
+        )
     kind = str(config.get("model_type", ""))
     if read["hidden"] < read["heads"]:
         raise UsageError(f"{name}: a hidden size of {read['hidden']} cannot hold {read['heads']} heads")
@@ -240,7 +255,21 @@ def guessed(parameters: float, name: str) -> Shape:
     each = 12 * width * width
     layers = max(1, round((parameters - 64_000 * width) / each)) if parameters > 64_000 * width else 1
     shape = Shape(
-        name, "llama", layers, width, width // 64, width // 64, 64, int(2.7 * width), 32_000, False, 0, 0, 0, 0, 0,
+        name,
+        "llama",
+        layers,
+        width,
+        width // 64,
+        width // 64,
+        64,
+        int(2.7 * width),
+        32_000,
+        False,
+        0,
+        0,
+        0,
+        0,
+        0,
         source="guessed from its size",
     )
     return replace(counted(shape, {}), exact=False)
