@@ -118,9 +118,10 @@ def _money(one: Entry) -> tuple[str, str, str]:
 
 
 def _so_far(one: Entry, by: By) -> str:
-    if by == "run" and one.runs == 1 and one.state:
-        return f"{one.state}: so far; at most {money(one.at_most)}"
-    return f"{one.unfinished} unfinished: so far; at most {money(one.at_most)}"
+    what = one.state if by == "run" and one.state else f"{one.unfinished} unfinished"
+    if one.at_most > one.paid.high:
+        return f"{what}: so far; at most {money(one.at_most)}"
+    return f"{what}: so far, and it may go on past what was quoted"
 
 
 # ── the plot ────────────────────────────────────────────────────────────────────────────────────

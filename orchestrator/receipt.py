@@ -249,8 +249,7 @@ def _amount(paid: Interval, *, known: Receipt) -> str:
     if paid == NOTHING:
         return "$0.00"
     unwitnessed = "" if paid.high - paid.low < _CENT else " (between: not all of it was witnessed)"
-    so_far = "" if known.row.memory.is_done else f", so far; at most {money(max(known.row.worst, paid.high))}"
-    return f"{money_range(paid.low, paid.high)}{unwitnessed}{so_far}"
+    return f"{money_range(paid.low, paid.high)}{unwitnessed}{'' if known.row.memory.is_done else ', so far'}"
 
 
 def _limits(known: Receipt) -> str:
