@@ -122,7 +122,8 @@ class Reach:
 
     def _access(self, row: RunRow) -> Access:
         trust = bool(row.plan.get("trust_on_first_use"))
-        return Access(self._folder.ssh / str(row.memory.attempt), trust, self._shipped, self.go_on)
+        key = bool(row.plan.get("key_on_machine"))
+        return Access(self._folder.ssh / str(row.memory.attempt), trust, self._shipped, self.go_on, key)
 
     def go_on(self) -> None:
         """Let bytes come home; nobody else stops the meter while this process waits for them.

@@ -100,7 +100,8 @@ class Children:
         self.tree.end(self.spared(), seconds=5.0, each=self.reap)
 
     def spared(self) -> Set[int]:
-        """Whom no stroke of ours may hit: the watchdog."""
+        """Whom no stroke of ours may hit: the watchdog, and its helpers."""
+        self.tree.leave_out_helpers(self.folder)
         watchdog = ps.holder(self.folder / ".watchdog.lock")
         return {watchdog.pid} if watchdog else set()
 

@@ -4,7 +4,7 @@
 
     seed begin        before the training: see place.py
     status            what lives, and what the files say       order   leave an order for the agent
-    manifest          name the whole files
+    manifest          name the whole files                     ender   keep what the machine ends itself by: lever.py
     log               the log from an offset, as it grows: for ten minutes, or until the asker is gone
 
 The answer is one line, "<word> <JSON>", so that what a login shell prints before it can't be taken for one; the bytes
@@ -27,6 +27,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import lever
 import place
 import processes as ps
 from place import DoorError, digest_of, size_of, write_aside
@@ -35,6 +36,8 @@ LIFE = 600.0  # seconds that one reader of the log lives: a peer that vanished w
 QUICK, LAZY = 0.01, 0.1  # seconds between two looks at a log that just grew, and at one that rests
 PIECE = 1 << 16  # bytes
 MOST = 100000  # files that one manifest may name
+COMES = 20.0  # seconds that a restarted machine's watchdog may take
+ENDER = ("ender", "ender_evidence", "ender_at", "ender_failures", "ender_user")
 LONGEST = 2000  # characters of a text that are passed on
 
 
@@ -48,19 +51,45 @@ def status(folder: Path) -> Dict[str, Any]:
     if began and not agent:  # it may be on its way to the lock
         time.sleep(0.05)
         agent = ps.held(folder / ".agent.lock")
+    proof = ps.read_json(folder / "watchdog.json")
+    restarting = began and not agent and comes_back(folder, proof)
     return {
         "time": time.time(),
         "agent": agent,
         "watchdog": ps.held(folder / ".watchdog.lock"),
+        "looked": looked(folder),
+        "restarting": restarting,
         "began": began,
         "begun": (folder / "job.json").exists(),
         "result": pick(ps.read_json(folder / "result.json"), "reason", "detail", "exit_code"),
         "status": pick(
             ps.read_json(folder / "status.json"), "time", "stage", "step", "total_steps", "detail", "deadline"
         ),
-        "proof": pick(ps.read_json(folder / "watchdog.json"), "time", "pid", "ended"),
+        "proof": pick(proof, "time", "pid", "ended", "fired", "deadline", "ceiling", "rearm", *ENDER),
         "log": size_of(folder / "log.txt") or 0,
     }
+
+
+def comes_back(folder: Path, proof: Dict[str, Any]) -> bool:
+    """Whether a watchdog is about to start the agent again: the machine was restarted under it, in the midst of things.
+
+    A machine that answers again may have its sshd before its watchdog: then it gets a moment.
+    """
+    over = proof.get("ended") or (folder / "result.json").exists()
+    if over or not ps.of_earlier_life(folder / ".agent.lock"):
+        return False
+    until = time.monotonic() + (COMES if proof.get("rearm") else 0.0)
+    while not ps.held(folder / ".watchdog.lock") and time.monotonic() < until:
+        time.sleep(0.1)
+    return ps.held(folder / ".watchdog.lock")
+
+
+def looked(folder: Path) -> float:
+    """When the watchdog looked last: a time costs no room on a disk that is full."""
+    try:
+        return (folder / ".watchdog.lock").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def pick(facts: Dict[str, Any], *keys: str) -> Dict[str, Any]:
@@ -79,6 +108,11 @@ def order(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
     """Leave an order; the agent looks for one twenty times a second."""
     write_aside(folder / "order.json", json.dumps(request).encode())
     return {}
+
+
+def ender(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Keep what this machine ends itself by; it lies outside the job's folder, for root's eyes where there is one."""
+    return {"user": lever.put(folder.name, json.dumps(request).encode())}
 
 
 def manifest(folder: Path) -> Dict[str, Any]:
@@ -157,7 +191,10 @@ def answer(folder: Path, verb: str, rest: List[str], word: str) -> None:
     elif verb in ("status", "manifest"):
         say(word, {"status": status, "manifest": manifest}[verb](folder))
     else:
-        say(word, {"seed": place.seed, "begin": place.begin, "order": order}[verb](folder, json.load(stdin)))
+        say(
+            word,
+            {"seed": place.seed, "begin": place.begin, "order": order, "ender": ender}[verb](folder, json.load(stdin)),
+        )
 
 
 def main(argv: List[str]) -> int:

@@ -27,7 +27,7 @@ ROOT = Path("/var/lib/gpurun")  # a job's folder and its user's home may be empt
 OWN = Path.home() / ".gpurun" / "ender"  # where no root is to be had
 LOOKS_EVERY = 600.0  # seconds between two looks that went well
 LOOKS_AGAIN = 20.0  # seconds after one that did not
-FIRES_AGAIN = 5.0  # seconds after one that did not start, or died
+FIRES_AGAIN = 5.0  # seconds after one that did not start, or died without a word
 PATIENCE = 60.0  # seconds that a look may take, sudo and Python's own start included
 
 PYTHON = (sys.executable, "-I", "-S", "-B")
@@ -167,6 +167,7 @@ class Lever:
             self._judge(said, now)
         if not self.runs and self.verb == "look" and self._began != self._judged:
             self._judge({"said": "unclear", "evidence": "it does not run: no word of it"}, now)
+            self._next = now + FIRES_AGAIN
 
     def _judge(self, said: Dict[str, Any], now: float) -> None:
         self.said, self._judged = said, self._began

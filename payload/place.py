@@ -24,6 +24,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import lever
 import processes as ps
 
 HOME = Path.home() / ".gpurun"
@@ -52,6 +53,7 @@ def seed(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
     here = [digest for digest, size in request["want"] if size_of(BLOBS / digest) == size]
     return {
         "begun": (folder / "job.json").exists(),
+        "ender": lever.folder_of(folder.name) is not None,
         "folder": str(folder),
         "blobs": str(BLOBS),
         "here": here,

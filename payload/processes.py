@@ -169,6 +169,12 @@ class Tree:
         if process is not None:
             self.strangers[pid] = process.started
 
+    def leave_out_helpers(self, folder: Path) -> None:
+        """Take the watchdog's helpers, which it names in its proof, for none of the job's."""
+        helpers = read_json(folder / "watchdog.json").get("helpers")
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            self.strangers.update({int(pid): str(started) for pid, started in (helpers or {}).items()})
+
     def _carriers(self, everyone: Dict[int, Process], *, deep: bool) -> Set[int]:
         if not HAS_PROC or not self.mark:
             return set()

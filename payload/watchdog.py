@@ -293,6 +293,7 @@ class Watchdog:
             "ceiling": self.limits.ceiling,
             "powers": [*ps.means(), *(["subreaper"] if self.adopts else [])],
             "processes": len(self.found),
+            "helpers": self.tree.strangers,
             "ending": ending,
             "ended": self.ended,
             "fired": self.fired,
@@ -300,6 +301,7 @@ class Watchdog:
             **self.lever.proof(),
         }
         with contextlib.suppress(OSError):
+            os.utime(self.folder / ".watchdog.lock")  # needs no room
             ps.write_json(self.folder / "watchdog.json", proof, durable=self.looks % DURABLE_EVERY == 1)
 
 

@@ -216,6 +216,7 @@ class Access:
     trust_on_first_use: bool = False  # the user's explicit leave to take whatever host key answers first
     progress: Callable[[int, int], None] | None = None  # told bytes shipped and to ship; may raise RemoteError to stop
     go_on: Callable[[], None] | None = None  # asked while files come home; raises RemoteError when it is time to end
+    key_on_machine: bool = False  # as in the job
 
 
 class OrderKind(StrEnum):

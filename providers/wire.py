@@ -37,8 +37,11 @@ GUARDS = (
     "output.py",
     "outcome.py",
 )  # what must run before the bundle is there
+ENDER_OVERRUN_SECONDS = 60  # a look a second, then a request each half a minute at the most, and the vendor's own time
 MAX_ENTRIES = 100_000  # files of one attempt: more is a machine gone mad, and would fill this computer's memory
-_FRESH_SECONDS = 10.0  # a watchdog that wrote so lately is proven
+_FRESH_SECONDS = 30.0  # a watchdog that looked so lately lives: a machine that swaps takes its time
+_ASKED_SECONDS = 1800.0  # an ender that reached its vendor so lately can do it again: one lost packet proves nothing
+_FAILURES = 2  # that an ender may have before it counts as none
 _LONGEST_TEXT = 2000  # characters of a word from the machine
 
 
@@ -76,25 +79,30 @@ def order_json(order: Order) -> dict[str, object]:
     content: dict[str, object] = {"id": order.id, "kind": str(order.kind)}
     if order.kind is OrderKind.DEADLINE and order.deadline is not None:
         content["deadline"] = order.deadline.timestamp()
+        if order.ceiling is not None:
+            content["ceiling"] = order.ceiling.timestamp()
     return content
 
 
 # ── what the machine says ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0) -> RemoteStatus:
+def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0, rented: bool = False) -> RemoteStatus:
     """Put status.json, result.json and watchdog.json together; the locks say who lives.
 
     Args:
         said: `agent`, `watchdog` (their locks are held), `began` (the agent's lock was ever taken), what stands in
             the files: `result`, `status`, `proof`; and `begun` = false where a job is armed in the course of its
-            start: without job.json it waits for that, whoever died meanwhile.
+            start: without job.json it waits for that, whoever died meanwhile; `restarting`: the agent died with the
+            machine, and is about to be started again; `looked`: when the watchdog looked last, written without a disk.
         now: the machine's own clock in epoch seconds: whether a proof is fresh is judged by it.
         ahead: how many seconds that clock is ahead of ours; times are given by ours.
+        rented: it costs until its vendor is told; else its processes are all that costs.
     """
     agent, guarded, began = (said.get(key) is True for key in ("agent", "watchdog", "began"))
     result, beat, proof = (_object(said.get(key)) for key in ("result", "status", "proof"))
     waits = (guarded and not began) or (said.get("begun") is False and not proof.get("ended"))
+    waits = waits or said.get("restarting") is True
     over = bool(result) or not (agent or waits)
     return RemoteStatus(
         phase=Phase.EXITED if over else Phase.RUNNING if agent else Phase.READY,
@@ -106,24 +114,53 @@ def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0) -> Rem
         reason=_text(result.get("reason")),
         detail=_text((result or beat).get("detail") or ("" if result else proof.get("ended"))),
         deadline=_time(beat.get("deadline")),  # as it was told: by our clock
-        watchdog=_holder(proof, now, ahead, held=guarded),
+        watchdog=_holder(said, proof, now, ahead, rented=rented),
     )
 
 
-def _holder(proof: Mapping[str, Any], now: float, ahead: float, *, held: bool) -> Holder:
-    """Say what is known of the watchdog: its lock proves that it lives, its file when it last looked."""
-    seen, at = number(proof.get("time")), _time(proof.get("time"), ahead)
+def _holder(said: Mapping[str, Any], proof: Mapping[str, Any], now: float, ahead: float, *, rented: bool) -> Holder:
+    """Say what is known of the watchdog: its lock proves that it lives, its files when it last looked."""
+    held = said.get("watchdog") is True
+    times = [time for time in (number(proof.get("time")), number(said.get("looked"))) if time]
+    seen = min(times, key=lambda time: abs(now - time), default=None)
+    at = _time(seen, ahead)
     fresh = held and seen is not None and at is not None and abs(now - seen) < _FRESH_SECONDS
-    words = f"pid {_text(proof.get('pid'))[:20]} looked at {at:%H:%M:%S} UTC" if at is not None else "never looked"
+    when = f"pid {_text(proof.get('pid'))[:20]} looked at {at:%H:%M:%S} UTC" if at is not None else "never looked"
+    words = f"its lock is {'held' if held else 'free'}; {when}"
+    if not fresh and at is not None:
+        words = f"last alive at {at:%H:%M:%S} UTC; its lock is {'held' if held else 'free'}"
+    state, proven_at = Proof.PROVEN if fresh else Proof.ABSENT, at if fresh else None
+    if held and at is None:
+        state = Proof.UNPROVEN
+    if fresh and rented:
+        state, proven_at, said_of_it = _ender(proof, now, ahead)
+        words = f"{said_of_it}; {words}"
     return Holder(
         "watchdog",
         Place.MACHINE,
-        Proof.PROVEN if fresh else Proof.UNPROVEN if held else Proof.ABSENT,
+        state,
         extendable=True,
-        worst_overrun_seconds=2,
-        evidence=f"its lock is {'held' if held else 'free'}; {words}",
-        proven_at=at if fresh else None,
+        worst_overrun_seconds=ENDER_OVERRUN_SECONDS if rented else 2,
+        evidence=words,
+        proven_at=proven_at,
     )
+
+
+def _ender(proof: Mapping[str, Any], now: float, ahead: float) -> tuple[Proof, datetime | None, str]:
+    """Say whether a living watchdog can end its machine at the vendor: only what its ender was told there proves it."""
+    said, evidence = _text(proof.get("ender")), _text(proof.get("ender_evidence"))[:200]
+    if not said:
+        return Proof.ABSENT, None, "no key on this machine: it ends its processes, not the bill"
+    asked, at = number(proof.get("ender_at")), _time(proof.get("ender_at"), ahead)
+    failures = number(proof.get("ender_failures")) or 0
+    user = _text(proof.get("ender_user"))[:40]
+    whose = "readable to root only" if user == "root" else f"readable to {user or 'its user'} (no root was to be had)"
+    if asked is None or at is None:
+        state = Proof.ABSENT if failures >= _FAILURES else Proof.UNPROVEN
+        return state, None, f"its ender: {evidence or said}"
+    if (said == "refused" and failures >= _FAILURES) or abs(now - asked) > _ASKED_SECONDS:
+        return Proof.ABSENT, None, f"its ender: {evidence}; last good at {at:%H:%M:%S} UTC"
+    return Proof.PROVEN, at, f"its ender: {evidence}, at {at:%H:%M:%S} UTC, with a key {whose}"
 
 
 def manifest_of(listed: Iterable[object], *, final: bool) -> Manifest:

@@ -4,7 +4,7 @@
 
 No root is needed for either; the daemon runs as whoever runs the tests, and only that user can log in. Its sessions
 start in `folder/home` (libnss-wrapper, where there is one): a login shell's own files would cost a quarter of a second
-each. What lies in `folder/home/bin` is found first there.
+each. What lies in `folder/home/bin` is found first there. No watchdog is put into anybody's systemd or crontab.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MaxSessions {sessions}
 LoginGraceTime 20
 LogLevel VERBOSE
 Subsystem sftp internal-sftp {sftp}
-SetEnv "HOME={home}" "PATH={home}/bin:{path}"
+SetEnv "HOME={home}" "PATH={home}/bin:{path}" "GPURUN_REARM=none"
 """
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from providers.base import Mark, Observation, Phase, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, RefusedError, UnreachableError, UsageError
 from providers.http import Http, base_url, pacer_for, printable
-from providers.lambdalabs import api, launch, reading
+from providers.lambdalabs import api, ender, launch, reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -61,6 +61,7 @@ class LambdaProvider:
         pace: float = 1.0,
     ) -> None:
         self._home = home
+        self._url, self._key = url.rstrip("/"), key
         self._fingerprint = "lambda-key-" + sha256(key.reveal().encode()).hexdigest()[:12]
         self._ssh = (ssh_port, ssh_user)
         self._seen: tuple[float, Instance] | None = None  # the last one that was looked at, and when
@@ -116,8 +117,8 @@ class LambdaProvider:
         return list(reading.offers(*self._api.instance_types()))
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:  # noqa: ARG002 (the contract's shape)
-        """Nobody: Lambda ends nothing by itself, and a machine without a key of the account can't end itself."""
-        return []
+        """The watchdog where the key may lie on the machine, else nobody: Lambda ends nothing by itself."""
+        return [ender.HOLDER] if job.key_on_machine else []
 
     def launch(self, job: Job, offer: Offer) -> str:
         """Rent a machine that shows the host key of this job from its first second; see launch.py."""
@@ -276,7 +277,10 @@ class LambdaProvider:
         port, user = self._ssh
         target = Target(found.ip, port, user, access)
         forget = functools.partial(launch.forget_key, self._api, access.folder)
-        return SshRemote(target, found.birth_mark, on_login=forget, progress=access.progress, go_on=access.go_on)
+        orders = ender.orders(self._url, self._key, found.id) if access.key_on_machine else None
+        return SshRemote(
+            target, found.birth_mark, on_login=forget, progress=access.progress, go_on=access.go_on, ender=orders
+        )
 
 
 def _absent(evidence: str) -> Observation:

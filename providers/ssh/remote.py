@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from providers.base import Job, Mark, Order
+    from providers.base import Job, Mark, Order, Secret
     from providers.ssh.door import Answer
     from providers.ssh.link import Patience
 
@@ -47,15 +47,18 @@ class SshRemote:
         progress: shipping.Progress | None = None,
         go_on: Callable[[], None] | None = None,
         patience: Patience | None = None,
+        ender: Secret | None = None,
     ) -> None:
         """`on_login` is called once, when a job was begun or found; `progress` with bytes shipped and to ship.
 
         `go_on` is called often while files come home; what it raises ends that, and the next fetch carries on.
+        `ender`: what the machine ends itself by, with a key of the account in it (payload/ender.py); None = nothing.
         """
         self._target = target
         self._link = Link(target, patience)
         self._door = Door(self._link, str(mark))
         self._on_login = on_login
+        self._ender = ender
         self._progress = progress
         self._go_on = go_on or (lambda: None)
         self._log_size = 0  # as the machine told last
@@ -66,7 +69,7 @@ class SshRemote:
         target = self._target if isinstance(self._target, Target) else self._target()
         with shipping.alone(target.access.folder):
             self._link.connect()
-            shipping.start(self._link, self._door, job, self._progress)
+            shipping.start(self._link, self._door, job, self._progress, ender=self._ender)
         self._greet()
 
     def status(self) -> RemoteStatus:
@@ -79,8 +82,8 @@ class SshRemote:
         self._log_size = _count(said.get("log"))
         here, there = time.time(), wire.number(said.get("time"))
         if there is None or not _SAME_CLOCK < abs(there - here) < _NO_CLOCK:
-            return wire.status_of(said, here)
-        return wire.status_of(said, there, ahead=there - here)
+            return wire.status_of(said, here, rented=True)
+        return wire.status_of(said, there, ahead=there - here, rented=True)
 
     def tell(self, order: Order) -> None:
         """Leave an order; the agent looks for one twenty times a second."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from providers.base import Job
+    from providers.base import Job, Secret
     from providers.ssh.door import Door
     from providers.ssh.link import Link
 
@@ -42,6 +42,7 @@ _BATCH_FILES, _BATCH_BYTES = 1000, 8 * 2**20
 _TOLD_SECONDS = 5.0  # between two words on how far it is
 _HASHED = 50e6  # bytes a second that any machine hashes
 _WRONG_CLOCK = 60.0  # seconds
+_ENDER_SECONDS = 180.0  # for sudo and a disk that syncs
 _LISTED = 100  # bytes that a machine spends on one blob in an answer
 
 
@@ -77,7 +78,7 @@ def alone(access: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def start(link: Link, door: Door, job: Job, progress: Progress | None = None) -> None:
+def start(link: Link, door: Door, job: Job, progress: Progress | None = None, *, ender: Secret | None = None) -> None:
     """Arm, ship, begin. See `Remote.start`.
 
     Raises:
@@ -92,6 +93,8 @@ def start(link: Link, door: Door, job: Job, progress: Progress | None = None) ->
     items = {item.sha256: item for item in (bundle, *data, *seed)}
     shipment = _Shipment(job, progress or _tell())
     answer = _seed(door, job, items.values())
+    if ender is not None and answer.get("ender") is not True:
+        _put_ender(door, ender)
     if answer.get("begun") is True:
         return
     here = set(texts(answer.get("here")))
@@ -138,7 +141,7 @@ def _seed(door: Door, job: Job, items: Iterable[_Item]) -> dict[str, Any]:
     guards = {name: payload.joinpath(name).read_text(encoding="utf-8") for name in _FIRST}
     want = _want(items)
     left = max(1.0, job.ceiling.timestamp() - time.time())  # steady seconds: a machine's clock may be wrong
-    arm = {**wire.arm_json(job), "max_seconds": min(job.max_seconds, left)}
+    arm = {**wire.arm_json(job), "max_seconds": min(job.max_seconds, left), "rearm": True}
     try:
         answer = door.first(guards, {"arm": arm, "want": want}, limit=2**20 + _LISTED * len(want))
     except (StartError, HostKeyError):
@@ -149,6 +152,19 @@ def _seed(door: Door, job: Job, items: Iterable[_Item]) -> dict[str, Any]:
     if abs(ahead) > _WRONG_CLOCK:
         _log.warning("the machine's clock is %.0f s %s ours", abs(ahead), "ahead of" if ahead > 0 else "behind")
     return answer
+
+
+def _put_ender(door: Door, ender: Secret) -> None:
+    """Give the machine what it ends itself by: over standard input, before all that takes time.
+
+    Where that fails the watchdog's proof says so, and whether the run goes on without it is the controller's to judge.
+    """
+    try:
+        door.ask("ender", json.loads(ender.reveal()), seconds=_ENDER_SECONDS, repeatable=True)
+    except (HostKeyError, UnreachableError):
+        raise
+    except RemoteError as error:
+        _log.warning("the machine can't end itself: %s", error)
 
 
 def _want(items: Iterable[_Item]) -> list[list[object]]:

@@ -1,4 +1,4 @@
-"""The first process of a simulated machine: starts sshd, brings it back when it dies, and takes everything down.
+"""The first process of a simulated machine: starts cron and sshd, brings sshd back, and takes everything down.
 
     python -I -S init.py '{"root": …, "name": …, "sshd": [argv], "isolated": true, "small_disk": false}'
 
@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ NOT_ISOLATED = 3  # exit code: no namespaces to be had here
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # linux/sched.h, sys/mount.h, linux/prctl.h
 _NEW_NS, _NEW_UTS, _NEW_USER, _NEW_PID = 0x00020000, 0x04000000, 0x10000000, 0x20000000
-_MS_REMOUNT, _MS_REC, _MS_PRIVATE = 32, 16384, 1 << 18
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _END_SECONDS = 20.0  # a process that hangs in the kernel, or that became another user's, can't be waited for
 _SSHD_PAUSE = 0.5  # seconds until a dead sshd is started again, as systemd would
@@ -75,6 +76,25 @@ def isolate() -> None:
         os._exit(NOT_ISOLATED)
 
 
+def furnish(root: Path) -> None:
+    """Put the machine's own in place of what is the host's: what programs keep below /var/lib, and the name of a boot.
+
+    Leaves with NOT_ISOLATED where the kernel refuses.
+    """
+    (root / "var" / "lib").mkdir(parents=True, exist_ok=True)
+    name_boot(root)
+    try:
+        mount(str(root / "var" / "lib"), "/var/lib", "none", _MS_BIND)
+        mount(str(root / "run" / "boot_id"), "/proc/sys/kernel/random/boot_id", "none", _MS_BIND)
+    except OSError:
+        os._exit(NOT_ISOLATED)
+
+
+def name_boot(root: Path) -> None:
+    """Name this boot as the kernel names its own: in the same file, so that a mount of it shows the new name."""
+    (root / "run" / "boot_id").write_text(f"{uuid.uuid4()}\n")
+
+
 # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -119,6 +139,7 @@ class Init:
     def obey(self, order: str) -> None:
         """Carry out one order."""
         if order == "sshd":
+            self.start_cron()
             self.sshd_at = time.monotonic()
         elif order == "reboot":
             self.reboot()
@@ -141,8 +162,20 @@ class Init:
         """End every process and start sshd again; files stay."""
         self.sshd, self.sshd_at = 0, None
         self.end_all()
+        name_boot(self.root)
         self.tell("booting")
+        self.start_cron()
         self.sshd_at = time.monotonic()
+
+    def start_cron(self) -> None:
+        """Start it as an init does: with nothing of a login's environment."""
+        cron, null = str(self.root / "usr" / "bin" / "cron"), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        files = [(os.POSIX_SPAWN_DUP2, null, number) for number in range(3)]
+        usual = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE]
+        try:
+            os.posix_spawn(cron, [cron], {}, file_actions=files, setsid=True, setsigdef=usual)
+        finally:
+            os.close(null)
 
     # ── sshd
 
@@ -248,6 +281,7 @@ def main() -> None:
     root = Path(order["root"])
     if order["isolated"]:
         isolate()
+        furnish(root)
         socket.sethostname(order["name"])
     else:
         check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))

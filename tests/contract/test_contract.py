@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from providers.base import Order, OrderKind, Phase, Provider, Remote
+from providers.base import Order, OrderKind, Phase, Place, Proof, Provider, Remote
 from providers.errors import IntegrityError, RemoteError
 
 
@@ -196,9 +197,39 @@ def test_a_name_that_is_no_file_of_the_job_is_refused(ended, tmp_path, name):
     assert not (tmp_path / "evil").exists()
 
 
-def test_the_watchdog_proves_itself(field_, running):
-    holder = field_.until(lambda: running[2].status().watchdog, "its proof")
+def on_the_machine(field_, job) -> bool:
+    """Whether the vendor promises a holder on the machine for such a job."""
+    return any(one.place is Place.MACHINE for one in field_.provider.holders(job, field_.ground.offer()))
+
+
+def test_a_holder_on_the_machine_is_proven_where_it_is_promised_and_nowhere_else(field_, running):
+    job, _, remote = running
+    if on_the_machine(field_, job):
+        holder = field_.until(lambda: _proven(remote), "its proof")
+        assert holder.proven_at is not None
+    else:
+        holder = remote.status().watchdog
+        assert (holder.proof, holder.proven_at) == (Proof.ABSENT, None)
+        assert holder.evidence
+
+
+def test_with_leave_to_keep_the_key_every_machine_has_a_holder_that_proves_itself(field_):
+    field_.access = replace(field_.access, key_on_machine=True)
+    job = replace(field_.ground.job("long"), key_on_machine=True)
+    assert on_the_machine(field_, job)
+    allocation_id = field_.launch(job)
+    field_.phase(allocation_id, Phase.READY)
+    with closing(field_.remote(allocation_id)) as remote:
+        remote.start(job)
+        holder = field_.until(lambda: _proven(remote), "its proof")
     assert holder.proven_at is not None
+    field_.provider.terminate([allocation_id])
+    field_.until(lambda: not field_.provider.inspect(allocation_id).billing, "free")
+
+
+def _proven(remote):
+    holder = remote.status().watchdog
+    return holder if holder is not None and holder.proof is Proof.PROVEN else None
 
 
 def test_a_mark_that_lives_keeps_what_it_needs_when_others_are_tidied_up(field_, running):

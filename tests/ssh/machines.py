@@ -24,6 +24,7 @@ from sshd import QUICK, Proxy, Sshd
 
 from providers.base import Blob, Job, Mark, Phase
 from providers.ssh.remote import SshRemote
+from providers.wire import GUARDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ class Machine:
     def install(self, job: Job) -> None:
         """Put the door there without starting anything."""
         (self.folder(job) / "payload").mkdir(parents=True, exist_ok=True)
-        for name in ("door.py", "place.py", "processes.py", "limits.py"):
+        for name in ("door.py", "place.py", *GUARDS):
             shutil.copy(PAYLOAD / name, self.folder(job) / "payload" / name)
 
     def does(self, job: Job, code: str) -> None:

@@ -1,7 +1,8 @@
 """The commands of the image that must not be the host's: they answer for the simulated machine, or act on it alone.
 
 `sudo` runs what it is given; `shutdown` and its kin stop the machine and leave its meter running, as on a real one;
-package managers of the system install nothing, since they would do it on the host.
+package managers of the system install nothing, since they would do it on the host. `crontab` and `cron` are the
+machine's own: who logs in has one crontab, and its lines run as a real cron runs them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,26 @@ case $1 in
     *) echo "systemctl: not simulated: $*" >&2 && exit 1 ;;
 esac
 """
+_CRONTAB = """\
+tab={tab}
+case $1 in
+    -l) [ -e "$tab" ] || {{ echo "no crontab for $(id -un)" >&2; exit 1; }}; exec cat "$tab" ;;
+    -) cat > "$tab.new" && mv "$tab.new" "$tab" ;;
+    *) echo "crontab: not simulated: $*" >&2 && exit 2 ;;
+esac
+"""
+_CRON = """\
+tab={tab}
+each() {{ # run the lines that begin with this, in the environment that a cron gives: next to none
+    [ -e "$tab" ] || return 0
+    sed -n "s/^$1 //p" "$tab" | sed 's/\\\\%/%/g' | while IFS= read -r line; do
+        env -i HOME={home} LOGNAME="$(id -un)" SHELL=/bin/sh PATH=/usr/bin:/bin /bin/sh -c "$line" </dev/null &
+    done
+}}
+cd {home} || exit 1
+each @reboot
+while sleep 60; do each '\\* \\* \\* \\* \\*'; done
+"""
 
 
 def _commands(root: Path) -> Iterator[tuple[str, str]]:
@@ -55,6 +76,9 @@ def _commands(root: Path) -> Iterator[tuple[str, str]]:
     yield "sudo", _SUDO
     yield "cloud-init", _CLOUD_INIT
     yield "systemctl", _SYSTEMCTL
+    own = {"tab": shlex.quote(str(root / "etc" / "crontab")), "home": shlex.quote(str(root / "home"))}
+    yield "crontab", _CRONTAB.format(**own)
+    yield "cron", _CRON.format(**own)
     yield "reboot", f'kill -INT "$(cat {init})"\n'
     for name in ("shutdown", "poweroff", "halt"):
         # `shutdown -r` is a reboot; times are not kept, all is at once
