@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.02
@@ -35,6 +35,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    pairs: Sequence[tuple[str, str]] = ()  # the query as it stands, names given twice included
 
     def json(self) -> object:
         """Read the body.
@@ -47,7 +48,10 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """What is answered. `drop` = the connection is closed instead; `hold_seconds` are ours."""
+    """What is answered. `drop` = the connection is closed instead; `hold_seconds` are ours.
+
+    `stream` gives pieces as they come, after the body; it may take its time, and is closed when the caller hangs up.
+    """
 
     status: int
     body: bytes = b""
@@ -56,6 +60,7 @@ class Reply:
     date: float = 0.0  # epoch seconds
     hold_seconds: float = 0.0
     drop: bool = False
+    stream: Iterator[bytes] | None = None
 
 
 def as_json(status: int, content: object) -> Reply:
@@ -202,14 +207,15 @@ class _Handler(BaseHTTPRequestHandler):
                     self.server.connections[self.connection] = False
             self.close_connection = self.close_connection or self.server.closing.is_set()
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the base class looks for these names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the base class looks for these names
 
     def _request(self) -> Request:
         parts = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return Request(self.command, parts.path, query, headers, self.rfile.read(length))
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        return Request(self.command, parts.path, query, headers, self.rfile.read(length), pairs)
 
     def _send(self, reply: Reply) -> None:
         if reply.hold_seconds:
@@ -220,14 +226,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.date = reply.date
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
-        self.send_header("Content-Length", str(len(reply.body)))
+        if reply.stream is not None:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif "Content-Length" not in reply.headers:
+            self.send_header("Content-Length", str(len(reply.body)))
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if self.server.closing.is_set():
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(reply.body)
+        if reply.stream is not None:
+            self._flow(reply.stream)
+        elif self.command != "HEAD":
+            self.wfile.write(reply.body)
         self.wfile.flush()
+
+    def _flow(self, pieces: Iterator[bytes]) -> None:
+        """Send pieces as they come; an empty one drops the connection in the midst."""
+        for piece in pieces:
+            if not piece or self.server.closing.is_set():
+                self.close_connection = True
+                return
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """Date every reply by the vendor's clock."""

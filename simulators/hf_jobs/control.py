@@ -1,0 +1,79 @@
+"""What a test, a rehearsal or a curious person may ask beside the Hub's API.
+
+GET  /meter  what is billed      GET /requests[?since=N]  what was asked      GET /state  everything
+POST /faults as `--faults`       DELETE /faults           disarm              GET /faults what is armed
+POST /clock  {"advance": s, "rate": x, "prices": {flavor: "1.49"}}            USD an hour, from the next job on
+POST /write  {"bucket": "alice/gpurun", "path": …, "text": …}                 behind everybody's back
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from simulators.faults import FaultError
+from simulators.hf_jobs.faults import parse
+from simulators.server import Reply, Request, as_json
+
+if TYPE_CHECKING:
+    from simulators.hf_jobs.world import HubWorld
+
+
+class Control:
+    """The control's own small API over a world."""
+
+    def __init__(self, world: HubWorld) -> None:
+        self._world = world
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one request."""
+        with self._world.lock:
+            self._world.agenda.run_due()
+            try:
+                return as_json(200, self._route(request))
+            except LookupError as error:
+                return as_json(404, {"error": str(error)})
+            except (FaultError, ValueError, TypeError, ArithmeticError) as error:
+                return as_json(400, {"error": str(error)})
+
+    def _route(self, request: Request) -> object:
+        world = self._world
+        match request.method, request.path.rstrip("/"):
+            case "GET", "/meter":
+                return world.meter_report()
+            case "GET", "/requests":
+                return {"requests": world.journal.since(int(request.query.get("since", "0")))}
+            case "GET", "/state":
+                return world.state()
+            case "POST", "/faults":
+                world.arm(parse(request.json()))
+            case "DELETE", "/faults":
+                world.faults.clear()
+            case "POST", "/clock":
+                return self._clock(request.json())
+            case "POST", "/write":
+                return self._write(request.json())
+            case _, "/faults":
+                pass
+            case _:
+                raise LookupError(f"the control has no {request.method} {request.path}")
+        return {"armed": world.faults.armed(), "struck": world.faults.struck}
+
+    def _clock(self, wish: Any) -> object:
+        world = self._world
+        for name, price in wish.get("prices", {}).items():
+            if name not in world.micro:
+                raise LookupError(f"no flavor {name!r}")
+            world.micro[name] = int(Decimal(price) * 10**6 / 60)
+        if "rate" in wish:
+            world.clock.set_rate(float(wish["rate"]))
+        if "advance" in wish:
+            world.clock.advance(float(wish["advance"]))
+        world.agenda.moved()
+        return {"now": world.clock.now(), "rate": world.clock.rate}
+
+    def _write(self, wish: Any) -> object:
+        place = self._world.buckets[wish["bucket"]].place(wish["path"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(wish["text"])
+        return {"size": place.stat().st_size}
