@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.spending import Rented
 
 _RULE = "─" * WIDTH
-_COLUMN = 28  # of the evidence
+_COLUMN = 30  # of the evidence
 _CENT = Decimal("0.01")
 
 
@@ -294,6 +294,9 @@ def _words(one: Event, before: Sequence[Event]) -> str:
     if one.verb == "state":  # from where to where, and on whose word
         parts = one.text.split(" · ")
         return " ".join(one.text.split()[:3]) + (f": {parts[-1]}" if len(parts) > 1 else "")
+    if one.verb == "read":  # "i-1: GET /instances/i-1 → active"
+        name, _, said = one.text.partition(": ")
+        return said if name in said else one.text
     if one.verb != "terminate":
         return one.text
     ids = next((each.text for each in reversed(before) if each.verb == "terminate" and each.kind == "intent"), "")

@@ -84,7 +84,7 @@ def test_a_receipt_says_what_was_quoted_and_paid_and_how_the_end_was_read_back(
         "watchdog (machine): proven, 22 Nov 12:01:35 UTC: lives, and may end it",
         "12:01:41 terminate failed: UnreachableError: no answer (3 times, until 22 Nov 12:02:01)",
         f"12:02:11 terminate accepted: {ONE}",
-        f"12:02:15 read {ONE}: GET /instances/{ONE} → terminating",
+        f"12:02:15 read GET /instances/{ONE} → terminating",
         f"12:02:21 state terminating -> done: GET /instances/{ONE} → terminated",
         "end ntfy ntfy.sh/my-t…: told",
         "end webhook hooks.example: answered 500",
