@@ -52,7 +52,7 @@ class Scored:
 
 def main() -> None:
     options = _options()
-    rows = [row for row in read(options.table) if row.quality != "C"]
+    rows = read(options.table)
     shipped = options.as_shipped or options.table != TABLE
     scored = [one for source in sorted({row.source for row in rows}) for one in _score_source(rows, source, shipped)]
     if options.rows:
@@ -72,9 +72,10 @@ def _options() -> argparse.Namespace:
 
 def _score_source(rows: list[Row], source: str, shipped: bool) -> list[Scored]:  # noqa: FBT001 (a command line's flag)
     rest = [row for row in rows if row.source != source]
-    kept = KEPT if shipped else fitting.fit_kept(rest)
-    timed = [row for row in rest if row.speed and card(row.card)]
-    own = [row for row in rows if row.source == source]
+    # Quality C tells of the allocator where lengths vary: of other sources there is nothing else.
+    kept = KEPT if shipped else fitting.fit_kept([row for row in rest if row.quality != "C" or row.work.lengths_vary])
+    timed = [row for row in rest if row.speed and row.quality != "C" and card(row.card)]
+    own = [row for row in rows if row.source == source and row.quality != "C"]
     needs_speed = any(row.speed for row in own)
     constants = FITTED if shipped or not needs_speed else fitting.fit_speed(timed)
     known = KNOWN if shipped else {(one.family, row.method) for row in timed if (one := card(row.card))}

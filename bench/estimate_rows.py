@@ -75,7 +75,10 @@ def _number(text: str | None) -> float | None:
 
 
 def _row(row: dict[str, str], extra: dict[str, Shape], number: int) -> Row | None:
-    sequence, micro = _number(row.get("seq_len")), _number(row.get("micro_batch"))
+    # A limit is the longest batch's length where the corpus has rows beyond it; Alpaca's are far shorter than any.
+    limit = re.search(r"max_seq_length (\d+)", row.get("note", "")) if "Alpaca" not in row.get("note", "") else None
+    sequence = _number(row.get("seq_len")) or (float(limit[1]) if limit else None)
+    micro = _number(row.get("micro_batch"))
     if not sequence or not micro:
         return None
     gpus = int(_number(row.get("n_gpus")) or 1)
@@ -192,7 +195,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
     full = method in {"full", "pretrain", "classify"}
     short = "float32" if precision == "fp32" else "float16" if "fp16" in precision else "bfloat16"
     lean = any(name in framework.lower() for name in ("lit-gpt", "litgpt", "torchtune"))
-    varying = row.get("packing") == "n" and "fixed" not in note and "ms-swift" in framework
+    varying = row.get("packing") == "n" and ("truncated at seq_len" in note or "dynamic padding" in note)
     parallel = row.get("parallelism", "none") or "none"
     attention = row.get("attention", "")
     return Work(
@@ -210,7 +213,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         or "baseline-peft-bnb" in note
         or (
             method == "qlora"
-            and any(name in framework for name in ("LLaMA-Factory", "ms-swift", "PEFT ex"))
+            and any(name in framework for name in ("LLaMA-Factory", "ms-swift", "PEFT ex", "HF TRL"))
             and "Unsloth" not in framework
         ),
         optimizer=optimizer(row),
