@@ -73,7 +73,11 @@ def install(home: Home, way: str = "") -> Timer:
 
     Raises:
         StateError: it can't be done; names the tool and what it said.
+        UsageError: the home's name can't stand in a timer's file.
     """
+    if "\n" in str(home.root):
+        text = "a home with a line break in its name can't stand in a timer's file"
+        raise UsageError(text, hint="gpurun guard watch")
     way = way or way_here()
     for other in WAYS:
         if other != way:
@@ -249,16 +253,21 @@ def cron_line(home: Home) -> str:
     return f"* * * * * {_command(home)} >{log} 2>&1 # {name_of(home)}".replace("%", "\\%")
 
 
+def install_cron(home: Home, lines: list[str]) -> list[str]:
+    """Give a crontab's lines with this home's, once."""
+    return [*(line for line in lines if name_of(home) not in line), cron_line(home)]
+
+
 def _install_cron(home: Home) -> Timer:
-    if "\n" in str(home.root):
-        raise UsageError("a home with a line break in its name can't stand in a crontab", hint="gpurun guard watch")
-    others = [line for line in _crontab() if name_of(home) not in line]
-    _set_crontab([*others, cron_line(home)])
+    _set_crontab(install_cron(home, _crontab()))
     return Timer("cron", (), _cron_note())
 
 
 def _remove_cron(home: Home) -> list[str]:
-    lines = _crontab() if _there("crontab") else []
+    try:
+        lines = _crontab() if _there("crontab") else []
+    except StateError:
+        return []  # who may not read a crontab has none
     ours = [line for line in lines if name_of(home) in line]
     if ours:
         _set_crontab([line for line in lines if line not in ours])
@@ -269,7 +278,7 @@ def _crontab() -> list[str]:
     done = _run("crontab", "-l")
     if done.returncode == 0:
         return done.stdout.splitlines()
-    if "no crontab for" in done.stderr:
+    if "no crontab for" in done.stderr or "No such file" in done.stderr:  # the latter is busybox's word
         return []
     raise StateError(f"crontab -l: {done.stderr.strip()}", hint="gpurun guard watch")  # never write over what is there
 
