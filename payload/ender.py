@@ -119,9 +119,10 @@ def own(name: str) -> str:
     """Read a value of the environment: ours, else the first process's, which a container's keys are given to."""
     if name in os.environ:
         return os.environ[name]
-    for pair in Path("/proc/1/environ").read_bytes().split(b"\0"):
-        if pair.startswith(name.encode() + b"="):
-            return pair.decode().partition("=")[2]
+    with contextlib.suppress(OSError):  # not ours to read
+        for pair in Path("/proc/1/environ").read_bytes().split(b"\0"):
+            if pair.startswith(name.encode() + b"="):
+                return pair.decode().partition("=")[2]
     raise KeyError(name)
 
 
@@ -150,7 +151,12 @@ def look(orders: Dict[str, Any]) -> Dict[str, str]:
     return {"said": said, "evidence": f"{orders['look']['method']} {url.hostname}{url.path} → {words}, {said}"}
 
 
-def fire(folder: Path, tell: Callable[[Dict[str, str]], None], sleep: Callable[[float], None] = time.sleep) -> None:
+def fire(
+    folder: Path,
+    tell: Callable[[Dict[str, str]], None],
+    sleep: Callable[[float], None],
+    read: Callable[[Path], Dict[str, Any]],
+) -> None:
     """End this machine: never gives up, and comes back only when its vendor insists that it is gone."""
     orders: Optional[Dict[str, Any]] = None
     gone, wait = 0, 1.0
@@ -261,7 +267,7 @@ def main(argv: List[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         if is_first(folder):
-            fire(folder, tell)
+            fire(folder, tell, time.sleep, read)
             return 0
         return 3
     return 0

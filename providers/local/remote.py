@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _BUNDLED = {"payload", "code", "config.json"}
 _LOG_PIECE = 4 * 2**20  # bytes
+_TO_THE_LOCK = 0.05  # seconds from a lock's file to its lock
 
 
 class LocalRemote:
@@ -114,9 +115,15 @@ class LocalRemote:
 
     def status(self) -> RemoteStatus:
         """Put status.json, result.json and watchdog.json together; the locks say who lives."""
+        lock = self._folder / ".agent.lock"
+        began = lock.exists()  # before its lock: one that comes now is no dead one
+        agent = processes.held(lock)  # before the result: see payload/watchdog.py
+        if began and not agent:  # it may be on its way to the lock
+            time.sleep(_TO_THE_LOCK)
+            agent = processes.held(lock)
         said = {
-            "began": (self._folder / ".agent.lock").exists(),  # before its lock: one that comes now is no dead one
-            "agent": processes.held(self._folder / ".agent.lock"),  # before the result: see payload/watchdog.py
+            "began": began,
+            "agent": agent,
             "watchdog": processes.held(self._folder / ".watchdog.lock"),
             "result": read_json(self._folder / "result.json"),
             "status": read_json(self._folder / "status.json"),
