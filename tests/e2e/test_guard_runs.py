@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
+import requests
 from simulators_fixture import PUBLIC_KEY
 
 from providers.base import Mark
@@ -243,3 +244,47 @@ def test_a_stored_key_was_tried_and_is_used_where_none_is_set(desk: Desk) -> Non
     assert desk.sim.key not in stored.err
     assert desk.gpurun("guard", "once", LAMBDA_API_KEY="").code == 0
     assert desk.gpurun("guard", "once", LAMBDA_API_KEY="secret_wrong_0123456789").code == 5
+
+
+def on_a_terminal(desk: Desk, *args: str) -> str:
+    """What a person sees."""
+    ours, theirs = os.openpty()
+    env = {**os.environ, **desk.sim.exports, "GPURUN_HOME": str(desk.home), "TERM": "xterm"}
+    with open(ours, "rb", buffering=0) as reader:  # noqa: PTH123 (a descriptor)
+        process = subprocess.Popen([*GPURUN, *args], stdout=theirs, stderr=subprocess.DEVNULL, env=env)
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := reader.read(4096):
+                said += piece
+        except OSError:  # how Linux tells that the other side is closed
+            pass
+        process.wait(60)
+    return said.decode()
+
+
+def test_what_is_not_proven_gone_stands_first_in_red_with_its_console_and_every_look_leaves_with_5(
+    start_lambda: Callable[..., LambdaSim], home: Path
+) -> None:
+    desk = Desk(start_lambda(pace=100), home)
+    desk.sim.faults({"terminate_ignored": 10**6})
+    launched = desk.gpurun(
+        "launch", "loop", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--max-hours", "1", "--detach"
+    )
+    assert launched.code == 0, launched.err
+    wait_for(desk.alive, "a machine")
+    assert desk.gpurun("stop", "-y", "--detach").code == 0
+    wait_for(lambda: "terminating" in desk.gpurun("ps").out, "the order to end it")
+    for words in (["ps"], ["ps", "--json"], ["show"], ["doctor"]):
+        assert desk.gpurun(*words).code == 5, words
+    shown = desk.gpurun("ps").out.splitlines()
+    assert "terminating" in shown[1]
+    assert any("https://cloud.lambda.ai/instances" in line for line in shown[2:4])
+    assert "\x1b[31m" in on_a_terminal(desk, "ps").splitlines()[1]
+
+    requests.delete(desk.sim.control + "/faults", timeout=30).raise_for_status()
+    desk.sim.faults({"terminate_ignored": 3, "api_down": {"seconds": 60}})
+    done = desk.gpurun("wait", "--json")
+    assert (done.code, json.loads(done.out)["state"]) == (6, "done")
+    assert desk.alive() == set()
+    assert desk.gpurun("ps").code == 0
