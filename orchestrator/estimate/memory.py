@@ -304,7 +304,7 @@ def _inputs(work: Work) -> dict[str, float]:
             size = _trained_input(work, one)
             kept[one.reads] = kept.get(one.reads, 0.0) + size if _casts(work, one) else size
             continue
-        if work.bits == 4 and work.keeps_inputs:
+        if work.bits == 8 or (work.bits == 4 and work.keeps_inputs):  # MatMul8bitLt keeps what it read, once a tensor
             kept[one.reads] = max(kept.get(one.reads, 0.0), float(work.compute_bytes * one.inputs))
         if is_target(one, work.targets):
             kept[one.reads] = kept.get(one.reads, 0.0) + _adapter_input(work, one)

@@ -131,8 +131,6 @@ class Work:
     reference: bool = False  # DPO with a second copy of the model
     loads_whole: bool = False  # the whole model stands on the GPU before it is sharded
     lengths_vary: bool = False  # padded to the longest row of each batch, not packed
-    rows: int = 0
-    tokens: int = 0  # tokens seen in all; 0 = rows * sequence * epochs
 
     @property
     def trains_all(self) -> bool:
@@ -158,3 +156,17 @@ class Work:
     def upcast_here(self) -> bool:
         """The upcast lasts: FSDP's mixed precision shortens everything again."""
         return self.upcast and self.sharding not in {"fsdp", "zero3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is trained: rows and tokens of one epoch as they are, how often, and what padding adds."""
+
+    rows: int
+    tokens: int  # real tokens of one epoch, cut at the limit
+    epochs: float = 1.0
+    max_steps: int | None = None
+    padding: float = 1.0  # tokens computed for one that is real
+    evaluated_tokens: int = 0  # real tokens of one evaluation, once an epoch
+    data_bytes: int = 0
+    basis: str = ""  # where the lengths come from, in words

@@ -1,0 +1,100 @@
+"""The bundled offers: what could be rented at what price when somebody last looked. Never the truth beside a live price.
+
+Each row of data/offers.csv has its source and the date on which the price was seen; shown with its age.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from orchestrator.estimate import gpus
+from orchestrator.estimate.quote import Rental
+
+if TYPE_CHECKING:
+    from orchestrator.estimate.gpus import Card
+
+COMPILED = date(2026, 11, 22)  # when the table was put together: the age of what nobody dated is not less
+OURS = {"hf-jobs": "hf"}
+# Colab draws units without a stop; HF bills by the minute, Lambda by the minute begun, RunPod by the second
+# (their pages, 2026-08 to 2026-11).
+STEP_SECONDS = {"second": 1, "minute": 60, "compute-unit": 1}
+# RunPod, https://docs.runpod.io/pods/pricing (2026-08): container disk 0.10 USD a GB and month while it runs.
+RUNPOD_DISK_USD_GB_HOUR = Decimal("0.10") / 730
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One row of the catalogue. `price` is USD an hour for all GPUs; 0 sizes = unknown."""
+
+    provider: str
+    name: str
+    card: Card
+    count: int
+    price: Decimal
+    vcpus: int
+    host_gib: float
+    disk_gib: float
+    step_seconds: int
+    cloud: str
+    as_of: date | None
+    confidence: str
+    units_hour: Decimal | None  # Colab's compute units
+    source: str
+    note: str
+
+    def rental(self, disk_gib: float = 0.0) -> Rental:
+        """Give what it costs with so much disk."""
+        disk = RUNPOD_DISK_USD_GB_HOUR * Decimal(round(disk_gib)) if self.provider == "runpod" else Decimal(0)
+        return Rental(self.provider, self.price, self.step_seconds, self.step_seconds, disk)
+
+    def age_days(self, today: date) -> int:
+        """Days since the price was seen."""
+        return (today - (self.as_of or COMPILED)).days
+
+
+@lru_cache(maxsize=1)
+def listed() -> tuple[Listed, ...]:
+    """Read the bundled offers, cheapest first."""
+    text = files("orchestrator.estimate").joinpath("data/offers.csv").read_text(encoding="utf-8")
+    found = [_row(row) for row in csv.DictReader(text.splitlines())]
+    return tuple(sorted(found, key=lambda one: (one.price, one.provider, one.name)))
+
+
+def _row(row: dict[str, str]) -> Listed:
+    units = row["compute_units_per_hour"]
+    return Listed(
+        provider=OURS.get(row["provider"], row["provider"]),
+        name=row["offer_name"],
+        card=gpus.table()[row["gpu"]],
+        count=int(row["gpu_count"]),
+        price=Decimal(row["usd_per_hour"]),
+        vcpus=int(float(row["vcpus"] or 0)),
+        host_gib=float(row["ram_gb"] or 0),
+        disk_gib=float(row["disk_gb"] or 0),
+        step_seconds=STEP_SECONDS[row["billing_unit"]],
+        cloud=row["cloud"],
+        as_of=date.fromisoformat(row["as_of"]) if row["as_of"] else None,
+        confidence=row["confidence"],
+        units_hour=Decimal(units) if units else None,
+        source=row["source"],
+        note=row["note"],
+    )
+
+
+def cheapest(card: Card, count: int, provider: str = "") -> Listed | None:
+    """Give the cheapest offer of a card; RunPod rents any number of what it lists as one."""
+    for one in listed():
+        if one.card == card and (not provider or one.provider == provider) and one.count == count:
+            return one
+    single = next((one for one in listed() if one.card == card and one.provider == "runpod" and one.count == 1), None)
+    if single is None or count == 1 or provider not in {"", "runpod"}:
+        return None
+    from dataclasses import replace
+
+    return replace(single, count=count, price=single.price * count)
