@@ -7,15 +7,17 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hooks import HANG, Hook, listening
 from past import admit, done, output
+from worlds import World
 
-from orchestrator import notify, targets
+from orchestrator import notify, targets, wish
 from orchestrator.facts import Memory
 from orchestrator.guard_pulse import SCRIPT, Pulse, path_of, write
 from orchestrator.home import Home
@@ -137,6 +139,39 @@ def test_a_guards_pass_tells_the_end_that_a_killed_controller_could_not(home: Pa
     until(lambda: bool(hook.got))
 
 
+def test_an_end_is_told_once_wherever_its_controller_is_killed(
+    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = killed_after(0, fast_path / "whole", monkeypatch)
+    for line in range(lines - 14, lines + 1):  # from a tick before the end on
+        killed_after(line, fast_path / str(line), monkeypatch)
+
+
+def killed_after(line: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """End a run whose controller dies so many lines on; gives how many it passed."""
+    world, told = World(folder), []
+    world.cloud.traits = replace(world.cloud.traits, list_lag_seconds=0.0)
+    world.cloud.total_steps = 1
+    notify.keep(world.home, world.run_id, (targets.parse("desktop"),))
+
+    def sender(_home: Home, payload: dict[str, Any]) -> None:
+        told.append(payload["notice"]["key"])
+        world.ledger.note(world.run_id, 1, "notifier", "notify", "done", told[-1], world.clock())
+
+    monkeypatch.setattr(notify, "spawn", sender)
+    world.drive(until=lambda: world.memory.state is State.TERMINATING)
+    before = world.killer.passed
+    world.killer.at = {before + line}
+    world.drive()
+    assert world.memory.is_done
+    passed = world.killer.passed - before
+    world.clock.advance(600)
+    notify.catch_up(world.home, world.clock())
+    assert told == ["end"], f"killed at line {line}"
+    world.ledger.close()
+    return passed
+
+
 # ── nobody is disturbed ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -184,6 +219,27 @@ def test_a_run_without_targets_starts_nothing_and_notes_nothing(home: Path) -> N
     admit(home, RUN, done(Reason.COMPLETED), ended=True)
     look(Home(home))
     assert (notify._children, events(Home(home))) == ([], [])
+
+
+def test_a_launch_keeps_its_targets_and_refuses_what_is_none_before_it_plans(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[int, str]] = []
+
+    def controller(found: Home, run_id: str) -> int:
+        path = found.run(run_id).notify
+        kept.append((path.stat().st_mode & 0o777, json.loads(path.read_text())["targets"]))
+        return 0
+
+    monkeypatch.setattr(wish, "spawn_controller", controller)
+    code, out, err = output(capsys, "launch", "loop", "-y", "--detach", "--notify", TOKEN)
+    assert (code, TOKEN in out + err, home.exists()) == (2, False, False)
+    text = f"https://hooks.example/{TOKEN}"
+    code, out, err = output(capsys, "launch", "loop", "-y", "--detach", "--notify", "desktop", "--notify", text)
+    assert (code, kept) == (0, [(0o600, ["desktop", text])])
+    assert TOKEN not in out + err
+    holding = [path.name for path in home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert holding == ["notify.json"]
 
 
 # ── the guard ────────────────────────────────────────────────────────────────────────────────────────────────────────
