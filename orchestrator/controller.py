@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpurun.controller")
 SYNC_SECONDS = 2.0
 _SLOWEST_SECONDS = 30.0
+_LEAST_SECONDS = 0.1
 _SOON_SECONDS = 1.0  # after a step on the road, to see it take effect
 
 
@@ -149,7 +150,9 @@ class Controller:
 
     def _pace(self) -> float:
         share = 1.0 if self._row.memory.state is State.RUNNING else 0.3  # on the way, nobody works for what is paid
-        return min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
+        wait = min(self._provider.traits.poll_seconds * share * 2.0**self._troubles, _SLOWEST_SECONDS)
+        left = lifecycle.seconds_to_limit(self._now(), self._row.rules(self._provider.traits)) / self._now.rate
+        return min(wait, max(left, _LEAST_SECONDS))  # nobody sleeps past a limit
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ Facts that deeds bring back (a launch accepted, files home) enter through the sm
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -197,9 +198,18 @@ def _is_unheld(memory: Memory, remote: RemoteStatus | None, now: datetime) -> bo
 
 def _due_to_save(now: datetime, rules: Rules) -> Reason | None:
     """Say that training should be saving by now: the machine's own clock, by which it would, may be behind."""
+    return rules.time_is_up if not rules.bare and now >= _save_by(rules) else None
+
+
+def _save_by(rules: Rules) -> datetime:
     late = min(_STOP_MARGIN_SECONDS, rules.grace_seconds / 4)
-    due = not rules.bare and now >= rules.deadline - timedelta(seconds=rules.grace_seconds - late)
-    return rules.time_is_up if due else None
+    return rules.deadline - timedelta(seconds=rules.grace_seconds - late)
+
+
+def seconds_to_limit(now: datetime, rules: Rules) -> float:
+    """How long until the time alone asks for something: to save, to end. Nobody should sleep past that."""
+    ahead = [seconds_between(now, moment) for moment in (_save_by(rules), rules.deadline)]
+    return min((seconds for seconds in ahead if seconds > 0), default=math.inf)
 
 
 def _broken(memory: Memory, failure: str, remote: RemoteStatus | None, now: datetime, rules: Rules) -> Decision:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.jobs import mark_of
 from orchestrator.reach import check_account
 from orchestrator.words import Launch
-from providers.base import utc
+from providers.base import seconds_between, utc
 from providers.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -35,10 +35,17 @@ class VendorClock:
         self._provider = provider
         self._last = timedelta(seconds=last_skew)
         self._heard = False
+        self._before: tuple[datetime, datetime] | None = None  # ours and the vendor's, at the last answer
+        self.rate = 1.0  # seconds of the vendor's in one of ours, never less: a simulator's clock may be hurried
 
     def heard(self) -> None:
         """Note that the vendor has answered: what the provider says of its clock is known."""
         self._heard = True
+        ours, theirs = self._ours(), self()
+        if self._before is not None and seconds_between(self._before[0], ours) > 0:
+            gone = seconds_between(self._before[1], theirs) / seconds_between(self._before[0], ours)
+            self.rate = max(1.0, gone)
+        self._before = ours, theirs
 
     @property
     def skew(self) -> timedelta:
