@@ -102,6 +102,7 @@ def shown(home: Path, capsys: pytest.CaptureFixture[str], *read: Holder) -> str:
     ledger = Ledger(home / "ledger.sqlite")
     lease = ledger.acquire("demo-261122-aaaaaa", this_process(), datetime.now(UTC), lambda _: False)
     assert lease is not None
+    ledger.save(lease, Memory(state=State.RUNNING), datetime.now(UTC), looked=True)
     if read:
         ledger.saw_holders(lease, 1, read, datetime.now(UTC))
     ledger.close()
