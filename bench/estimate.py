@@ -25,7 +25,7 @@ import estimate_fit as fitting  # noqa: E402 (the repository's root must be impo
 from estimate_rows import Row, card, read  # noqa: E402
 
 from orchestrator.estimate.footprint import KEPT  # noqa: E402
-from orchestrator.estimate.speed import FITTED, KNOWN, band, tokens_per_second  # noqa: E402
+from orchestrator.estimate.speed import FITTED, KNOWN, band, chip, tokens_per_second  # noqa: E402
 
 TABLE = ROOT / "bench" / "data" / "measured.csv"
 RESULT = ROOT / "bench" / "results" / "local" / "estimate.json"
@@ -78,7 +78,7 @@ def _score_source(rows: list[Row], source: str, shipped: bool) -> list[Scored]: 
     own = [row for row in rows if row.source == source and row.quality != "C"]
     needs_speed = any(row.speed for row in own)
     constants = FITTED if shipped or not needs_speed else fitting.fit_speed(timed)
-    known = KNOWN if shipped else {(one.family, row.method) for row in timed if (one := card(row.card))}
+    known = KNOWN if shipped else {(chip(one), row.method) for row in timed if (one := card(row.card))}
     found: list[Scored] = []
     for row in own:
         for kind, size in fitting.readings_of(row):
@@ -87,7 +87,7 @@ def _score_source(rows: list[Row], source: str, shipped: bool) -> list[Scored]: 
         on = card(row.card)
         if row.speed and on:
             pace = tokens_per_second(row.work, on, row.gpus, constants)
-            is_known = (on.family, row.method) in known
+            is_known = (chip(on), row.method) in known
             low, high = band(is_known)
             inside = pace * low <= row.speed <= pace * high
             found.append(_scored(row, "speed", "tokens/s", row.speed, pace / row.speed - 1, inside, is_known))

@@ -75,7 +75,8 @@ def footprint(
     """Estimate what one GPU holds; `card_gib` is all of its memory."""
     found = peak(work, gpus)
     allocated = found.worst.total / GIB
-    limit = max(card_gib * FULL - context_gib, allocated)
+    limit = card_gib * FULL - context_gib
+    limit = limit if allocated <= limit else float("inf")  # what does not fit is not squeezed in
     factor = kept.varying if work.lengths_vary else kept.same
     likely, high = _reserved(found, factor), _reserved(found, factor * 1.25)
     reserved = Range(min(allocated, limit), min(likely, limit), min(high, limit))

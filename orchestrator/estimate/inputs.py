@@ -68,22 +68,39 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _fetched(name: str, revision: str | None, unknown: UsageError) -> dict[str, Any]:
-    """Fetch config.json from the Hub, or from its cache on this computer."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    """Fetch config.json from the Hub, or take it from the Hub's cache on this computer."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return _json(Path(cached))
     try:
+        _knock()
         path = hf_hub_download(name, "config.json", revision=revision, etag_timeout=_FETCH_SECONDS)
     except GatedRepoError as error:
         raise UsageError(f"{name} is gated", hint=f"accept its terms at https://huggingface.co/{name}") from error
     except RepositoryNotFoundError as error:
         raise UsageError(f"the Hub has no model {name} that this token may read", hint=unknown.hint) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, OSError) as error:
         raise UsageError(
             f"{name} is not bundled, and the Hub cannot be reached for its config.json",
             hint=unknown.hint or "give a path to its config.json",
         ) from error
     return _json(Path(path))
+
+
+def _knock() -> None:
+    """Ask once whether the Hub is there: its client asks six times, a quarter of a minute in all."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or {"http": 80}.get(address.scheme, 443)
+    with socket.create_connection((address.hostname or "huggingface.co", port), timeout=_FETCH_SECONDS):
+        pass
 
 
 # --- rows

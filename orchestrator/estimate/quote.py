@@ -1,4 +1,4 @@
-"""The price tag: memory, pace, hours and dollars of one work on one kind of card. Pure; every part is a module of its own.
+"""The price tag: memory, pace, hours and dollars of one work on one kind of card. Every part is a module of its own.
 
 estimate(work, card, count, amount) -> Estimate          computed once for a kind of card
 Estimate.price(rental)              -> Dollars           microseconds: one multiplication an offer
@@ -17,7 +17,7 @@ from orchestrator.estimate import gpus
 from orchestrator.estimate.disk import Room, room
 from orchestrator.estimate.footprint import Footprint, Range, footprint
 from orchestrator.estimate.hours import Stages, stages
-from orchestrator.estimate.speed import KNOWN, band, seconds
+from orchestrator.estimate.speed import KNOWN, band, chip, seconds
 
 if TYPE_CHECKING:
     from orchestrator.estimate.fix import Fix
@@ -175,14 +175,14 @@ def estimate(
 
 def _pace(work: Work, card: Card, count: int) -> tuple[Range, bool]:
     likely = count * work.micro_tokens / seconds(work, card, count).total
-    known = (card.family, method_of(work)) in KNOWN
+    known = (chip(card), method_of(work)) in KNOWN
     low, high = band(known)
     return Range(likely * low, likely, likely * high), known
 
 
 def method_of(work: Work) -> str:
     """Name the method as the measurements do."""
-    if work.task == "classify" or work.task == "pretrain":
+    if work.task in {"classify", "pretrain"}:
         return work.task
     if work.trains_all:
         return "full"

@@ -3,8 +3,8 @@
     time of a micro-step = max(arithmetic + traffic + dequantising + loss, launches) + gathering not hidden behind them
     time of a step       = accumulation x that + the optimizer's traffic
 
-Arithmetic: 2 operations a weight and token forward, 2 backward for the activations, 2 for weights that are trained, 2 when
-a layer is computed again (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A model moves its
+Arithmetic: 2 operations a weight and token forward, 2 backward for the activations, 2 for weights that are trained, 2
+when a layer is computed again (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A model moves its
 activations through memory besides; that does not shrink with the matrix units' speed.
 """
 
@@ -52,6 +52,9 @@ FITTED: dict[str, float] = {
 }
 # Architectures that nobody published: the nearest measured relative's, a little lower.
 RELATIVES = {"blackwell": ("hopper", 0.95), "cdna3": ("hopper", 0.7)}
+# Watts a teraflop of the card that stands for its architecture: A100, H100, T4, V100 and RTX 4090.
+WATTS_A_TERAFLOP = {"ampere": 400 / 312, "hopper": 700 / 989, "turing": 70 / 65, "volta": 300 / 125, "ada": 450 / 165.2}
+STEP_SECONDS = 0.008  # of a micro-step beside its kernels: loader, bookkeeping, the loop itself
 BANDWIDTH = 0.8  # of the memory's peak, for long streams
 PCIE_GBPS = 12.0  # what NCCL moves between cards without NVLink
 FP32_SHARE = 0.85  # of the peak that float32 products reach: they leave the memory time
@@ -88,7 +91,7 @@ def seconds(work: Work, card: Card, gpus: int = 1, constants: Mapping[str, float
         arithmetic=products + scores,
         traffic=_traffic_a_token(work, constants) * work.micro_tokens / bandwidth,
         dequantising=_dequantised(work) / (bandwidth * constants["dequantise"]),
-        launches=_launches(work) * launch,
+        launches=_launches(work) * launch + STEP_SECONDS,
         links=_links(work, card, gpus, constants),
         optimizer=_stepped(work, gpus) / bandwidth / max(work.accumulation, 1),
     )
@@ -98,10 +101,18 @@ def matrix_share(card: Card, work: Work, constants: Mapping[str, float] = FITTED
     """Share of the card's peak that large products reach."""
     if work.short == "float32":
         return FP32_SHARE
-    if card.family in constants:
-        return constants[card.family]
-    relative, less = RELATIVES.get(card.family, ("ampere", 0.9))
-    return constants[relative] * less
+    family, less = (card.family, 1.0) if card.family in constants else RELATIVES.get(card.family, ("ampere", 0.9))
+    return constants[family] * less * _power(card, family)
+
+
+def _power(card: Card, family: str) -> float:
+    """Cards that have less power for their peak than the one that was measured clock down under load.
+
+    The square root is a guess between a card that holds its clock and one whose rate follows its power.
+    """
+    if not card.watts or not card.fp16_teraflops:
+        return 1.0
+    return min(1.0, (card.watts / card.fp16_teraflops / WATTS_A_TERAFLOP[family]) ** 0.5)
 
 
 def _attention_share(work: Work, card: Card, constants: Mapping[str, float]) -> float:
@@ -137,7 +148,7 @@ def products_a_token(work: Work) -> float:
 
 
 def _scores_a_token(work: Work) -> float:
-    """Operations of attention itself: causal kernels skip half; the backward pass is two and a half times the forward."""
+    """Operations of attention itself: causal kernels skip half; backward is two and a half times forward."""
     forward, back, _ = _passes(work)
     whole = 4.0 * work.model.query * work.model.layers * work.sequence
     skipped = 1.0 if work.attention is Attention.EAGER or traits(work.model).encoder else 0.5
@@ -153,7 +164,7 @@ def _traffic_a_token(work: Work, constants: Mapping[str, float]) -> float:
     model, wide = work.model, stream_width(work)
     own = traits(model)
     inner = (model.expert_intermediate or model.intermediate) * max(model.experts_per_token, 1)
-    rows = own.norms * 24 * model.hidden + 16 * (model.query + model.key_value) + 2 * 6 * model.hidden
+    rows: float = own.norms * 24 * model.hidden + 16 * (model.query + model.key_value) + 2 * 6 * model.hidden
     rows += (10 if own.gated else 6) * inner
     if own.encoder:
         rows += 2 * 8 * model.hidden
@@ -229,18 +240,24 @@ def _stepped(work: Work, gpus: int) -> float:
     return trained(work) * each * short / ways
 
 
-# Architectures and methods that stand in the measurements: there the band is narrower.
+# Chips and methods that stand in the measurements: there the band is narrower.
 KNOWN = frozenset(
-    (family, method)
-    for family, methods in {
-        "ampere": ("full", "pretrain", "lora", "qlora"),
-        "hopper": ("pretrain",),
-        "turing": ("lora", "qlora"),
-        "volta": ("classify",),
-        "ada": ("full", "lora", "qlora"),
+    (chip, method)
+    for chip, methods in {
+        "a100": ("full", "pretrain", "lora", "qlora"),
+        "h100": ("pretrain",),
+        "t4": ("lora", "qlora"),
+        "v100": ("classify",),
+        "rtx-4090": ("full", "lora", "qlora"),
     }.items()
     for method in methods
 )
+
+
+def chip(card: Card) -> str:
+    """Name a card without its memory and form: `a100`, `rtx-4090`."""
+    parts = card.name.split("-")
+    return "-".join(parts[:2]) if parts[0] in {"rtx", "quadro"} else parts[0]
 
 
 def band(known: bool) -> tuple[float, float]:  # noqa: FBT001 (the one thing that it asks)

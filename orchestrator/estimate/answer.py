@@ -1,0 +1,235 @@
+"""One question of the command line answered: template or flags in, an estimate and its offer out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.estimate import ask, catalogue, gpus, inputs
+from orchestrator.estimate.ask import Question
+from orchestrator.estimate.hours import computed_tokens
+from orchestrator.estimate.quote import Estimate, estimate
+from orchestrator.estimate.work import Amount, Attention, Loss, Optimizer, Work
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from orchestrator.estimate.catalogue import Listed
+    from orchestrator.estimate.gpus import Card
+    from orchestrator.estimate.lengths import Lengths
+    from orchestrator.estimate.quote import Dollars
+    from orchestrator.templates import Template
+
+MOST = {"seq": 2**24, "micro_batch": 2**16, "accumulation": 2**16, "rank": 2**14, "rows": 10**12, "count": 1024}
+_TOKENS_A_ROW = 512  # where only a count of rows is given and no limit is shorter: said beside the result
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What was said on the command line; None = nothing."""
+
+    gpu: str
+    count: int = 1
+    provider: str = ""
+    price: Decimal | None = None
+    max_hours: float | None = None
+    model: str | None = None
+    method: str | None = None
+    seq: int | None = None
+    micro_batch: int | None = None
+    accumulation: int | None = None
+    rank: int | None = None
+    targets: str | None = None
+    rows: int | None = None
+    tokens: int | None = None
+    epochs: float | None = None
+    data: str | None = None
+    optimizer: str | None = None
+    loss: str | None = None
+    attention: str | None = None
+    checkpointing: bool | None = None
+    packing: bool | None = None
+    pure_bf16: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An estimate, the offer it is priced at, and what was assumed."""
+
+    found: Estimate
+    offer: Listed | None
+    dollars: Dollars | None
+    max_hours: float
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give plain values."""
+        values = self.found.as_json(self.offer.rental(_disk(self.found)) if self.offer else None)
+        return {**values, "offer": _offer(self.offer), "notes": self.notes}
+
+
+def answer(flags: Flags, template: Template | None = None) -> Answer:
+    """Answer one question.
+
+    Raises:
+        UsageError: a name is unknown, a size is absurd, or nothing says what is trained.
+    """
+    _sane(flags)
+    cards = gpus.family(flags.gpu) or (gpus.card(flags.gpu),)
+    card, notes = cards[0], _named(flags.gpu, cards)
+    question, more = _question(flags, template)
+    work = ask.for_card(question.work, card, flags.count)
+    hours = flags.max_hours or (template.settings.limits.max_hours if template else 4.0)
+    offer = catalogue.cheapest(card, flags.count, flags.provider)
+    if flags.price is not None:
+        offer = _priced(offer, card, flags)
+    provider = flags.provider or (offer.provider if offer else "")
+    found = estimate(
+        work, card, flags.count, question.amount,
+        provider=provider, packed=question.packed, merge=question.merge, max_seconds=hours * 3600,
+    )  # fmt: skip
+    dollars = found.price(offer.rental(_disk(found))) if offer else None
+    return Answer(found, offer, dollars, hours, [*notes, *more, *_late(found, hours)])
+
+
+def _sane(flags: Flags) -> None:
+    for name, most in MOST.items():
+        value = getattr(flags, name)
+        if value is not None and not 1 <= value <= most:
+            raise UsageError(f"--{name.replace('_', '-')} {value:,} is absurd: between 1 and {most:,}")
+    if flags.tokens is not None and flags.tokens < 1:
+        raise UsageError("--tokens must be at least 1: with none there is nothing to train on")
+
+
+def _named(name: str, cards: tuple[Card, ...]) -> list[str]:
+    if len(cards) == 1:
+        return []
+    return [f"{name} means {', '.join(card.name for card in cards)}; this is the smallest"]
+
+
+def _question(flags: Flags, template: Template | None) -> tuple[Question, list[str]]:
+    if template is None and flags.model is None:
+        raise UsageError(
+            "nothing says what is trained", hint="gpurun estimate TEMPLATE, or --model NAME --method qlora"
+        )
+    found = _lengths(flags, template)
+    if template is None:
+        asked = Question(Work(inputs.model(flags.model or "")), None, packed=False, merge=False)
+        asked = replace(asked, work=_method(asked.work, flags.method or "lora"))
+        asked = replace(
+            asked, work=replace(asked.work, loss=Loss.LABELS if flags.method == "classify" else Loss.LINEAR)
+        )
+    else:
+        find = inputs.model if flags.model is None else lambda _name, _revision: inputs.model(flags.model or "")
+        asked = ask.of_training(template.settings.training, find, found)
+        asked = replace(asked, work=_method(asked.work, flags.method)) if flags.method else asked
+    return _overlaid(asked, flags, found)
+
+
+def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
+    if flags.data:
+        return inputs.rows(Path(flags.data).expanduser())
+    data = getattr(template.settings.training, "data", None) if template else None
+    if template is None or not template.files:
+        return None
+    shipped = next((file for file in template.files if data is None or file.setting[-2:] == ("data", "train")), None)
+    return inputs.rows(shipped.path, data) if shipped and shipped.path.is_file() else None
+
+
+def _method(work: Work, method: str) -> Work:
+    if method in {"full", "classify"}:
+        return replace(work, method="full", task="classify" if method == "classify" else "causal", bits=16)
+    bits = {"lora": 16, "dpo": 16, "lora8": 8, "qlora": 4}[method]
+    optimizer = Optimizer.PAGED_ADAMW_8BIT if bits == 4 else Optimizer.FUSED_ADAMW
+    task = "dpo" if method == "dpo" else "causal"
+    return replace(work, method="lora", task=task, bits=bits, optimizer=optimizer)  # type: ignore[arg-type]
+
+
+def _overlaid(asked: Question, flags: Flags, found: Lengths | None) -> tuple[Question, list[str]]:
+    changed: dict[str, Any] = {
+        "sequence": flags.seq,
+        "micro_batch": flags.micro_batch,
+        "accumulation": flags.accumulation,
+        "rank": flags.rank,
+        "targets": _targets(flags.targets),
+        "optimizer": Optimizer(flags.optimizer) if flags.optimizer else None,
+        "loss": Loss(flags.loss) if flags.loss else None,
+        "attention": Attention(flags.attention) if flags.attention else None,
+        "checkpointing": flags.checkpointing,
+    }
+    packed = asked.packed if flags.packing is None else flags.packing
+    work = replace(asked.work, **{name: value for name, value in changed.items() if value is not None})
+    work = replace(work, lengths_vary=not packed and work.task != "pretrain" and flags.seq is None)
+    if flags.pure_bf16:
+        work = replace(work, master=False, autocast=False)
+    amount, notes = _amount(asked.amount, flags, work, found, packed=packed)
+    return Question(work, amount, packed, asked.merge), notes
+
+
+def _targets(text: str | None) -> tuple[str, ...] | str | None:
+    if text is None or text == "all-linear":
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _amount(
+    amount: Amount | None, flags: Flags, work: Work, found: Lengths | None, *, packed: bool
+) -> tuple[Amount | None, list[str]]:
+    """How much is trained: what flags say stands over what the data say."""
+    epochs = flags.epochs or (amount.epochs if amount else 1.0)
+    if flags.tokens:
+        rows = flags.rows or max(1, flags.tokens // work.sequence)
+        return Amount(rows, flags.tokens, epochs, basis="--tokens"), []
+    if flags.rows:
+        mean = found.mean(work.sequence) if found else min(work.sequence, _TOKENS_A_ROW)
+        notes = [] if found else [f"rows are taken for {mean:.0f} tokens each: nobody showed them"]
+        padding = found.padding(work.sequence, work.micro_batch, packed=packed) if found else 1.0
+        return Amount(flags.rows, round(mean * flags.rows), epochs, padding=padding, basis="--rows"), notes
+    if amount is None and found is not None:
+        mean = found.mean(work.sequence)
+        padding = found.padding(work.sequence, work.micro_batch, packed=packed)
+        amount = Amount(found.rows, round(mean * found.rows), epochs, padding=padding, basis=found.basis)
+    if amount is None:
+        return None, []
+    notes = [f"lengths: {amount.basis}"] if amount.basis else []
+    return replace(amount, epochs=epochs), notes
+
+
+def _priced(offer: Listed | None, card: Card, flags: Flags) -> Listed:
+    from orchestrator.estimate.catalogue import Listed
+
+    given = flags.price
+    assert given is not None  # noqa: S101 (asked only where a price was given)
+    if offer is not None:
+        return replace(offer, price=given, as_of=None, confidence="as given")
+    return Listed(
+        flags.provider, card.name, card, flags.count, given, 0, 0.0, 0.0, 60, "", None, "as given", None, "--price", ""
+    )
+
+
+def _disk(found: Estimate) -> float:
+    return found.room.disk_gib if found.room else 0.0
+
+
+def _late(found: Estimate, hours: float) -> list[str]:
+    if found.stages is None or found.stages.total.likely <= hours * 3600:
+        return []
+    return [f"likely longer than the limit of {hours:g} h: --max-hours {found.stages.total.high / 3600:.1f}"]
+
+
+def _offer(offer: Listed | None) -> dict[str, Any] | None:
+    if offer is None:
+        return None
+    return {
+        "provider": offer.provider,
+        "name": offer.name,
+        "usd_per_hour": str(offer.price),
+        "as_of": offer.as_of.isoformat() if offer.as_of else None,
+        "confidence": offer.confidence,
+        "source": offer.source,
+    }
+
+
+__all__ = ["Answer", "Flags", "answer", "computed_tokens"]
