@@ -82,7 +82,9 @@ def test_a_bill_across_the_end_of_a_month_counts_in_both(rows: list[RunRow]) -> 
 
 
 def test_a_run_past_what_it_was_quoted_promises_no_most(rows: list[RunRow]) -> None:
-    text = bills.costs_table(entries(rows, "run", THEN + 86400), "run")
+    each = entries(rows, "run", THEN + 86400)
+    assert each[0].at_most == each[0].paid.high > each[0].worst
+    text = bills.costs_table(each, "run")
     assert "running: so far, and it may go on past what was quoted" in text
     assert "at most $" not in text
 

@@ -88,6 +88,12 @@ def test_a_death_is_told_before_the_end(reason: Reason, state: State) -> None:
     assert "CUDA out of memory" in notice.text
 
 
+def test_a_death_whose_signature_is_kept_already_is_told_once() -> None:
+    signatures = ("lost: gone (step 1)", "lost: vanished (step 7)")
+    memory = Memory(state=State.TERMINATING, reason=Reason.LOST, attempt=2, entered=NOW, signatures=signatures)
+    assert keys(row(memory)) == ["death-1", "death-2"]
+
+
 @pytest.mark.parametrize("reason", [Reason.COMPLETED, Reason.STOPPED, Reason.DEADLINE, Reason.BUDGET])
 def test_what_ends_as_it_should_has_not_died(reason: Reason) -> None:
     assert keys(row(Memory(state=State.COLLECTING, reason=reason, entered=NOW))) == []
