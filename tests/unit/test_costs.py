@@ -260,9 +260,9 @@ def test_costs_as_json_hold_the_same(capsys: pytest.CaptureFixture[str], home: P
     assert [one["month"] for one in told["entries"]] == ["2026-11", "2026-10"]
     assert (told["entries"][1]["paid_low_usd"], told["entries"][1]["paid_usd"]) == (1.2, 1.2)
     assert told["plot"][0]["month"] == "2026-10"
-    local, lambdas = told["accounts"]
-    assert (local["provider"], local["usd_per_hour"], local["charged"]["usd"]) == ("local", 0.0, 0.0)
-    assert (lambdas["provider"], lambdas["answer"], lambdas["usd_per_hour"]) == ("lambda", "no key", None)
+    by_name = {one["provider"]: one for one in told["accounts"]}
+    assert (by_name["local"]["usd_per_hour"], by_name["local"]["charged"]["usd"]) == (0.0, 0.0)
+    assert (by_name["lambda"]["answer"], by_name["lambda"]["usd_per_hour"]) == ("no key", None)
 
 
 def test_costs_of_a_home_in_which_nothing_ran_make_none(capsys: pytest.CaptureFixture[str], home: Path) -> None:
