@@ -169,7 +169,7 @@ def fire(
             said = end_once(orders, sleep)
             tell(said)
             gone = gone + 1 if said["said"] == "gone" else 0
-        sleep(wait)
+        sleep(LONGEST_WAIT if gone else min(wait, LONGEST_WAIT))
         wait = min(2 * wait, LONGEST_WAIT)
 
 
