@@ -1,0 +1,143 @@
+"""Money limits on the real stack, the vendor's clock hurried: a budget holds the meter, an extension moves the mark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import requests
+
+from orchestrator.render import rfc3339
+from providers.base import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GPURUN = [sys.executable, "-m", "orchestrator.cli"]
+ENDLESS = ["--set", "epochs=1000000", "--set", "checkpoint_every_steps=500", "--set", "log_every_steps=50"]
+A10 = ["--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk"]
+
+
+@dataclass
+class Account:
+    """A simulated account on which an A10 costs $3.00/h, and a person with a home."""
+
+    control: str
+    env: dict[str, str]
+    work: Path
+    home: Path
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        folder = Path(tempfile.mkdtemp(dir=self.work))
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            command = subprocess.Popen([*GPURUN, *args], cwd=self.work, stdout=out, stderr=err, env=self.env)
+        self.said = folder
+        return command
+
+    def gpurun(self, *args: str) -> tuple[int, str, str]:
+        code = self.start(*args).wait(120)
+        return code, (self.said / "out").read_text(), (self.said / "err").read_text()
+
+    def clock(self, **wish: object) -> None:
+        requests.post(f"{self.control}/clock", json=wish, timeout=30).raise_for_status()
+
+    def ask(self, path: str) -> dict[str, Any]:
+        return requests.get(self.control + path, timeout=30).json()
+
+    def billed(self) -> Decimal:
+        return Decimal(self.ask("/meter")["usd"])
+
+    def trains(self) -> bool:
+        return any(path.read_text().count('"step"') > 5 for path in self.home.glob("runs/*/metrics.jsonl"))
+
+    def marks(self) -> list[Mark]:
+        rows = self.ask("/meter")["allocations"]
+        return [mark for row in rows if not row["ended"] and (mark := Mark.parse(row["name"])) is not None]
+
+    def shown(self) -> dict[str, Any]:
+        return json.loads(self.gpurun("show", "--json")[1])
+
+
+@pytest.fixture
+def account(tmp_path: Path, home: Path) -> Iterator[Account]:
+    argv = [sys.executable, "-m", "simulators", "lambda", "--boot", "10", "--pace", "20", "--with-stdin"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        env = {**os.environ, **told["exports"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        found = Account(told["control"], env, tmp_path, home)
+        found.clock(prices={"gpu_1x_a10": "3.00"})
+        try:
+            yield found
+            billing = found.ask("/meter")["billing_now"]
+        finally:
+            process.terminate()
+    assert billing == 0
+
+
+def wait_for(look: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, f"{what} never came"
+        time.sleep(0.05)
+    return found
+
+
+def test_a_dollar_at_three_dollars_an_hour_stays_a_dollar_and_brings_the_last_checkpoint_home(account: Account) -> None:
+    launch = account.start("launch", "loop", *ENDLESS, "--max-hours", "10", "--max-cost", "1.00", *A10, "--json")
+    said = account.said
+    wait_for(account.trains, "a training")
+    account.clock(rate=60)
+    wait_for(lambda: account.billed() > Decimal("0.50"), "half of the budget")
+    account.clock(rate=10)
+    assert launch.wait(300) == 4
+    last = json.loads((said / "out").read_text().splitlines()[-1])
+    assert (last["reason"], last["state"]) == ("budget", "done")
+    meter = account.billed()
+    assert Decimal("0.50") < meter <= Decimal("1.00")
+    shown = account.shown()
+    assert Decimal(str(shown["accrued_low_usd"])) <= meter <= Decimal(str(shown["accrued_usd"]))
+    folder = account.home / "runs" / last["run_id"]
+    newest = max(int(path.parent.name.removeprefix("step-")) for path in folder.glob("checkpoints/*/CHECKPOINT.json"))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert newest >= max(line["step"] for line in lines if "step" in line)
+
+
+def test_an_extension_past_the_ceiling_moves_the_mark_even_when_its_controller_was_killed(account: Account) -> None:
+    limits = ["--max-hours", "0.2", "--set", "max_idle_minutes=60"]
+    code, _, err = account.gpurun("launch", "loop", *ENDLESS, *limits, *A10, "--detach")
+    assert code == 0, err
+    wait_for(account.trains, "a training")
+    (before,) = account.marks()
+    holder = wait_for(lambda: _holder(account), "a controller")
+    psutil.Process(holder).kill()
+    code, out, err = account.gpurun("extend", "--hours", "2", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    (after,) = account.marks()
+    assert told["granted"]
+    assert told["ceiling"] == rfc3339(after.ceiling.timestamp())
+    assert (after.ceiling - before.ceiling).total_seconds() == 7200
+    assert told["worst_usd"] > 6
+    code, _, err = account.gpurun("extend", "--hours", "2", "--max-cost", "1")
+    assert (code, "the budget is $1" in err) == (4, True), err
+    assert account.gpurun("stop", "-y")[0] == 0
+
+
+def _holder(account: Account) -> int:
+    import sqlite3
+
+    with sqlite3.connect(account.home / "ledger.sqlite") as db:
+        (name,) = db.execute("SELECT lease_holder FROM runs").fetchone()
+    db.close()
+    return int(name.split(":")[1]) if name else 0
