@@ -152,7 +152,7 @@ def begin(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
 def not_whole(want: List[Any]) -> List[str]:
     """Look at what was shipped; what is not what its name says goes, and is named.
 
-    A large one was hashed and brought to the disk before it got its name: once is enough, unless a job has had it.
+    A large one was hashed here while it came, before it got its name: once is enough, unless a job has had it.
     """
     found = []
     for digest, size in want:

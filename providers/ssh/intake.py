@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from providers.errors import IntegrityError, RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _HEAD = struct.Struct(">IBII")  # length, kind, number of the request, bytes that follow (or a status)
 _STATUS, _DATA = 101, 103
@@ -23,9 +23,10 @@ _EOF = 1
 class Intake:
     """The answers to reads of one file, in whatever order and pieces they come."""
 
-    def __init__(self, path: str, start: int, size: int, sink: Callable[[memoryview], None]) -> None:
+    def __init__(self, path: str, start: int, size: int, sink: Callable[[list[memoryview]], None]) -> None:
         """`sink` gets the bytes from `start` to `size` in order, in the reading thread; it may raise OSError."""
-        self.at = start  # all before it has gone to the sink
+        self.at = self._next = start  # all before it has gone to the sink, and will have
+        self._run: list[memoryview] = []  # from the one to the other
         self.asked: dict[int, tuple[int, int]] = {}  # number -> offset, length; said before the request is sent
         self.short: deque[tuple[int, int]] = deque()  # what an answer left out, to be asked for again
         self.error: OSError | RemoteError | None = None
@@ -35,14 +36,23 @@ class Intake:
         self._aside: bytearray | None = None
         self._early: dict[int, bytearray] = {}
 
-    def take(self, data: bytes) -> bool:
+    def take(self, burst: Iterable[bytes | memoryview]) -> bool:
         """Take what comes; True = all is here, or nothing more will be."""
         if self.error is None:
             try:
-                self._parse(memoryview(data))
+                self._take(burst)
             except (OSError, RemoteError) as error:
                 self.error = error
         return self.error is not None or self.at >= self._size
+
+    def _take(self, burst: Iterable[bytes | memoryview]) -> None:
+        try:
+            for data in burst:
+                self._parse(memoryview(data))
+        finally:
+            run, self._run = self._run, []
+            self._sink(run)
+            self.at = self._next
 
     def _parse(self, view: memoryview) -> None:
         while view:
@@ -67,12 +77,12 @@ class Intake:
         if kind != _DATA or size != length - 9 or not 0 < size <= most:
             raise RemoteError(f"the machine answers what was not asked, reading {self._path!r}")
         self._number, self._left, self._length = number, size, size
-        self._aside = None if offset == self.at else bytearray()
+        self._aside = None if offset == self._next else bytearray()
 
     def _pass_on(self, piece: memoryview) -> None:
         if self._aside is None:
-            self._sink(piece)
-            self.at += len(piece)
+            self._run.append(piece)
+            self._next += len(piece)
         else:
             self._aside += piece
         if not self._left:
@@ -84,6 +94,6 @@ class Intake:
             self.short.append((offset + self._length, most - self._length))
         if self._aside is not None:
             self._early[offset] = self._aside
-        while (early := self._early.pop(self.at, None)) is not None:
-            self._sink(memoryview(early))
-            self.at += len(early)
+        while (early := self._early.pop(self._next, None)) is not None:
+            self._run.append(memoryview(early))
+            self._next += len(early)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BUFFER = 256 * 2**10  # bytes: a header and a packet are read in one call of the system instead of four
+_BUFFER = 1024 * 2**10  # bytes: a header and a packet are read in one call of the system instead of four
 
 
 class PulseSocket(socket.socket):
@@ -80,10 +80,10 @@ class PulseSocket(socket.socket):
         self._start += len(piece)
         return piece
 
-    def gather(self, count: int) -> memoryview | None:
+    def gather(self, count: int, *, wait: bool = True) -> memoryview | None:
         """Show `count` bytes in one piece without taking them; None = not now, or never: `recv` finds out."""
         while self._end - self._start < count:
-            if count > _BUFFER:
+            if count > _BUFFER or not wait:
                 return None
             if self._start + count > _BUFFER:
                 rest = self._end - self._start

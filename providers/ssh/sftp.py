@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from providers.errors import RemoteError, UnreachableError
 from providers.ssh.intake import Intake
-from providers.ssh.stream import DROPPED, send_all
+from providers.ssh.stream import DROPPED, divert, send_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sized
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 
     import paramiko
 
@@ -31,6 +31,7 @@ _LONGEST = 300 * 2**10  # bytes of any reply: more is no SFTP
 _INIT, _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _EXTENDED = 1, 3, 4, 5, 6, 8, 200
 _VERSION, _STATUS, _HANDLE, _ATTRS, _EXTENDED_REPLY = 2, 101, 102, 105, 201
 _NO_SUCH_FILE, _DENIED = 2, 3
+_NONSENSE = "the machine answers what makes no sense in SFTP"
 _REASONS = {_NO_SUCH_FILE: "there is no such file or folder", _DENIED: "permission denied"}
 
 
@@ -46,11 +47,42 @@ class Stat:
     modified: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    number: int
-    offset: int
-    length: int
+class Acks:
+    """The answers to writes, judged in the reading thread: whoever sends is woken for some of them at once."""
+
+    def __init__(self, path: str, few: int) -> None:
+        """`few` = so many may still be awaited when whoever sends is woken."""
+        self._few = few
+        self.awaited: set[int] = set()  # said before the request is sent
+        self.error: RemoteError | None = None
+        self._path = path
+        self._kept = bytearray()
+
+    def take(self, burst: Iterable[bytes | memoryview]) -> bool:
+        """Take what comes; True = there is room for some requests, or nothing more will be."""
+        if self.error is None:
+            for data in burst:
+                self._kept += data
+            try:
+                while len(self._kept) >= 13 and len(self._kept) >= (whole := self._whole()):
+                    self._judge(bytes(self._kept[:whole]))
+                    del self._kept[:whole]
+            except RemoteError as error:
+                self.error = error
+        return self.error is not None or len(self.awaited) <= self._few
+
+    def _whole(self) -> int:
+        whole = 4 + int.from_bytes(self._kept[:4], "big")
+        if not 13 <= whole <= _LONGEST:
+            raise RemoteError(_NONSENSE)
+        return whole
+
+    def _judge(self, reply: bytes) -> None:
+        kind, number = struct.unpack_from(">BI", reply, 4)
+        if kind != _STATUS or number not in self.awaited:
+            raise RemoteError(f"the machine answers what was not asked, writing {self._path!r}")
+        _judge(reply[9:], self._path, ", writing: its disk may be full")
+        self.awaited.discard(number)
 
 
 class Sftp:
@@ -85,7 +117,7 @@ class Sftp:
         self._answer(_STATUS, path)
 
     def receive(
-        self, handle: bytes, path: str, start: int, size: int, sink: Callable[[memoryview], None]
+        self, handle: bytes, path: str, start: int, size: int, sink: Callable[[list[memoryview]], None]
     ) -> Generator[int]:
         """Give the bytes from `start` to `size` to `sink`, in order, in the reading thread; yield where it stands.
 
@@ -94,8 +126,6 @@ class Sftp:
             OSError: the sink's own.
         """
         intake, ahead = Intake(path, start, size, sink), start
-        if self._rest or self._channel.recv_ready():
-            raise RemoteError(f"{self._name} answers what was not asked")
         self._divert(intake.take)
         try:
             while intake.at < size:
@@ -106,10 +136,12 @@ class Sftp:
                     raise intake.error
                 yield intake.at
         finally:
-            self._divert(None)
+            divert(self._channel, None)
 
-    def _divert(self, tap: Callable[[bytes], bool] | None) -> None:
-        self._channel.in_buffer.divert(tap)  # type: ignore[attr-defined]
+    def _divert(self, take: Callable[[Sequence[bytes | memoryview]], bool]) -> None:
+        if self._rest or self._channel.recv_ready():
+            raise RemoteError(f"{self._name} answers what was not asked")
+        divert(self._channel, take)
 
     def _ask_ahead(self, intake: Intake, handle: bytes, ahead: int, size: int) -> int:
         """Ask for what is next, all in one packet; give where the next question begins."""
@@ -125,31 +157,35 @@ class Sftp:
         self._put(b"".join(packets))
         return ahead
 
-    def send(self, handle: bytes, path: str, start: int, read: Callable[[memoryview, int], int]) -> Iterator[int]:
+    def send(self, handle: bytes, path: str, start: int, read: Callable[[memoryview, int], int]) -> Generator[int]:
         """Write what `read(room, offset)` puts there, from `start` on until it is nothing; yield what is safe."""
-        pending, done, at, over = deque[_Asked](), set[int](), start, False
         beginning = 9 + 4 + len(handle) + 12
-        room = memoryview(bytearray(beginning + self.write_bytes))  # one for all requests: a packet is sealed from it
-        while pending or not over:
-            while not over and len(pending) < DEPTH:
-                count = read(room[beginning:], at)
-                over = not count
-                if count:
-                    self._next = (self._next + 1) & 0xFFFFFFFF
-                    head = struct.pack(">IBI", beginning - 4 + count, _WRITE, self._next)
-                    room[:beginning] = head + _bytes(handle) + struct.pack(">QI", at, count)
-                    self._put(room[: beginning + count])
-                    pending.append(_Asked(self._next, at, count))
-                    at += count
-            if not pending:
-                return
-            number, body = self._reply(_STATUS)
-            self._judge(body, path, ", writing: its disk may be full")
-            done.add(number)
-            while pending and pending[0].number in done:
-                first = pending.popleft()
-                done.discard(first.number)
-                yield first.offset + first.length
+        # Whoever waits for room in the machine's window is woken for each packet: so no more than it has room for.
+        depth = max(2, min(DEPTH, self._channel.out_window_size * 7 // 8 // (beginning + self.write_bytes)))
+        acks, pending, at, over = Acks(path, depth - 2), deque[tuple[int, int]](), start, False
+        room = memoryview(bytearray(beginning + self.write_bytes))  # one for all requests: packets are sealed from it
+        self._divert(acks.take)
+        try:
+            while pending or not over:
+                while not over and len(pending) < depth:
+                    count = read(room[beginning:], at)
+                    over = not count
+                    if count:
+                        self._next = (self._next + 1) & 0xFFFFFFFF
+                        acks.awaited.add(self._next)
+                        head = struct.pack(">IBI", beginning - 4 + count, _WRITE, self._next)
+                        room[:beginning] = head + _bytes(handle) + struct.pack(">QI", at, count)
+                        self._put(room[: beginning + count])
+                        at += count
+                        pending.append((self._next, at))
+                if pending:
+                    self._recv()  # waits, and tells the machine that there is room again
+                if acks.error is not None:
+                    raise acks.error
+                while pending and pending[0][0] not in acks.awaited:
+                    yield pending.popleft()[1]
+        finally:
+            divert(self._channel, None)
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -197,7 +233,7 @@ class Sftp:
         if number != self._next:
             raise RemoteError(f"{self._name} answers what was not asked")
         if kind == _STATUS:
-            self._judge(body, path)
+            _judge(body, path)
         return body
 
     def _reply(self, wanted: int, path: str = "") -> tuple[int, bytes]:
@@ -205,21 +241,10 @@ class Sftp:
         body = self._take(length)
         (number,) = struct.unpack_from(">I", body) if length >= 4 else (0,)
         if kind == _STATUS and wanted != _STATUS:
-            self._judge(body[4:], path)
+            _judge(body[4:], path)
         if kind != wanted or length < 8:
             raise RemoteError(f"{self._name} answers what makes no sense in SFTP")
         return number, body[4:]
-
-    def _judge(self, body: bytes, path: str, doing: str = "") -> None:
-        """Raise what a status says, unless it says that all is well."""
-        (code,) = struct.unpack_from(">I", body)
-        if not code:
-            return
-        said = _cut(memoryview(body)[4:])[0].decode("utf-8", "replace") if len(body) >= 8 else ""
-        reason = (
-            _REASONS.get(code) or "".join(letter for letter in said[:200] if letter.isprintable()) or f"error {code}"
-        )
-        raise (NoSuchFile if code == _NO_SUCH_FILE else RemoteError)(f"{path!r} on the machine: {reason}{doing}")
 
     def _string(self, body: bytes) -> bytes:
         return _cut(memoryview(body))[0]
@@ -256,6 +281,16 @@ class Sftp:
         return data
 
 
+def _judge(body: bytes, path: str, doing: str = "") -> None:
+    """Raise what a status says, unless it says that all is well."""
+    (code,) = struct.unpack_from(">I", body)
+    if not code:
+        return
+    said = _cut(memoryview(body)[4:])[0].decode("utf-8", "replace") if len(body) >= 8 else ""
+    reason = _REASONS.get(code) or "".join(letter for letter in said[:200] if letter.isprintable()) or f"error {code}"
+    raise (NoSuchFile if code == _NO_SUCH_FILE else RemoteError)(f"{path!r} on the machine: {reason}{doing}")
+
+
 def _bytes(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
 
@@ -267,7 +302,7 @@ def _text(value: str) -> bytes:
 def _cut(rest: memoryview) -> tuple[bytes, memoryview]:
     """Take one string off a reply."""
     if len(rest) < 4 or len(rest) - 4 < (size := int.from_bytes(rest[:4], "big")):
-        raise RemoteError("the machine answers what makes no sense in SFTP")
+        raise RemoteError(_NONSENSE)
     return rest[4 : 4 + size].tobytes(), rest[4 + size :]
 
 
@@ -279,7 +314,7 @@ def _stat(body: bytes) -> Stat:
     for flag, form in layout:
         if flags & flag:
             if len(body) < at + struct.calcsize(form):
-                raise RemoteError("the machine answers what makes no sense in SFTP")
+                raise RemoteError(_NONSENSE)
             told[flag] = struct.unpack_from(form, body, at)
             at += struct.calcsize(form)
     return Stat(told.get(1, (-1,))[0], told.get(8, (-1, -1))[1])

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from paramiko.buffered_pipe import PipeTimeout
+from paramiko.common import MSG_CHANNEL_DATA
 from paramiko.ssh_exception import SSHException
 
 from providers.errors import RemoteError, UnreachableError
+from providers.ssh.packets import LARGEST, Burst
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import paramiko
 
@@ -49,16 +51,16 @@ class Chunks:
     """
 
     def __init__(self, news: threading.Condition) -> None:
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | memoryview] = deque()
         self._fed = self._taken = 0  # bytes, each counted by one thread alone
         self._closed = False
         self._news = news
-        self._tap: Callable[[bytes], bool] | None = None
+        self._tap: Callable[[Sequence[bytes | memoryview]], bool] | None = None
         self._passed = 0  # bytes that went through the tap, and that nobody was told of
         self._tapped = threading.Lock()
         self._ripe = threading.Event()
 
-    def divert(self, tap: Callable[[bytes], bool] | None) -> None:
+    def divert(self, tap: Callable[[Sequence[bytes | memoryview]], bool] | None) -> None:
         """Let what comes go through `tap`, in the reading thread, until None; it says when its user is to look.
 
         Reads then give how much has passed. When this returns, the tap that was there is not running any more.
@@ -67,21 +69,26 @@ class Chunks:
             self._tap, self._passed = tap, 0
             self._ripe.clear()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take a packet's content, in the reading thread.
 
         Raises:
             SSHException: more waits than the machine was allowed to send; it ends the connection.
         """
+        self.feed_all([data])
+
+    def feed_all(self, burst: Sequence[bytes | memoryview]) -> None:
+        """Take the content of some packets; see `feed`."""
+        size = sum(map(len, burst))
         with self._tapped:
             if self._tap is None:
-                self._chunks.append(data)
-                self._fed += len(data)
+                self._chunks.extend(burst)
+                self._fed += size
                 if self._fed - self._taken > _MOST_WAITING:
                     raise SSHException("the machine sends more than it was allowed to")
                 return
-            ripe = self._tap(data)
-            self._passed += len(data)
+            ripe = self._tap(burst)
+            self._passed += size
             if ripe or self._passed >= _RIPE:
                 self._ripe.set()
 
@@ -92,7 +99,7 @@ class Chunks:
             self._news.notify_all()
         self._ripe.set()
 
-    def read(self, nbytes: int, timeout: float | None = None) -> bytes | range:
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes | memoryview | range:
         """Give what is there, up to `nbytes`, or a range as long as what went through a tap; empty = it is over."""
         if self._tap is not None:
             return self._wait_for_tap(timeout)
@@ -133,11 +140,31 @@ class Chunks:
         return bool(self._chunks)
 
 
+def divert(channel: paramiko.Channel, tap: Callable[[Sequence[bytes | memoryview]], bool] | None) -> None:
+    """Let what comes for a quickened channel go through `tap`: see `Chunks.divert`."""
+    buffer: Chunks = channel.in_buffer  # type: ignore[assignment]
+    buffer.divert(tap)
+    head = struct.pack(">BI", MSG_CHANNEL_DATA, channel.chanid)
+    channel.get_transport().packetizer.tap = None if tap is None else (head, buffer.feed_all)  # type: ignore[attr-defined]
+
+
 def send_all(channel: paramiko.Channel, data: bytes | memoryview) -> None:
-    """Send all of it, in packets as large as the machine takes: paramiko's own copies what is left for each."""
-    view, most = memoryview(data), channel.out_max_packet_size - 64
+    """Send all of it, as many packets at once as the machine has room for: paramiko's own copies each eight times."""
+    view = memoryview(data)
     while view:
-        view = view[channel.send(view[:most].tobytes()) :]
+        pieces: list[memoryview] = []
+        with channel.lock:
+            if channel.closed:
+                raise OSError("the channel is closed")
+            while view and (channel.out_window_size or not pieces):
+                # waits only where there is no room at all
+                size = channel._wait_for_send_window(min(len(view), LARGEST))  # type: ignore[attr-defined]  # noqa: SLF001
+                if not size:
+                    raise OSError("the channel is closed")
+                pieces.append(view[:size])
+                view = view[size:]
+        burst = Burst(channel.remote_chanid, pieces)
+        channel.get_transport()._send_user_message(burst)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def quicken(channel: paramiko.Channel) -> paramiko.Channel:

@@ -152,3 +152,17 @@ def test_nobody_follows_a_file_whose_sender_is_gone(link: Link, sshd: Sshd, ther
         push(link, tmp_path / "blob", str(there / "blob"), digest_here, stop)
     until(lambda: not sshd.below("hashlib"))
     assert seen
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_part_that_vanished_is_no_file_that_arrived(link: Link, there: Path, tmp_path: Path, *, old: bool) -> None:
+    digest_here = make(tmp_path / "blob", 17 * MIB)
+    if old:
+        make(there / "blob", 99, seed=1)
+
+    def lose(done: int) -> None:
+        if done == 17 * MIB:
+            (there / f"blob.{digest_here[:16]}.part").unlink()
+
+    with pytest.raises(RemoteError):
+        push(link, tmp_path / "blob", str(there / "blob"), digest_here, lose)

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 
 import paramiko
 import pytest
+from paramiko.packet import Packetizer
 from sshd import QUICK, Sshd
 
 from providers.errors import UnreachableError
 from providers.ssh import packets
 from providers.ssh.bulk import pull, push
 from providers.ssh.link import Link
+from providers.ssh.packets import LARGEST
 from providers.ssh.pulse import PulseSocket
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 6 * 2**20
+LONG = 10_000  # bytes
 
 
 def there_and_back(link: Link, folder: Path) -> None:
@@ -56,15 +59,24 @@ def test_a_paramiko_that_keeps_other_books_goes_its_own_way(
 
 
 def test_large_packets_take_the_short_cut(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(packets, "Content", lambda view: seen.append(len(view)) or CONTENT(view))
+    ways = {"read": Packetizer.read_message, "sent": Packetizer.send_message}
+    long = []
+
+    def read(self: Packetizer) -> tuple[int, paramiko.Message]:
+        kind, message = ways["read"](self)
+        long.extend([kind] * (len(message.asbytes()) > LONG))
+        return kind, message
+
+    def send(self: Packetizer, message: paramiko.Message) -> None:
+        long.extend(["sent"] * (len(message.asbytes()) > LONG))
+        ways["sent"](self, message)
+
+    monkeypatch.setattr(Packetizer, "read_message", read)
+    monkeypatch.setattr(Packetizer, "send_message", send)
     link = sshd.link()
     there_and_back(link, tmp_path)
-    assert sum(seen) > SIZE / 2
     link.close()
-
-
-CONTENT = packets.Content
+    assert len(long) < SIZE / LARGEST / 10
 
 
 def test_a_byte_that_was_changed_on_the_way_ends_the_connection(sshd: Sshd) -> None:
