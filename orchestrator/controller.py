@@ -96,7 +96,6 @@ class Controller:
         while True:
             try:
                 wait = self.tick()
-                self._tell()
             except LeaseLostError:
                 raise
             except Exception as error:
@@ -106,6 +105,7 @@ class Controller:
                 if self._resort.take(self._row, self._now()):
                     raise
                 wait = self._pace()
+            self._tell()
             if self._row.memory.is_done:
                 return self._row.memory
             pause(wait)
