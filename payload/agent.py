@@ -31,6 +31,7 @@ from output import Output, plain
 
 BROKEN = 10  # exit code of a setup: this machine can't do it, another one may
 LATE = 60.0  # at most so many seconds before the deadline the training is killed, to hash and write
+GOES_DOWN = 180.0  # seconds that a machine may take to go down: systemd gives everyone 90
 DIVERGED_WAIT = 5.0  # seconds a diverged training gets to leave by itself; it must not save what it has
 
 
@@ -80,7 +81,7 @@ class Agent:
             while True:
                 ended = self.run_once(self.resolved(self.command), self.environment())
                 self.child.clear()
-                if not self.again(ended):
+                if not (self.reason == "restarting" and self.outlasts()) and not self.again(ended):
                     break
         self.finish()
 
@@ -141,8 +142,8 @@ class Agent:
         """One look: orders, limits, progress, heartbeat, watchdog."""
         now = self.clock.steady()
         self.take_order()
-        if self.terminated:
-            self.stop("stopped", self.grace)
+        if self.terminated and not self.reason:
+            self.stop("restarting" if ps.going_down() else "stopped", self.grace)
         if self.time_left(self.grace) <= 0:
             self.stop("deadline", self.grace)
         if self.output.diverged:
@@ -251,6 +252,17 @@ class Agent:
             how = f"killed by signal {-ended}" if ended < 0 else self.output.story or f"left with exit code {ended}"
             self.reason, self.detail = "failed", how if how.startswith("setup: ") else f"setup: {how}"
 
+    def outlasts(self) -> bool:
+        """Stay until the machine goes down, so that no result ends a run that carries on after it; True = it stayed up.
+
+        What the training saved is there; the next boot's agent goes on from it.
+        """
+        until = self.clock.steady() + GOES_DOWN
+        while self.clock.steady() < until and self.time_left(self.grace) > 0:
+            self.wait()
+        self.reason, self.terminated, self.kill_at = "", False, math.inf
+        return self.time_left(self.grace) > 0
+
     def may_restart(self) -> bool:
         """Start again after a death that nobody here caused: a few times, and not twice at the same step."""
         moved = self.restarts == 0 or self.output.ever > self.step_at_restart
@@ -277,6 +289,9 @@ class Agent:
 
     def finish(self) -> None:
         """Hash what there is and write the result."""
+        if self.reason == "restarting":  # in the midst of the setup
+            self.outlasts()
+            self.reason = "stopped"
         self.phase = "finishing"
         self.beat()
         artifacts, said = outcome.hash_artifacts(self.folder, self.pulse)
@@ -304,7 +319,7 @@ class Agent:
         return self.time_left(self.late / 10) > 0
 
     def wait(self) -> None:
-        """Wait a moment for room on the disk."""
+        """Wait a moment: for room on the disk, or for the end of the machine."""
         self.beat()
         self.child.guard(self.tick)
         time.sleep(self.tick)

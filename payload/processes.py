@@ -314,6 +314,15 @@ def of_earlier_life(path: Path) -> Optional[bool]:
         return None
 
 
+def going_down() -> bool:
+    """Whether the system is shutting down or restarting: then everybody gets SIGTERM, and nobody means us."""
+    argv = ["systemctl", "is-system-running"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False)
+        return said.stdout.strip() == b"stopping"
+    return False
+
+
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 

@@ -200,6 +200,26 @@ def test_after_a_reboot_cron_s_line_carries_the_training_on_once(box, rearm):
     each.silence()
 
 
+def test_a_machine_that_goes_down_in_order_ends_no_run_by_its_sigterm(box, rearm, tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\necho stopping\nexit 1\n")
+    (programs / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    each = box().go(steps(more=SAVES + '\nopen("begun", "a").write("x")'))
+    each.step(1)
+    os.kill(each.agent(), signal.SIGTERM)  # everybody's
+    until((each.folder / "artifacts" / "saved").exists, "its last checkpoint")
+    until(lambda: len(each.living()) == 2, "the end of the training")
+    until(lambda: each.read("status.json")["reason"] == "restarting", "its word")
+    assert each.read("result.json") == {}
+    reboot(each)
+    cron_runs(lines_of(each, rearm)[0])
+    until(lambda: (each.folder / "begun").read_text() == "xx", "the training, once more")
+    each.put("order.json", {"id": 1, "kind": "stop"})
+    assert each.result()["reason"] == "stopped"
+
+
 def test_a_watchdog_killed_with_its_agent_comes_back_and_ends_what_is_left(box, rearm):
     """The machine was not restarted: an agent that died there had its day."""
     each = box().go(COUNTS)
