@@ -95,7 +95,8 @@ def judge(told: Mapping[str, Any], provider: str, account: str, now: datetime) -
         return _judge_check(told, account, now)
     beat = told.get("when", told.get("time"))
     if isinstance(beat, bool) or not isinstance(beat, int | float) or not 0 < beat < _LAST_SECOND:
-        return "it has never run" if not told else "what it says is no pulse of a guard", None
+        silent = beat is None and (not told or "installed" in told)
+        return "it has never run" if silent else "what it says is no pulse of a guard", None
     late = _staleness(beat, now)
     if late:
         return late, beat

@@ -126,7 +126,8 @@ def prepare(
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
         holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), _HERE)
-        planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk)
+        helps = provider.traits.key_on_machine
+        planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
         plan = planning.Plan(
             *(run_id, settings.name, work, offer, tuple(offers), gpu, provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),

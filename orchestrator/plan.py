@@ -253,10 +253,13 @@ def _plainly(gpu: str) -> str:
     return "-".join(gpu.lower().replace("_", " ").replace("-", " ").split())
 
 
-def refuse_sole_holder(holders: Sequence[Holder], price: Decimal, *, accept_risk: bool) -> None:
+def refuse_sole_holder(
+    holders: Sequence[Holder], price: Decimal, *, accept_risk: bool, key_helps: bool = False
+) -> None:
     """Refuse a launch that bills and that this computer alone can stop, unless the risk was accepted.
 
-    Holders count by where they fail: the controller and the guard's timer here are one.
+    Holders count by where they fail: the controller and the guard's timer here are one. `key_helps` = a machine of
+    this vendor could end itself if it had the account's key.
 
     Raises:
         RefusedError: says who is absent and why, and names the flags that lift it.
@@ -267,7 +270,7 @@ def refuse_sole_holder(holders: Sequence[Holder], price: Decimal, *, accept_risk
     raise RefusedError(
         f"only this computer could stop the meter: if it sleeps or dies, the bill goes on{absent}",
         hint="a guard on an always-on machine: gpurun config set guard-elsewhere ssh://user@box;"
-        " or take the risk: --accept-risk, or limits.accept_risk in the template",
+        f"{' or --key-on-machine;' if key_helps else ''} or take the risk: --accept-risk, or limits.accept_risk",
     )
 
 

@@ -129,8 +129,9 @@ def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) 
     if ceiling != deadline:
         words.append(f"extendable to {ceiling:%H:%M} UTC")
     if times.get("max_cost"):
+        built_in = "" if limits.get("max_cost") else " (built in; more with --max-cost)"
         longer = ", which is as long as that lasts" if times.get("budget_bound") else ""
-        words.append(f"at most {money(Decimal(times['max_cost']))}{longer}")
+        words.append(f"at most {money(Decimal(times['max_cost']))}{built_in}{longer}")
     attempts = times.get("attempts", limits.get("max_attempts"))
     if attempts is not None and attempts < limits.get("max_attempts", attempts):
         words.append(f"{'one machine' if attempts == 1 else f'{attempts} machines'} at most: more would cost more")

@@ -64,6 +64,7 @@ def test_a_fresh_pulse_that_saw_the_account_is_a_holder() -> None:
         (pulse(when=True), "no pulse of a guard"),
         (pulse(when=float("nan")), "no pulse of a guard"),
         ({}, "it has never run"),
+        ({"installed": None, "note": "", "age_seconds": None}, "it has never run"),
     ],
 )
 def test_every_other_pulse_is_an_absence_with_its_reason(told: dict[str, Any], why: str) -> None:
