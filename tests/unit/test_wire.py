@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from providers import wire
-from providers.base import Phase, Proof, utc
+from providers.base import Order, OrderKind, Phase, Proof, utc
 from providers.errors import IntegrityError
 
 NOW = 1_767_225_600.0
@@ -74,3 +74,56 @@ def test_a_moment_beyond_the_calendar_is_none():
 def test_a_name_that_no_disk_can_hold_is_an_error_of_the_machine(tmp_path, name):
     with pytest.raises(IntegrityError, match="on no disk"):
         wire.inside(tmp_path, name)
+
+
+PROBED = {
+    "time": NOW - 1, "pid": 7, "ender": "alive", "ender_evidence": "GET x/instances/i → 200, alive",
+    "ender_at": NOW - 60, "ender_failures": 0, "ender_user": "root",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "proof", "words"),
+    [
+        ({}, Proof.PROVEN, "→ 200, alive, at 23:59:00 UTC, with a key readable to root only; its lock is held"),
+        ({"ender_user": "ubuntu"}, Proof.PROVEN, "readable to ubuntu (no root was to be had)"),
+        ({"ender": ""}, Proof.ABSENT, "no key on this machine: it ends its processes, not the bill"),
+        ({"ender": "not asked yet", "ender_at": None, "ender_evidence": ""}, Proof.UNPROVEN, "not asked yet"),
+        ({"ender": "refused", "ender_at": None, "ender_failures": 1}, Proof.UNPROVEN, "its ender: GET"),
+        ({"ender": "refused", "ender_at": None, "ender_failures": 2}, Proof.ABSENT, "its ender: GET"),
+        ({"ender": "refused", "ender_failures": 1}, Proof.PROVEN, "its ender: GET"),
+        ({"ender": "refused", "ender_failures": 2}, Proof.ABSENT, "last good at 23:59:00 UTC"),
+        ({"ender": "unclear", "ender_failures": 9}, Proof.PROVEN, "its ender: GET"),
+        ({"ender": "unclear", "ender_failures": 90, "ender_at": NOW - 4000}, Proof.ABSENT, "last good at"),
+        ({"time": NOW - 300}, Proof.ABSENT, "last alive at 23:55:00 UTC"),
+        ({"time": "soon"}, Proof.UNPROVEN, "never looked"),
+        ({"ender": 7, "ender_at": [], "ender_failures": "x", "ender_user": {}}, Proof.UNPROVEN, "its ender:"),
+    ],
+)
+def test_on_a_rented_machine_only_an_ender_that_reached_its_vendor_is_proof(how, proof, words):
+    said = {"watchdog": True, "agent": True, "proof": {**PROBED, **how}}
+    holder = wire.status_of(said, NOW, rented=True).watchdog
+    assert holder.proof is proof, holder
+    assert words in holder.evidence
+    assert (holder.proven_at is not None) is (proof is Proof.PROVEN)
+    assert (holder.extendable, holder.worst_overrun_seconds) == (True, 60)
+    assert wire.status_of({**said, "watchdog": False}, NOW, rented=True).watchdog.proof is Proof.ABSENT
+
+
+def test_a_watchdog_whose_disk_is_full_still_shows_that_it_looks():
+    said = {"watchdog": True, "looked": NOW - 1, "proof": {**PROBED, "time": NOW - 900}}
+    assert wire.status_of(said, NOW, rented=True).watchdog.proof is Proof.PROVEN
+    assert wire.status_of({**said, "looked": NOW - 800}, NOW, rented=True).watchdog.proof is Proof.ABSENT
+
+
+def test_an_agent_that_died_with_its_machine_and_comes_back_has_not_exited():
+    said = {"watchdog": True, "began": True, "restarting": True}
+    assert wire.status_of(said, NOW).phase is Phase.READY
+    assert wire.status_of({**said, "result": {"reason": "completed"}}, NOW).phase is Phase.EXITED
+
+
+def test_an_order_carries_a_new_ceiling_with_a_new_deadline_only():
+    later = Order(3, OrderKind.DEADLINE, utc(NOW), utc(NOW + 60))
+    assert wire.order_json(later) == {"id": 3, "kind": "deadline", "deadline": NOW, "ceiling": NOW + 60}
+    assert "ceiling" not in wire.order_json(Order(3, OrderKind.DEADLINE, utc(NOW)))
+    assert wire.order_json(Order(3, OrderKind.STOP, utc(NOW), utc(NOW))) == {"id": 3, "kind": "stop"}
