@@ -2,7 +2,7 @@
 
     python tests/mutants/run.py [NAME …] [--list]
 
-Each mutant is one exact replacement in one file (mutants.py, machines.py). The tree is copied, the bug is put in, the
+Each mutant is one exact replacement in one file (mutants.py, guards.py, machines.py). The tree is copied, the bug is put in, the
 named tests run, two mutants at a time. A mutant is caught when a test fails with an AssertionError (or pytest's own `fail`), not with an import or type
 error: those would say that the mutant is broken, not that the law is held.
 """
@@ -22,14 +22,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+import guards
 import machines
+import meter
 import mutants
 
 if TYPE_CHECKING:
     from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS)
+MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *meter.MUTANTS)
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
 AT_ONCE = 2

@@ -1,4 +1,4 @@
-"""The guard's judgement as a table: whose, since when, and by which clock."""
+"""The guard's judgement as a table: whose, since when, by which clock; and what it takes for a proof."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.guard import Kind, Known, judge
-from providers.base import Allocation, Mark
+from orchestrator.guard import Kind, Known, Owed, Post, judge, patrol
+from providers.base import Allocation, Mark, Traits
+from providers.errors import ProviderError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 OURS, THEIRS, ACCOUNT = "0aaa", "0bbb", "acct-1"
@@ -88,3 +89,124 @@ def test_only_what_is_overdue_or_orphaned_is_ended() -> None:
     verdicts = judge([*listed, Allocation("x", None, "my box", billing=True)], NOW, timedelta(0), KNOWN, ACCOUNT)
     assert [one.allocation.id for one in verdicts if one.to_end] == ["0", "2"]
     assert [one.ours for one in verdicts] == [False, False, True, True, True, False]
+
+
+# ── what is believed: one post, lists as they are told ───────────────────────────────────────────────────────────────
+
+
+class Vendor:
+    """Answers with lists that were written beforehand, the last one for ever."""
+
+    name = "scripted"
+    skew = timedelta(0)
+    traits = Traits(60.0, 300.0, 120.0, 5.0, 60)
+
+    def __init__(self, *lists: list[Allocation] | ProviderError) -> None:
+        self._lists = list(lists)
+        self.key = ACCOUNT
+        self.orders: list[list[str]] = []
+
+    def account(self) -> str:
+        return self.key
+
+    def allocations(self) -> list[Allocation]:
+        told = self._lists.pop(0) if len(self._lists) > 1 else self._lists[0]
+        if isinstance(told, ProviderError):
+            raise told
+        return told
+
+    def terminate(self, ids: list[str]) -> None:
+        self.orders.append(ids)
+
+
+class Hands:
+    """A post at such a vendor, and a clock that is moved by hand."""
+
+    def __init__(self, *lists: list[Allocation] | ProviderError, owed: tuple[Owed, ...] = ()) -> None:
+        self.vendor, self.now = Vendor(*lists), NOW
+        self.post = Post(self.vendor, NO_LEDGER, lambda: self.now, owed=owed)  # type: ignore[arg-type]
+
+    def after(self, seconds: float) -> list[str]:
+        """Wait, make a round; gives the ids that are proven gone so far."""
+        self.now += timedelta(seconds=seconds)
+        self.post.round()
+        return [one.id for one in self.post.ended]
+
+
+def late(**more: bool) -> Allocation:
+    return Allocation("i-1", Mark(THEIRS, RUN, 1, NOW - timedelta(seconds=1)), "", **{"billing": True, **more})
+
+
+def test_nothing_is_proven_by_fewer_than_three_reads_that_lack_it() -> None:
+    hands = Hands([late()], [])
+    assert [hands.after(seconds) for seconds in (0, 1, 300)] == [[], [], []]
+    assert hands.after(1) == ["i-1"]
+
+
+def test_nothing_is_proven_by_reads_within_the_lists_lag() -> None:
+    hands = Hands([late()], [])
+    assert [hands.after(seconds) for seconds in (0, 1, 20, 20, 19)] == [[], [], [], [], []]
+    assert hands.after(1) == ["i-1"]
+
+
+def test_one_read_that_shows_it_again_begins_the_proof_anew() -> None:
+    hands = Hands([late()], [], [], [late()], [])
+    assert [hands.after(60) for _ in range(6)] == [[], [], [], [], [], []]
+    assert hands.after(60) == ["i-1"]
+
+
+def test_the_vendors_own_word_is_proof_at_once_and_an_accepted_order_is_none() -> None:
+    hands = Hands([late()], [late(ending=True)], [late(ending=True)], [late(billing=False)])
+    assert [hands.after(30) for _ in range(3)] == [[], [], []]
+    assert hands.after(30) == ["i-1"]
+    assert "calls it ended" in hands.post.ended[0].evidence
+
+
+def test_a_read_that_failed_proves_nothing() -> None:
+    hands = Hands([late()], *[ProviderError("no answer")] * 5, [])
+    assert [hands.after(60) for _ in range(6)] == [[]] * 6
+    assert hands.post.may_bill
+    assert [hands.after(60) for _ in range(3)] == [[], [], ["i-1"]]
+    assert not hands.post.may_bill
+
+
+def test_another_accounts_lists_prove_nothing() -> None:
+    hands = Hands([], owed=(Owed("i-1", "acct-2", "name", Kind.OVERDUE, told=1.0),))
+    assert [hands.after(60) for _ in range(5)] == [[]] * 5
+    assert hands.post.may_bill
+    hands.vendor.key = "acct-2"
+    assert [hands.after(60) for _ in range(3)] == [[], [], ["i-1"]]
+
+
+def test_an_order_is_given_again_when_it_is_not_heard_and_later_when_it_is_not_carried_out() -> None:
+    hands = Hands([late()])
+    for _ in range(13):
+        hands.after(5)
+    assert len(hands.vendor.orders) == 3  # a list that lags shows it for half a minute
+    hands = Hands([late()], [late(ending=True)])
+    for _ in range(13):
+        hands.after(30)
+    assert len(hands.vendor.orders) == 3
+
+
+def test_what_was_given_a_later_end_meanwhile_is_left_alone() -> None:
+    moved = Allocation("i-1", Mark(THEIRS, RUN, 1, NOW + timedelta(hours=1)), "", billing=True)
+    hands = Hands([late()], [moved])
+    hands.after(0)
+    hands.after(60)
+    assert not hands.post.may_bill
+    assert len(hands.vendor.orders) == 1
+
+
+def test_an_outage_at_one_vendor_costs_the_other_no_round() -> None:
+    down, well = Hands(ProviderError("no answer"), owed=(Owed("i-9", "", "", Kind.OVERDUE),)), Hands([late()], [])
+    paused = []
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        down.now = well.now = well.now + timedelta(seconds=seconds)
+        assert len(well.vendor.orders) == 1
+
+    patrol([down.post, well.post], pause)
+    assert [one.id for one in well.post.ended] == ["i-1"]
+    assert sum(paused) < 600

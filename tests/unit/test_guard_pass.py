@@ -97,7 +97,7 @@ def test_a_terminate_that_is_ignored_is_ordered_again_until_it_is_carried_out(sc
     scene.bills(mark(-1))
     scene.cloud.faults["terminate"].extend(["ignored"] * 100)
     codes = []
-    while scene.cloud.billing_now:
+    while scene.cloud.billing_now and len(codes) < 100:
         codes.append(guard_pass.exit_code(scene.once()))
         scene.clock.advance(60)
     assert set(codes[:-1]) == {5}
@@ -122,10 +122,13 @@ def test_an_end_that_is_only_shown_is_not_believed(scene: Scene) -> None:
     scene.bills(mark(-1))
     scene.cloud.faults["terminate"].append("only shown")
     pulse = scene.once()
-    while scene.cloud.billing_now:
+    for _ in range(10):
+        if not scene.cloud.billing_now:
+            break
         assert guard_pass.exit_code(pulse) == 5
         scene.clock.advance(60)
         pulse = scene.once()
+    assert scene.cloud.billing_now == []
     assert guard_pass.exit_code(pulse) == 0
 
 
