@@ -65,6 +65,7 @@ def test_a_guard_on_another_machine_makes_a_launch_need_no_risk(made: Home) -> N
 def test_a_timer_here_and_a_silent_guard_are_no_other_holders(made: Home, guards: tuple[Holder, ...]) -> None:
     with pytest.raises(RefusedError) as caught:
         prepare(made, leave=watched_by(*guards))
+    assert "--key-on-machine" not in caught.value.hint
     assert ("silent for 9 min" in str(caught.value)) == (guards != () and guards[0].place is Place.ELSEWHERE)
     assert "--accept-risk" in caught.value.hint
     assert "guard-elsewhere" in caught.value.hint
@@ -119,6 +120,9 @@ def test_a_plan_with_the_key_on_the_machine_says_the_risk_and_makes_such_jobs(ma
     folder = made.run(prepared.row.run_id)
     assert JobFile.read(folder).job(prepared.row, folder, "beef", {}).key_on_machine
     assert "KEY" not in screen(prepare(made, cloud=keyed()))
+    with pytest.raises(RefusedError) as caught:
+        prepare(made, cloud=replace(keyed(), holder_on_machine=False))
+    assert "--key-on-machine" in caught.value.hint
 
 
 def test_local_refuses_the_key_and_no_template_may_ask_for_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +194,9 @@ def test_the_budget_is_told_in_the_plan_and_bounds_the_row(made: Home) -> None:
     assert prepared.row.max_cost == Decimal("0.50")
     assert prepared.row.worst <= Decimal("0.50")
     assert prepared.row.deadline - prepared.row.created == timedelta(minutes=24 - 2 - 2).total_seconds()
-    assert "at most $0.50, which is as long as that lasts" in screen(prepared)
+    assert "at most $0.50, which is as long as that lasts" in screen(prepared, max_cost="0.50")
+    dear = FakeCloud(Clock(), stock=[replace(OFFER, price=Decimal(400))])
+    assert "at most $100.00 (built in; more with --max-cost), which is as long" in screen(prepare(made, cloud=dear))
     small = prepare(made, "max_cost=0.20", cloud=FakeCloud(Clock()))
     assert (small.row.max_attempts, "one machine at most" in screen(small)) == (3, False)
 
