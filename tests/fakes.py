@@ -107,6 +107,7 @@ class FakeCloud:
     proof: Proof = Proof.PROVEN  # what the holder on the machine shows
     movable: bool = True  # whether the vendor lets a mark be changed
     behind_seconds: float = 0.0  # by which the machines' clocks are slow
+    deaf: bool = False  # orders reach the machines and nobody there takes them up
     machines: dict[str, Machine] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     stock: list[Offer] = field(default_factory=lambda: [OFFER])
@@ -295,7 +296,7 @@ class FakeRemote:
     def tell(self, order: Order) -> None:
         self._cloud._fault("tell")
         machine = self._machine()
-        if order.id <= machine.order:
+        if order.id <= machine.order or self._cloud.deaf:
             return
         machine.order = order.id
         if order.kind is OrderKind.STOP and machine.told_stop is None:
