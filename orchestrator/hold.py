@@ -16,6 +16,7 @@ from orchestrator.credentials import Redactor, guard_logs, in_environment
 from orchestrator.home import Home
 from orchestrator.ledger import LEASE_SECONDS, Ledger
 from orchestrator.processes import is_alive, this_process
+from orchestrator.rounds import Rounds
 from providers.errors import GpurunError, LeaseLostError, LedgerError
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def hold(home: Home, run_id: str, redactor: Redactor) -> None:
         log.info("%s is over or held by another controller", run_id)
         return
     try:
-        with LeaseKeeper(home, lease):
-            Controller(home, ledger, open_provider(row.provider, home.root), lease, redactor=redactor).run()
+        provider = open_provider(row.provider, home.root)
+        with LeaseKeeper(home, lease), Rounds(home, lease, row, provider):
+            Controller(home, ledger, provider, lease, redactor=redactor).run()
     finally:
         ledger.release(lease)
 
