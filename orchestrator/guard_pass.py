@@ -244,6 +244,9 @@ class _Pass:
         for name, error in self._shut.items():
             last = self._before.providers.get(name, Seen())
             seen[name] = Seen(last.account, unproven=last.unproven, troubles=[f"{error} {error.hint}".strip()])
+        for name, last in self._before.providers.items():
+            if name not in seen and last.unproven:
+                seen[name] = Seen(last.account, unproven=last.unproven, troubles=["it is not looked at any more"])
         lost = {row.provider for row in self._memory.rented} - seen.keys() - {FREE}
         troubles = [*self._troubles, *(f"no provider is called {name}, and a run is there" for name in sorted(lost))]
         seconds = max(seconds_between(self._begun, now), 0.0)

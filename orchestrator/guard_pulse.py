@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import read_json, write_json
-from orchestrator.render import ago, clean, duration
+from orchestrator.render import WIDTH, ago, clean, duration, fit
 from providers.errors import StateError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def line(home: Home, now: float, *, wanted: bool = True) -> str:
     if age > SILENT_SECONDS:
         silent = f"silent for {duration(age)}"
         return f"guard: {silent}: gpurun guard status" if installed else f"no guard installed, last pass {ago(age)}"
-    return f"guard: {ago(age)}, {summary(pulse)}"
+    return fit(f"guard: {ago(age)}, {summary(pulse)}", WIDTH)
 
 
 def summary(pulse: Pulse) -> str:

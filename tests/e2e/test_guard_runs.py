@@ -119,6 +119,21 @@ def test_a_laptop_that_is_gone_leaves_a_machine_that_any_guard_ends_after_its_ce
     assert not (elsewhere.home / "ledger.sqlite").exists()
 
 
+def test_a_run_that_nobody_holds_is_given_to_a_controller_that_outlives_the_guards_pass(desk: Desk) -> None:
+    options = ["--provider", "lambda", "--gpu", "a10", "--max-hours", "1", "-y", "--accept-risk", "--detach"]
+    assert desk.gpurun("launch", "loop", *options).code == 0
+    wait_for(desk.alive, "a machine")
+    killed = wait_for(lambda: holder_of(desk.home), "a controller")
+    psutil.Process(killed).kill()
+    tended = desk.gpurun("guard", "once")
+    assert tended.code == 0, tended
+    assert "1 live" in tended.out
+    assert "background controllers carry on" in tended.out
+    wait_for(lambda: holder_of(desk.home) not in {0, killed}, "another controller")
+    assert desk.gpurun("stop", "-y").code == 0
+    assert desk.alive() == set()
+
+
 def test_a_thousand_marked_machines_on_many_pages_are_judged_in_one_pass(desk: Desk) -> None:
     names = [mark(-1 if number % 2 else 1, number) for number in range(1000)]
     ids = desk.bills(*names, *(f"box {number}" for number in range(50)))

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from simulators_fixture import PUBLIC_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,3 +205,20 @@ def test_somebody_may_start_one_by_hand_past_every_limit(still: LambdaSim) -> No
     assert [row["name"] for row in still.meter()["allocations"]] == ["", "hers"]
     step(still, 2)
     assert still.terminate(one, other).status_code == 200
+
+
+def test_many_are_launched_by_hand_at_once_and_shown_on_as_many_pages_as_it_takes(lambda_sim) -> None:
+    lambda_sim.may_bill = lambda_sim.may_hurry = True
+    lambda_sim.data("POST", "/ssh-keys", {"name": "key", "public_key": PUBLIC_KEY})
+    order = {"region_name": "us-west-1", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["key"]}
+    ids = lambda_sim.tell("/launch", [{**order, "name": f"box {number}"} for number in range(25)])["ids"]
+    lambda_sim.faults({"second_page": {"size": 10}})
+    shown, token = [], ""
+    while True:
+        page = lambda_sim.call("GET", "/instances", params={"page_token": token} if token else None).json()
+        shown.append([row["id"] for row in page["data"]])
+        token = page.get("page_token") or ""
+        if not token:
+            break
+    assert [len(page) for page in shown] == [10, 10, 5]
+    assert sum(shown, []) == ids  # noqa: RUF017 (three short lists)

@@ -195,6 +195,16 @@ def test_a_key_that_was_there_before_is_missed(scene: Scene) -> None:
     assert pulse.blind == ["fake: no key export it"]
 
 
+def test_what_is_owed_at_a_vendor_that_is_looked_at_no_more_stays_owed(scene: Scene) -> None:
+    scene.bills(mark(-1))
+    scene.cloud.faults["terminate"].extend(["ignored"] * 100)
+    scene.once()
+    scene.providers = {"second": scene.another("second")}
+    for _ in range(2):
+        pulse = scene.once()
+        assert (pulse.unproven, guard_pass.exit_code(pulse)) == (1, 5)
+
+
 def test_a_guard_without_any_key_does_not_say_that_all_is_well(scene: Scene) -> None:
     scene.providers = {"fake": CredentialsError("no key")}
     pulse = scene.once()
