@@ -135,8 +135,10 @@ class SimProvider:
         )
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:
-        del job, offer
-        return [Holder("its own limit", Place.SERVER, Proof.PROVEN)] if self.vendor.nature.jobs else []
+        del offer
+        if self.vendor.nature.jobs:
+            return [Holder("its own limit", Place.SERVER, Proof.PROVEN)]
+        return [Holder("the watchdog", Place.MACHINE, Proof.UNPROVEN)] if job.key_on_machine else []
 
     def launch(self, job: Job, offer: Offer) -> str:
         world = self.computer.world
@@ -177,9 +179,12 @@ class SimProvider:
         vendor = self.vendor
 
         def read() -> list[Allocation]:
-            shown = vendor.listed(self.computer.key, vendor.seen_at())
+            moment = vendor.seen_at()
+            shown = vendor.listed(self.computer.key, moment)
             return [
-                allocation_of(one) for one in shown if not vendor.denies(one, self.computer.name, wanted=self._lies())
+                allocation_of(one, moment)
+                for one in shown
+                if not vendor.denies(one, self.computer.name, wanted=self._lies())
             ]
 
         rows = self._call(verb, read)
@@ -279,17 +284,16 @@ class SimRemote:
         return what(rig, min(now, thing.ended or now))
 
     def start(self, job: Job) -> None:
-        begin = self._world.begin
-        self._ask("start", lambda rig, now: begin(rig, job, now))
+        self._ask("start", lambda rig, _now: self._world.ship(rig, job))
 
     def status(self) -> RemoteStatus:
         return self._ask("status", self._status)
 
     def _status(self, rig: Rig, now: float) -> RemoteStatus:
-        if rig.began is None:
+        if rig.thing not in self._world.machines:
             return RemoteStatus(Phase.READY)
         step, word = rig.progress(now)
-        phase = Phase.EXITED if word or rig.is_dead(now) else Phase.RUNNING
+        phase = Phase.RUNNING if rig.is_alive(now) or (rig.began is None and rig.died is None) else Phase.EXITED
         dog = self._world.proof_of(rig)
         return RemoteStatus(phase, utc(now), "train", step, rig.steps, reason=word, watchdog=dog)
 
@@ -300,8 +304,10 @@ class SimRemote:
         def obey(rig: Rig, now: float) -> None:
             if order.kind is OrderKind.STOP:
                 rig.told_stop = now if rig.told_stop is None else rig.told_stop
-            elif order.deadline is not None and order.id > rig.order:
-                rig.order, rig.deadline = order.id, min(order.deadline.timestamp(), rig.ceiling)
+            elif order.deadline is not None and (rig.ordered is None or order.id > rig.ordered[0]):
+                ceiling = None if order.ceiling is None else order.ceiling.timestamp()
+                rig.ordered = (order.id, order.deadline.timestamp(), ceiling)
+                rig.deadline = order.deadline.timestamp()
 
         self._ask("tell", obey)
 
@@ -331,8 +337,10 @@ class SimRemote:
         pass
 
 
-def allocation_of(thing: Thing) -> Allocation:
-    return Allocation(thing.id, Mark.parse(thing.name), thing.name, billing=True, price=money(thing.price))
+def allocation_of(thing: Thing, moment: float) -> Allocation:
+    ending = thing.ended is not None and thing.ended <= moment
+    mark, price = Mark.parse(thing.name), money(thing.price)
+    return Allocation(thing.id, mark, thing.name, billing=True, price=price, ending=ending)
 
 
 def money(price: float) -> Decimal:

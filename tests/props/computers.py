@@ -48,6 +48,7 @@ class Computer:
     key: str  # also names the account
     world: Any
     ahead: float = 0.0  # of its clock
+    behind: float = 0.0  # that its clock ever was
     asleep_until: float = 0.0
     slept: float = 0.0
     woke: float = -math.inf
@@ -181,20 +182,20 @@ class SimHome:
         computer, world = self.computer, self.computer.world
         means = guard_pass.Means(computer.clock, world.engine.sleep, self.tend)
         providers = {computer.provider.name: computer.provider}
-        guard_pass.once(self.home, providers, means)
+        begun = world.engine.now
+        pulse = guard_pass.once(self.home, providers, means)
+        world.history.guarded(self, begun, pulse)
 
     def guard_forever(self) -> None:
         """The timer: a pass a minute, never two at once."""
         engine = self.computer.world.engine
         while True:
             begun = engine.now
-            process = engine.spawn(self.computer, f"guard {self.id}", self._pass, self.id)
+            process = engine.spawn(self.computer, f"guard {self.id}", self.guard_once, self.id)
+            process.die_at = self.computer.world.next_guard_death() or -1
             while process.alive:
                 engine.sleep(1.0)
             engine.sleep(max(GUARD_SECONDS - (engine.now - begun), 1.0))
-
-    def _pass(self) -> None:
-        self.guard_once()
 
     # ── the ledger's file ───────────────────────────────────────────────────────────────────────
 

@@ -17,6 +17,7 @@ from providers.errors import GpurunError
 if TYPE_CHECKING:
     from computers import Computer, SimHome
     from engine import Process
+    from vendors import Thing
     from world import World
 
 
@@ -28,7 +29,8 @@ class Historian:
         self._told = History()
         self.failed = self._told.failed
         self._held: list[tuple[SimHome, str, Process, float, float]] = []
-        self._guards: list[tuple[Computer, float]] = []
+        self._guards: list[tuple[Computer, str, float]] = []
+        self._dogs: list[tuple[Thing, Process, float, float]] = []
         self._holes: dict[str, list[Span]] = defaultdict(list)
         self._revoked: dict[str, float] = {}
         self._restored: set[str] = set()
@@ -59,8 +61,15 @@ class Historian:
             if who is process:
                 self._held[number] = (where, run, who, start, self.now)
 
-    def guards(self, computer: Computer) -> None:
-        self._guards.append((computer, self.now))
+    def guards(self, home: SimHome) -> None:
+        self._guards.append((home.computer, home.id, self.now))
+
+    def armed(self, thing: Thing, dog: Process) -> None:
+        """A watchdog that can end its machine."""
+        self._dogs.append((thing, dog, self.now, math.inf))
+
+    def disarmed(self, dog: Process) -> None:
+        self._dogs = [(one, who, start, self.now if who is dog else end) for one, who, start, end in self._dogs]
 
     def is_done(self, home: SimHome, run_id: str) -> bool:
         return run_id in self._done[home.id]
@@ -85,10 +94,21 @@ class Historian:
             self._told.claims.append(Claim(self.now, home, account, rows[one], one))
         self._free[home] = set(rows)
 
+    def guarded(self, home: SimHome, begun: float, pulse: Any) -> None:
+        """A guard's pass is over: what it says is gone, and whether it says that all is well."""
+        account = home.computer.key
+        for seen in pulse.providers.values():
+            for one in seen.ended:
+                self._told.claims.append(Claim(self.now, home.id, account, one["name"], one["id"]))
+        if pulse.is_well:
+            self._told.well.append((begun, self.now, home.id))
+
     def killed(self, process: Process, before: int) -> None:
         """The vendor carried out orders of this process: all that its log holds since `before`."""
         for at, _, name, one in self._world.vendor.ended_log[before:]:
-            by = "guard" if process.name.startswith("guard") else "controller"
+            by = process.name.partition(" ")[0]
+            if by == "watchdog":  # its own machine
+                continue
             under_way = by == "guard" and self._is_under_way(process.home, name)
             self._told.kills.append(Kill(at, process.home, by, one, name, under_way, process.computer.ahead))
 
@@ -114,7 +134,7 @@ class Historian:
                 Fact(one.id, one.name, one.account, one.made, one.billed_from, one.ended, one.price,
                      vendor.nature.step, one.order, limit)
             )  # fmt: skip
-        told.holders = [*self._controllers(), *self._timers()]
+        told.holders = [*self._controllers(), *self._timers(), *self._watchdogs()]
         told.told = [row for home in self._world.homes for run in home.runs if (row := self._tell(home, run, calm))]
         for process in self._world.engine.processes:
             if process.error is not None and not isinstance(process.error, (GpurunError, OSError)):
@@ -139,8 +159,20 @@ class Historian:
 
     def _timers(self) -> list[Holder]:
         return [
-            Holder(f"guard at {computer.name}", self._right_key(computer), self._able(computer, (start, math.inf)))
-            for computer, start in self._guards
+            Holder(
+                f"guard at {computer.name}",
+                self._right_key(computer),
+                self._able(computer, (start, math.inf)),
+                own=own,
+                behind=computer.behind,
+            )
+            for computer, own, start in self._guards
+        ]
+
+    def _watchdogs(self) -> list[Holder]:
+        return [
+            Holder(dog.name, one.account, ((start, min(end, self._revoked.get(one.account, math.inf))),), id=one.id)
+            for one, dog, start, end in self._dogs
         ]
 
     def _tell(self, home: SimHome, run_id: str, calm: float) -> Told | None:
@@ -153,7 +185,8 @@ class Historian:
         with closing(sqlite3.connect(home.home.ledger)) as connection:
             query = "SELECT id, evidence FROM allocations WHERE run_id = ?"
             known = tuple(connection.execute(query, (run_id,)).fetchall())
-        interval, key = row.accrued(home.computer.wall()), self._right_key(home.computer)
+        interval = row.accrued(self.now - row.skew)  # of this very moment, whatever became of its clock since it heard
+        key = self._right_key(home.computer)
         computer = home.computer
         return Told(
             home.id, run_id, str(row.memory.state), str(row.memory.reason or ""),

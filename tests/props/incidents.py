@@ -6,11 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import Ledger
+from providers.base import utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from computers import Computer, SimHome
+    from dogs import Machine
     from oracle import Span
     from rigs import Rig
     from vendors import Thing
@@ -83,6 +85,7 @@ class Trouble:
 
     def _laptop_clock(self, computer: Computer, _span: Span, how: dict[str, Any]) -> None:
         computer.ahead += how["by"]
+        computer.behind = max(computer.behind, -computer.ahead)
 
     def _laptop_off(self, computer: Computer, span: Span, _how: dict[str, Any]) -> bool:
         if computer.dead:
@@ -180,3 +183,35 @@ class Trouble:
         for _, rig in struck:
             rig.clock_ahead.append((self._now, how["by"]))
         return bool(struck)
+
+    def _watchdog_dies(self, _home: SimHome, run_id: str, _how: dict[str, Any]) -> bool:
+        struck = self._machines(run_id)
+        for machine in struck:
+            machine.dies()
+        return bool(struck)
+
+    def _machine_reboots(self, _home: SimHome, run_id: str, _how: dict[str, Any]) -> bool:
+        struck = self._machines(run_id)
+        for machine in struck:
+            machine.reboots()
+        return bool(struck)
+
+    def _machines(self, run_id: str) -> list[Machine]:
+        machines = self._world.machines
+        return [machines[one.id] for one, _ in self._living(run_id) if one.id in machines]
+
+    def _extend(self, home: SimHome, run_id: str, how: dict[str, Any]) -> bool:
+        if not home.computer.is_awake(self._now):
+            return False
+
+        def extend() -> None:
+            ledger = Ledger(home.home.ledger)
+            try:
+                deadline = utc(ledger.run(run_id).deadline + how["minutes"] * 60)
+                now = home.computer.clock()
+                ledger.wish_extension(run_id, deadline=deadline, max_cost=None, now=now, monthly_cap=None)
+            finally:
+                ledger.close()
+
+        self._world.engine.spawn(home.computer, f"extend {run_id}", extend, home.id)
+        return True

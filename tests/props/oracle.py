@@ -88,6 +88,8 @@ class Holder:
     home: str = ""  # "" = everything on the account
     run: str = ""
     id: str = ""
+    own: str = ""  # the home whose marks it may judge by the later clock
+    behind: float = 0.0  # seconds that its clock was behind at worst: so much later it ends what is another home's
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class History:
     claims: list[Claim] = field(default_factory=list)
     reads: list[tuple[float, str, str, frozenset[str], str]] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    well: list[tuple[float, float, str]] = field(default_factory=list)  # a guard's passes that said "all well"
     errors: list[str] = field(default_factory=list)
 
 
@@ -140,7 +143,7 @@ class Verdict:
 def judge(history: History) -> Verdict:
     """Hold a history to the six laws."""
     verdict = Verdict()
-    for law in (_ends, _said, _single, _money, _evidence, _kills, _files, _errors):
+    for law in (_ends, _said, _well, _single, _money, _evidence, _kills, _files, _errors):
         law(history, verdict)
     return verdict
 
@@ -166,7 +169,7 @@ def _ends(history: History, verdict: Verdict) -> None:
 
 def good(history: History, thing: Fact, start: float, end: float) -> list[Span]:
     """Spans between two moments in which somebody could have ended it, and every call was heard."""
-    able = [span for one in history.holders if _covers(one, thing) for span in one.able]
+    able = [span for one in history.holders if _covers(one, thing) for span in _in_time(one, thing)]
     if thing.limit_at < end:
         able.append((thing.limit_at, math.inf))
     spans = minus(union(able), history.down)
@@ -177,6 +180,13 @@ def good(history: History, thing: Fact, start: float, end: float) -> list[Span]:
         edges = [max(a, start), *sorted(at for at in breaks if max(a, start) < at < min(b, end)), min(b, end)]
         found += [(x, y) for x, y in itertools.pairwise(edges) if y > x]
     return found
+
+
+def _in_time(holder: Holder, thing: Fact) -> tuple[Span, ...] | list[Span]:
+    mark = thing.mark
+    if not holder.behind or mark is None or holder.own == mark[0]:
+        return holder.able
+    return minus(list(holder.able), [(-math.inf, mark[3] + holder.behind)])
 
 
 def _covers(holder: Holder, thing: Fact) -> bool:
@@ -220,6 +230,15 @@ def _said(history: History, verdict: Verdict) -> None:
                 verdict.violations.append(f"(1) {claim.run} said {claim.id or 'it was done'} while {thing.id} billed")
             elif not _was_read(history, claim, thing):
                 verdict.violations.append(f"(1) {claim.run} said {thing.id} was gone, and nobody had read it back")
+
+
+def _well(history: History, verdict: Verdict) -> None:
+    """Who says that all is well has read a whole list meanwhile."""
+    for begun, ended, home in history.well:
+        if not any(begun <= at <= ended and who == home and not one for at, who, _, _, one in history.reads):
+            verdict.violations.append(
+                f"(1) a guard of home {home or '(empty)'} said that all was well, and read no list"
+            )
 
 
 def _was_read(history: History, claim: Claim, thing: Fact) -> bool:

@@ -31,7 +31,17 @@ class Rig:
     clock_ahead: list[tuple[float, float]] = field(
         default_factory=list
     )  # jumps of the machine's clock: moment, seconds
-    order: int = 0
+    ordered: tuple[int, float, float | None] | None = None  # the newest order: number, deadline, ceiling
+    told: bytes = b""  # the log up to the last start
+
+    def is_alive(self, now: float) -> bool:
+        """Whether the agent runs: begun, neither dead nor done."""
+        return self.began is not None and not self.is_dead(now) and now < self.end()[0]
+
+    def restart(self, now: float) -> None:
+        """Go on from the newest whole checkpoint, as the agent does after a reboot."""
+        self.told, step = self.log(now), self.progress(now)[0]
+        self.first, self.began, self.died = step // self.every * self.every, now, None
 
     def start(self, now: float, first: int, limits: tuple[float, float, float]) -> None:
         if self.began is None:
@@ -97,7 +107,7 @@ class Rig:
     def log(self, now: float) -> bytes:
         step, _ = self.progress(now)
         marks = range(self.first + 30, step + 1, 30)
-        return "".join(f'::metrics {{"step": {at}, "loss": {1 / at:.4f}}}\n' for at in marks).encode()
+        return self.told + "".join(f'::metrics {{"step": {at}, "loss": {1 / at:.4f}}}\n' for at in marks).encode()
 
 
 def digest(data: bytes) -> str:

@@ -23,6 +23,8 @@ class Wished:
     offers: int
     max_cost: float | None
     wait: float
+    key: bool  # may lie on the machine
+    risk: bool  # is accepted
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Story:
     lies: float
     late_launches: float
     deaths: tuple[tuple[int, ...], ...]  # of each wish: the steps at which its controllers die, one after another
+    guard_deaths: tuple[int, ...]  # the steps at which the guard's passes die, 0 = not; of any home's in turn
     foreign: int
     quiet: float = field(default=0.0)  # when the last incident is over
 
@@ -55,7 +58,8 @@ class Story:
         """Tell it in lines."""
         lines = [f"seed {self.seed}", f"vendor: {asdict(self.nature)}", f"computers: {asdict(self.computers)}"]
         lines += [f"wish {number}: {asdict(one)}" for number, one in enumerate(self.wishes)]
-        lines += [f"lies {self.lies}, late launches {self.late_launches}, deaths {self.deaths}, foreign {self.foreign}"]
+        lines += [f"lies {self.lies}, late launches {self.late_launches}, foreign {self.foreign}"]
+        lines += [f"controllers die at steps {self.deaths}, guards at {self.guard_deaths}"]
         return lines + [f"at {at:.0f} s: {kind} {how}" for at, kind, how in self.incidents]
 
 
@@ -68,9 +72,7 @@ def draw(seed: int) -> Story:
     last = max(one.at + one.minutes * 60 for one in wishes)
     calm = chance.random() < 0.1
     count = 0 if calm else chance.choice([1, 2, 3, 4, 6, 8])
-    incidents = sorted(
-        (one for _ in range(count) for one in _incident(chance, last, computers, len(wishes))), key=lambda one: one[0]
-    )
+    incidents = sorted((_incident(chance, last, computers, len(wishes)) for _ in range(count)), key=lambda one: one[0])
     quiet = max([last, *(at + how.get("seconds", 0.0) for at, _, how in incidents)])
     return Story(
         seed=seed,
@@ -81,6 +83,7 @@ def draw(seed: int) -> Story:
         lies=0.0 if calm else chance.choice([0.0, 0.0, 0.02, 0.1]),
         late_launches=0.0 if calm else chance.choice([0.0, 0.0, 0.0, 0.5]),
         deaths=tuple(() if calm else _deaths(chance) for _ in wishes),
+        guard_deaths=() if calm else tuple(chance.choice([0, 0, chance.randint(1, 12)]) for _ in range(12)),
         foreign=chance.choice([0, 0, 1, 3]),
         quiet=quiet,
     )
@@ -97,8 +100,8 @@ def _nature(chance: Random) -> Nature:
         queue=chance.choice([0.0, 0.0, 60.0, 600.0, 2400.0]) * chance.random() if jobs else 0.0,
         linger=chance.choice([0.0, 0.0, 7.0, 40.0, 200.0]),
         step=chance.choice([1, 1, 60]),
-        poll=chance.choice([10.0, 20.0, 30.0]),
-        ignores=chance.choice([0] * 7 + [1, 3, 30]),
+        poll=chance.choice([15.0, 30.0]),
+        ignores=chance.choice([0] * 13 + [1, 3, 30]),
         flaws=chance.choice([0.0, 0.0, 0.02, 0.1]),
         pages=chance.random() < 0.3,
     )
@@ -129,6 +132,8 @@ def _wish(chance: Random, homes: int) -> Wished:
         offers=chance.choice([1, 1, 3]),
         max_cost=chance.choice([None, None, None, 0.05, 0.2]),
         wait=chance.choice([0.0, 0.0, 120.0, 900.0]),
+        key=chance.random() < 0.5,
+        risk=chance.random() < 0.7,
     )
 
 
@@ -138,46 +143,44 @@ def _deaths(chance: Random) -> tuple[int, ...]:
     )
 
 
-LENGTHS = (20.0, 60.0, 200.0, 600.0, 3600.0)
+LENGTHS = (20.0, 20.0, 60.0, 60.0, 200.0, 200.0, 600.0, 3600.0)
+JUMPS = (-7200.0, -600.0, -90.0, 90.0, 600.0, 7200.0)
+# What can go wrong, how often as against the others, and what must be known of it.
+KINDS = {
+    "API down": (2, "seconds"),
+    "network down": (2, "computer seconds"),
+    "laptop asleep": (2, "computer seconds"),
+    "disk full": (1, "computer seconds"),
+    "laptop off": (2, "computer seconds"),
+    "laptop gone": (1, "computer"),
+    "wrong account": (1, "computer seconds"),
+    "old ledger": (1, "computer seconds"),
+    "key revoked": (1, "computer"),
+    "laptop clock": (1, "computer by"),
+    "machine clock": (1, "wish by"),
+    "price drift": (1, "factor"),
+    "sold out": (1, "seconds"),
+    "made two": (1, ""),
+    "stop": (2, "wish"),
+    "extend": (2, "wish minutes"),
+    "agent dies": (2, "wish"),
+    "controller dies": (1, "wish"),
+    "watchdog dies": (1, "wish"),
+    "machine reboots": (1, "wish"),
+    "vanishes": (1, "wish"),
+    "sickens": (1, "wish"),
+}
 
 
-def _incident(
-    chance: Random, last: float, computers: Computers, wishes: int
-) -> list[tuple[float, str, dict[str, Any]]]:
-    """One thing that goes wrong, with what belongs to it."""
-    kind = chance.choice(KINDS)
-    at, seconds = chance.random() * last, chance.choice(LENGTHS)
-    which, wish = chance.randrange(len(computers.ahead)), chance.randrange(wishes)
-    how: dict[str, Any] = {}
-    match kind:
-        case "API down":
-            how = {"seconds": seconds}
-        case "network down" | "laptop asleep" | "disk full" | "laptop off" | "wrong account" | "sold out":
-            how = {"computer": which, "seconds": seconds}
-            if kind == "laptop off" and chance.random() < 0.3:
-                kind, how = "laptop gone", {"computer": which}
-        case "laptop clock":
-            how = {"computer": which, "by": chance.choice([-7200.0, -600.0, -90.0, 90.0, 600.0, 7200.0])}
-        case "machine clock":
-            how = {"wish": wish, "by": chance.choice([-7200.0, -90.0, 90.0, 7200.0])}
-        case "price drift":
-            how = {"factor": chance.choice([0.5, 1.005, 1.5, 3.0])}
-        case "old ledger":
-            how = {"computer": which, "seconds": seconds}
-        case "key revoked":
-            how = {"computer": which}
-        case (
-            "stop" | "agent dies" | "controller dies" | "vanishes" | "sickens" | "extend" | "watchdog dies" | "reboots"
-        ):
-            how = {"wish": wish}
-        case _:
-            pass
-    return [(at, kind, how)]
-
-
-KINDS = (
-    "API down", "API down", "network down", "network down", "laptop asleep", "laptop asleep", "disk full",
-    "laptop off", "laptop off", "wrong account", "sold out", "laptop clock", "machine clock", "price drift",
-    "old ledger", "key revoked", "stop", "stop", "agent dies", "agent dies", "controller dies", "vanishes",
-    "sickens", "made two",
-)  # fmt: skip
+def _incident(chance: Random, last: float, computers: Computers, wishes: int) -> tuple[float, str, dict[str, Any]]:
+    """One thing that goes wrong, with all that is to be known of it."""
+    kind = chance.choices(list(KINDS), [often for often, _ in KINDS.values()])[0]
+    drawn = {
+        "seconds": chance.choice(LENGTHS),
+        "computer": chance.randrange(len(computers.ahead) + computers.watcher),
+        "wish": chance.randrange(wishes),
+        "by": chance.choice(JUMPS),
+        "factor": chance.choice([0.5, 1.005, 1.5, 3.0]),
+        "minutes": chance.choice([2.0, 5.0, 20.0]),
+    }
+    return chance.random() * last, kind, {name: drawn[name] for name in KINDS[kind][1].split()}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from adapters import SimProvider, money
 from computers import Computer, SimHome, swapped
+from dogs import Machine, enders
 from engine import Engine
 from history import Historian
 from incidents import Trouble
@@ -83,12 +84,15 @@ class World:
         for number in range(max(one.offers for one in story.wishes)):
             self.vendor.prices[f"a10@{number}"] = PRICE + number / 10
         self.rigs: dict[str, Rig] = {}
+        self.machines: dict[str, Machine] = {}
         self.counts: Counter[str] = Counter()
         self.lost_minutes: list[float] = []
         self.computers: list[Computer] = []
         self.homes: list[SimHome] = []
         self.keys: dict[str, str] = {}  # the right ones
+        self.accounts: dict[str, str] = {}  # of each run
         self.history = Historian(self)
+        self._guard_deaths = iter(story.guard_deaths)
         self._people()
         self._foreigners()
         self.pending = len(story.incidents) + len(story.wishes)
@@ -121,7 +125,7 @@ class World:
             self.timers(computer)
 
     def _computer(self, name: str, key: str, ahead: float, *, guarded: bool) -> Computer:
-        computer = Computer(name, key, self, ahead=ahead, guarded=guarded)
+        computer = Computer(name, key, self, ahead=ahead, guarded=guarded, behind=max(-ahead, 0.0))
         computer.provider = SimProvider(self.vendor, computer)
         self.keys[name] = key
         self.computers.append(computer)
@@ -131,7 +135,7 @@ class World:
         if computer.guarded and not computer.dead:
             for home in computer.homes:
                 self.engine.spawn(computer, f"timer {home.id}", home.guard_forever, home.id)
-            self.history.guards(computer)
+            self.history.guards(home)
 
     def _foreigners(self) -> None:
         names = ["somebody's box", "gpurun", f"gpurun-zzzz-x-{1}", "train-7"]
@@ -161,8 +165,11 @@ class World:
             "account": computer.key,
             "gpu": "a10",
             "wait_seconds": wish.wait,
-            "accept_risk": True,
-            "holders": [],
+            "accept_risk": wish.risk,
+            "key_on_machine": wish.key,
+            "holders": [{"place": "machine", "proof": "unproven until start", "name": "the watchdog"}]
+            if wish.key
+            else [],
         }
         row = RunRow(
             run_id, "demo", "sim", begin, end, end + wish.more * 60, int(wish.minutes * 12), wish.attempts,
@@ -173,6 +180,7 @@ class World:
         ledger.admit(row, computer.clock())
         ledger.close()
         home.runs.append(run_id)
+        self.accounts[run_id] = computer.key
         self._hold_again(home, run_id, list(self.story.deaths[number]))
 
     def _hold_again(self, home: SimHome, run_id: str, deaths: list[int]) -> None:
@@ -204,43 +212,61 @@ class World:
 
     def _run_job(self, thing: Thing, job: Job) -> None:
         if thing.ended is None:
-            self.begin(self.rigs[thing.id], job, self.engine.now)
+            self.ship(self.rigs[thing.id], job)
             self.engine.at(thing.up + thing.limit, lambda: self.vendor.end(thing, "its limit"))
-            self._watch_job(thing)
+            self.engine.after(1.0, lambda: self._watch_job(thing))
 
     def _watch_job(self, thing: Thing) -> None:
         """A job ends when its process does."""
         rig, now = self.rigs[thing.id], self.engine.now
-        over = min(rig.end()[0], math.inf if rig.died is None else rig.died)
-        if thing.ended is None and now >= over:
+        if thing.ended is None and not rig.is_alive(now):
             self.vendor.end(thing, "its own end")
         elif thing.ended is None:
-            self.engine.at(min(over, now + 30.0), lambda: self._watch_job(thing))
+            over = min(rig.end()[0], math.inf if rig.died is None else rig.died)
+            self.engine.at(min(max(over, now + 1), now + 30.0), lambda: self._watch_job(thing))
 
-    def begin(self, rig: Rig, job: Job, now: float) -> None:
-        """The training begins, from the checkpoint that was sent along."""
+    def ship(self, rig: Rig, job: Job) -> None:
+        """The job's files are in place: its watchdog is armed, and starts the agent."""
+        if rig.thing not in self.machines:
+            self.machines[rig.thing] = Machine(self, self.vendor.things[rig.thing], rig, job)
+            self.machines[rig.thing].arm()
+
+    def agent_starts(self, machine: Machine) -> None:
+        """The training begins, from the checkpoint that was sent along or from the machine's own."""
+        rig, job, now = machine.rig, machine.job, self.engine.now
         if rig.began is not None:
+            rig.restart(now)
             return
         first = 0
         if job.checkpoint is not None:
             first = int(json.loads((job.checkpoint / "CHECKPOINT.json").read_bytes())["step"])
         rig.start(now, first, (job.deadline.timestamp(), job.ceiling.timestamp(), job.grace_seconds))
-        run = self.vendor.things[rig.thing].name.rpartition("-")[0].rpartition("-")[0]
-        before = [one for one in self.vendor.things.values() if one.name.startswith(f"{run}-") and one.id != rig.thing]
+        self._count_lost(machine.thing, first)
+
+    def _count_lost(self, thing: Thing, first: int) -> None:
+        """Work that an earlier attempt had done and this one does again: minutes, at a step a second."""
+        run = str(Mark.parse(thing.name)).rsplit("-", 2)[0]
+        before = [
+            one for one in self.vendor.things.values() if one.name.startswith(f"{run}-") and one.made < thing.made
+        ]
         if before:
             last = before[-1]
-            reached, _ = self.rigs[last.id].progress(min(now, last.ended or now))
+            reached, _ = self.rigs[last.id].progress(min(self.engine.now, last.ended or self.engine.now))
             self.lost_minutes.append(max(reached - first, 0) / 60)
 
     def proof_of(self, rig: Rig) -> Holder | None:
-        del rig
-        return Holder("the watchdog", Place.MACHINE, Proof.ABSENT, evidence="no key on the machine")
+        """What the machine says of its own holder."""
+        machine = self.machines[rig.thing]
+        able = machine.has_ender and machine.dog is not None and machine.dog.alive
+        works = able and machine.key not in self.vendor.revoked
+        words = "its key was taken" if works else "it can't end this machine"
+        return Holder("the watchdog", Place.MACHINE, Proof.PROVEN if works else Proof.ABSENT, evidence=words)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     def play(self) -> History:
         """Let it happen."""
-        with swapped():
+        with swapped(), enders():
             story = self.story
             most = max(story.quiet, *(one.at + (one.minutes + one.more) * 60 for one in story.wishes))
             calm = BEGIN + most + 60 + story.nature.ignores * 35
@@ -262,13 +288,26 @@ class World:
     _checked = 0.0
 
     def _is_over(self) -> bool:
-        """Whether nothing more can happen: no incident to come, nothing of ours that bills, every run done."""
-        if self.pending or self.engine.now - self._checked < 60.0:
+        """Whether nothing more can happen: nothing is to come, and nobody is left who could end what is not over."""
+        now = self.engine.now
+        if self.pending or now - self._checked < 60.0:
             return False
-        self._checked = self.engine.now
-        if any(one.ended is None and one.by != "" and Mark.parse(one.name) for one in self.vendor.things.values()):
+        self._checked = now
+        alive = [one for one in self.computers if not one.gone and one.key not in self.vendor.revoked]
+        accounts = {one.key for one in alive}
+        living = [one for one in self.vendor.things.values() if one.ended is None and one.id in self.rigs]
+        if any(one.account in accounts or now < one.up + one.limit < math.inf for one in living):
             return False
-        return all(self.history.is_done(home, run) for home in self.homes for run in home.runs)
+        return all(self._is_settled(home, run) for home in self.homes if home.computer in alive for run in home.runs)
+
+    def _is_settled(self, home: SimHome, run_id: str) -> bool:
+        return self.history.is_done(home, run_id) or self.accounts[run_id] != home.computer.key
+
+    def next_guard_death(self) -> int:
+        """At which step the pass that begins now dies; 0 = not."""
+        step = next(self._guard_deaths, 0)
+        self.counts["guard killed at a step"] += step > 0
+        return step
 
     # ── what the world is told ──────────────────────────────────────────────────────────────────
 

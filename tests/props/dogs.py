@@ -1,0 +1,192 @@
+"""The machine's own end: its clocks, and a watchdog that judges by the shipped payload/limits.py, ends by ender.fire.
+
+Facts as watchdog.py gathers them, from the rig instead of /proc; the vendor asked by the ender through the same
+weather as everybody. A look comes when a limit does, at the latest after ten seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import current
+
+from payload import ender, limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine import Process
+    from rigs import Rig
+    from vendors import Thing
+    from world import World
+
+    from providers.base import Job
+
+LOOK_SECONDS = 10.0
+AGENT_SECONDS = 5.0  # until the agent has started a dead watchdog again
+CRON_SECONDS = 60.0  # until the system has
+
+
+class Machine:
+    """What the rig runs on: a computer of its own, that nobody puts to sleep."""
+
+    def __init__(self, world: World, thing: Thing, rig: Rig, job: Job) -> None:
+        self.world, self.thing, self.rig, self.job = world, thing, rig, job
+        self.name = f"machine {thing.id}"
+        self.key = thing.account  # on it only with the user's leave
+        self.full = False
+        self.booted = world.engine.now
+        self.order = 0
+        self.proof: dict[str, Any] = {}  # watchdog.json
+        self.boots = 1
+        self.over = self.agent_of = ""
+        self.dog: Process | None = None
+        self.fired = False
+
+    # ── its clocks ──────────────────────────────────────────────────────────────────────────────
+
+    def wall(self) -> float:
+        now = self.world.engine.now
+        return now + sum(jump for moment, jump in self.rig.clock_ahead if moment <= now)
+
+    def steady(self) -> float:
+        return self.world.engine.now - self.booted
+
+    # ── the watchdog ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_ender(self) -> bool:
+        return self.job.key_on_machine and not self.world.vendor.nature.jobs
+
+    def arm(self) -> None:
+        """Start a watchdog."""
+        self.dog = self.world.engine.spawn(self, f"watchdog {self.thing.id}", self._watch)
+        if self.has_ender:
+            self.world.history.armed(self.thing, self.dog)
+
+    def dies(self) -> None:
+        """kill -9 of the watchdog: the agent, or the system, starts another."""
+        if self.dog is None or not self.dog.alive:
+            return
+        self.dog.kill()
+        self.world.history.disarmed(self.dog)
+        wait = AGENT_SECONDS if self.rig.is_alive(self.world.engine.now) else CRON_SECONDS
+        self.world.engine.after(wait, self._again)
+
+    def reboots(self) -> None:
+        """All processes die, the steady clock begins anew; the system starts the watchdog again."""
+        now = self.world.engine.now
+        if self.dog is not None and self.dog.alive:
+            self.dog.kill()
+            self.world.history.disarmed(self.dog)
+        if self.rig.is_alive(now):
+            self.rig.died = now
+        self.booted, self.boots = now, self.boots + 1
+        self.world.engine.after(CRON_SECONDS, self._again)
+
+    def _again(self) -> None:
+        if self.thing.ended is None and (self.dog is None or not self.dog.alive):
+            self.arm()
+
+    def _watch(self) -> None:
+        engine = self.world.engine
+        clock = limits.Clock(self.wall, self.steady)
+        armed = limits.armed_before(self.proof, str(self.boots), clock.wall(), clock.steady())
+        job = self.job
+        order = {
+            "deadline": job.deadline.timestamp(),
+            "ceiling": job.ceiling.timestamp(),
+            "max_seconds": job.max_seconds,
+        }
+        ends = limits.limits_of(order, armed)
+        obeyed = 0
+        while self.thing.ended is None:
+            obeyed = self._obey(ends, obeyed)
+            self.proof = {
+                "armed_steady": armed, "used": clock.steady() - armed, "boot": str(self.boots), "time": clock.wall(),
+            }  # fmt: skip
+            left = ends.left(ends.deadline, clock), ends.left(ends.ceiling, clock)
+            verdict = limits.judge(self._facts(left))
+            if not self._do(verdict):
+                return
+            soon = [one + limits.MARGIN * (number == 0 and not self.has_ender) for number, one in enumerate(left)]
+            engine.sleep(min([LOOK_SECONDS, *(max(one, 1.0) for one in soon if one > -1)]))
+
+    def _obey(self, ends: limits.Limits, obeyed: int) -> int:
+        order = self.rig.ordered
+        if order is None or order[0] <= obeyed:
+            return obeyed
+        ends.move(order[1], order[2])
+        return order[0]
+
+    def _facts(self, left: tuple[float, float]) -> limits.Facts:
+        now, rig = self.world.engine.now, self.rig
+        _, word = rig.progress(now)
+        agent = "none"
+        if self.agent_of == str(self.boots):
+            agent = "alive" if rig.is_alive(now) else "dead"
+        since = now - rig.end()[0] if word else 0.0
+        return limits.Facts(*left, agent=agent, result=bool(word), since_result=since, alone=True,
+                            ender=self.has_ender, over=self.over)  # fmt: skip
+
+    def _do(self, verdict: limits.Verdict) -> bool:
+        """Do what was judged; False = nothing is left to watch."""
+        now, rig = self.world.engine.now, self.rig
+        if verdict.act == limits.START:
+            self.agent_of = str(self.boots)
+            self.world.agent_starts(self)
+        elif verdict.act in {limits.END, limits.FIRE}:
+            if rig.is_alive(now) or rig.began is None:
+                rig.died = now
+            if verdict.act == limits.FIRE:
+                self.fired = True
+                self.world.say(self.thing.id, f"fires: {verdict.why}")
+                ender.fire(Path(), self._hear, self.world.engine.sleep, orders)
+                return False
+            self.over = self.over or verdict.why
+            self.world.say(self.thing.id, f"ends all: {verdict.why}")
+            return self.has_ender
+        return True
+
+    def _hear(self, said: dict[str, str]) -> None:
+        self.world.say(f"ender {self.thing.id}", said["evidence"])
+
+
+def answer(request: dict[str, Any]) -> ender.Answer:
+    """The vendor's answer to the ender of the machine that asks."""
+    process = current()
+    machine = process.computer
+    world, thing = machine.world, machine.thing
+    world.engine.sleep(world.chance.random() * 0.3)
+    now, vendor = world.engine.now, world.vendor
+    if vendor.is_down(now) or world.chance.random() < vendor.nature.flaws:
+        world.failed_call(machine, request["method"])
+        world.engine.sleep(ender.LONGEST_ASK)
+        return ender.Answer(0, "no answer")
+    if vendor.revoked.get(machine.key, now + 1) <= now:
+        return ender.Answer(401, None)
+    if request["method"] == "POST":
+        before = len(vendor.ended_log)
+        vendor.terminate([thing.id], machine.key, process.name)
+        world.history.killed(process, before)
+        world.say(process.name, "terminates itself")
+    return ender.Answer(200 if thing.ended is None else 404, {"status": "up" if thing.ended is None else "gone"})
+
+
+def orders(_folder: Path) -> dict[str, Any]:
+    """What lies in ender.json."""
+    look = {"method": "GET", "url": "https://vendor.invalid/me"}
+    return {"routes": [{"method": "POST", "url": "https://vendor.invalid/end"}], "look": look,
+            "alive": [{"status": [200]}], "gone": [{"status": [404]}]}  # fmt: skip
+
+
+@contextlib.contextmanager
+def enders() -> Iterator[None]:
+    """Let the shipped ender ask the simulated vendor."""
+    real, ender.ask = ender.ask, answer
+    try:
+        yield
+    finally:
+        ender.ask = real
