@@ -14,6 +14,7 @@ from importlib.resources import files
 
 from providers.errors import UsageError
 
+_OTHER_CHIPS = {"ti", "super", "ada"}  # what comes after a name and makes it another chip
 _UNKNOWN_SHARE = 0.96  # of the marketed size, where nobody published what the card reports
 
 
@@ -104,18 +105,17 @@ def plainly(name: str) -> str:
 def family(name: str) -> tuple[Card, ...]:
     """Give every card that a name means, smallest memory first; none = unknown.
 
-    An exact name of the table is that card alone; else a name is a prefix at a hyphen, with or without `rtx-`.
+    A name is a prefix at a hyphen, with or without `rtx-`: memory and form may differ, not the chip (`3090` is no Ti).
     """
-    cards, wanted = table(), plainly(name)
-    if wanted in cards:
-        return (cards[wanted],)
-    found = [card for card in cards.values() if _is_of(card, wanted)]
+    wanted = plainly(name)
+    found = [card for card in table().values() if _is_of(card, wanted)]
     return tuple(sorted(found, key=lambda card: (card.memory_gib, card.name)))
 
 
 def _is_of(card: Card, wanted: str) -> bool:
     own = {card.name, card.name.removeprefix("rtx-"), card.name.removeprefix("quadro-")}
-    prefixed = any(one == wanted or one.startswith(f"{wanted}-") for one in own)
+    ends = [one.removeprefix(wanted) for one in own if one.startswith(wanted)]
+    prefixed = any(not end or (end[0] == "-" and end.split("-")[1] not in _OTHER_CHIPS) for end in ends)
     swapped = {"-".join(reversed(one.split("-", 1))) for one in own if one.count("-") == 1}
     return (
         prefixed or wanted in swapped or wanted in {plainly(alias) for alias in card.names} or _by_parts(card, wanted)
@@ -139,7 +139,8 @@ def card(name: str) -> Card:
         return found[0]
     from difflib import get_close_matches
 
-    close = get_close_matches(plainly(name), [*table(), *(one.removeprefix("rtx-") for one in table())], n=3)
+    known = [*table(), *(one.removeprefix("rtx-") for one in table()), *(one.partition("-")[0] for one in table())]
+    close = get_close_matches(plainly(name), dict.fromkeys(known), n=3)
     raise UsageError(f"no GPU is called {name}", hint=f"perhaps {' or '.join(close)}" if close else "gpurun offers")
 
 

@@ -23,6 +23,7 @@ class Traits:
     joined_gate: bool = False  # one map makes gate and up
     norms: int = 2
     head_norms: bool = False  # norms of query and key
+    wide_norm: bool = False  # the norm's weight is multiplied in float32
     encoder: bool = False  # both ways, with dropout, post-norm
 
 
@@ -35,13 +36,13 @@ TRAITS = {
     "qwen3_moe": Traits(head_norms=True),
     "qwen3_5": Traits(head_norms=True),
     "qwen3_5_moe": Traits(head_norms=True),
-    "gemma2": Traits(norms=4),
-    "gemma3": Traits(norms=4, head_norms=True),
-    "gemma3_text": Traits(norms=4, head_norms=True),
-    "gemma4": Traits(norms=4, head_norms=True),
-    "gemma4_unified": Traits(norms=4, head_norms=True),
+    "gemma2": Traits(norms=4, wide_norm=True),
+    "gemma3": Traits(norms=4, head_norms=True, wide_norm=True),
+    "gemma3_text": Traits(norms=4, head_norms=True, wide_norm=True),
+    "gemma4": Traits(norms=4, head_norms=True, wide_norm=True),
+    "gemma4_unified": Traits(norms=4, head_norms=True, wide_norm=True),
     "phi3": Traits(joined_query=True, joined_gate=True),
-    "olmo2": Traits(head_norms=True),
+    "olmo2": Traits(head_norms=True, wide_norm=True),
     "stablelm": Traits(root_mean_square=False),
     "gpt2": _GPT,
     "gpt_bigcode": _GPT,

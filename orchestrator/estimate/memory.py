@@ -239,8 +239,9 @@ def _held_twice(work: Work) -> float:
 
 
 def _ends(work: Work) -> float:
-    """The last norm's input and output."""
-    return float(work.micro_tokens * work.model.hidden * (stream_bytes(work) + work.compute_bytes))
+    """The last norm's input and output; the cosines and sines that all layers share."""
+    rotary = 0 if traits(work.model).encoder else 8 * work.model.head_dim
+    return float(work.micro_tokens * (work.model.hidden * (stream_bytes(work) + work.compute_bytes) + rotary))
 
 
 def kept_a_token(work: Work) -> float:
@@ -266,8 +267,9 @@ def _norms(work: Work, where: str) -> float:
     own, width = traits(work.model), work.model.hidden
     stream = stream_bytes(work)
     if own.root_mean_square and work.kernels in {Kernels.HF, Kernels.NATIVE}:
-        each = 4.0 + (stream if work.trains_all else 0)
-        heads = (4.0 + (2 if work.trains_all else 0)) * (work.model.query + work.model.key_value)
+        each = 4.0 + ((4 if own.wide_norm else stream) if work.trains_all else 0)
+        normal = (4 if own.wide_norm else work.compute_bytes) if work.trains_all else 0
+        heads = (4.0 + normal) * (work.model.query + work.model.key_value)
     else:
         each, heads = float(stream), 2.0 * (work.model.query + work.model.key_value)
     dropped = width if own.encoder else 0  # a mask of a byte after each half of an encoder's layer

@@ -108,6 +108,7 @@ _NAMES = {
     "expert_intermediate": ("moe_intermediate_size",),
     "positions": ("max_position_embeddings", "n_positions"),
 }
+_ALL_HEADS = {"gpt2", "gpt_neox", "bert", "distilbert", "roberta"}  # each query head has its own key and value
 _UNTIED = {
     "llama",
     "mistral",
@@ -142,7 +143,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
     kind = str(config.get("model_type", ""))
     if read["hidden"] < read["heads"]:
         raise UsageError(f"{name}: a hidden size of {read['hidden']} cannot hold {read['heads']} heads")
-    kv_heads = read["kv_heads"] or read["heads"]
+    kv_heads = read["heads"] if kind in _ALL_HEADS else read["kv_heads"] or read["heads"]
     if kind == "falcon" and config.get("multi_query", True) and not config.get("new_decoder_architecture"):
         kv_heads = 1
     if kind == "gpt_bigcode" and config.get("multi_query", True):

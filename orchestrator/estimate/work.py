@@ -132,6 +132,11 @@ class Work:
     loads_whole: bool = False  # the whole model stands on the GPU before it is sharded
     lengths_vary: bool = False  # padded to the longest row of each batch, not packed
 
+    def __post_init__(self) -> None:
+        """Take the words themselves too: `attention="eager"`."""
+        for name, kind in (("optimizer", Optimizer), ("attention", Attention), ("loss", Loss), ("kernels", Kernels)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
     @property
     def trains_all(self) -> bool:
         """Every weight is trained."""
