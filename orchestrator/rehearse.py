@@ -3,7 +3,9 @@
 simulator (child) ── exports ──> the environment of a shell or of CMD ── meter, read once more ──> what would still bill
 
 Real keys are taken out of that environment, so that nothing in a rehearsal can cost money. What it started is ended
-with it: the simulator with its machines, and every process of the rehearsal's home.
+with it: the simulator with its machines, and every process of the rehearsal's home, though it be killed.
+
+    python -m orchestrator.rehearse HOME    # waits for the end of its standard input, then ends what runs in HOME
 """
 
 from __future__ import annotations
@@ -195,11 +197,27 @@ def stage(folder: Path | None, *, keep: bool) -> Iterator[Path]:
         except BlockingIOError as error:
             raise UsageError(f"another rehearsal is on in {path}", hint="name another folder") from error
         try:
-            yield path
+            with _survivor(path, marker):
+                yield path
         finally:
             end_processes(path)
             if folder is None and not keep:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _survivor(home: Path, marker: IO[str]) -> Iterator[None]:
+    """Keep a process that ends the home's others when this one is killed, and holds the home's lock until then."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "orchestrator.rehearse", str(home)],
+        stdin=subprocess.PIPE,  # ends with us, however we end
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(os.environ),
+        pass_fds=[marker.fileno()],
+        start_new_session=True,
+    ):
+        yield
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -326,3 +344,8 @@ def verdict(meter: Meter) -> str:
 def _line(allocation: Mapping[str, Any]) -> str:
     name = allocation.get("name") or allocation.get("id")
     return f"{name} ({allocation.get('status')}, ${allocation.get('price')}/h)"
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    end_processes(Path(sys.argv[1]))
