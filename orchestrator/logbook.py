@@ -44,12 +44,12 @@ def show(
         now = time.time()
         run = glance.find(home, run_id, now)
         over = run.is_done or not follow
+        for one in () if over else looking:  # before a line: a pipe that takes none must not leave a run to nobody
+            one.look(run, now)
         _write(tail.lines(last=over), out, last=last, raw=raw)
         last = None
         if over:
             return
-        for one in looking:
-            one.look(run, now)
         time.sleep(POLL_SECONDS)
 
 

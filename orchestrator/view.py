@@ -140,7 +140,8 @@ class Viewer:
         self._ask = ask
         self._tail = Tail(home.run(run_id).log)
         self._meter = Meter()
-        self._beside = (Keeper(home), *beside)
+        self._keeper = Keeper(home)
+        self._beside = beside
         self._next_plain = time.monotonic() + PLAIN_SECONDS
         self._told = ("", -1)
         self._why = ""
@@ -168,6 +169,8 @@ class Viewer:
     def _look(self) -> Run:
         now = time.time()
         run = glance.find(self._home, self._run_id, now)
+        if not run.is_done:
+            self._keeper.look(run, now)  # before a word: a terminal that takes none must not leave a run to nobody
         self._show(run, now)
         if not run.is_done:
             for one in self._beside:

@@ -197,6 +197,22 @@ def test_controllers_that_keep_dying_end_the_watching_with_their_last_word(home:
     assert caught.value.allocation_id == "i-1"
 
 
+def test_a_terminal_that_takes_no_word_leaves_no_run_to_nobody(
+    home: Path, spawned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blocked(Terminal):
+        def say(self, _text: str) -> None:
+            raise BrokenPipeError
+
+    folder = Home(home).run("demo-1")
+    folder.path.mkdir(parents=True)
+    folder.log.write_text("a line\n")
+    monkeypatch.setattr(glance, "find", lambda *_: a_run())
+    with pytest.raises(BrokenPipeError):
+        view.Viewer(Home(home), "demo-1", Blocked()).watch()
+    assert spawned == ["demo-1"]
+
+
 def test_ctrl_c_with_nobody_to_ask_detaches(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(_seconds: float) -> None:
         raise KeyboardInterrupt
