@@ -5,8 +5,6 @@ What runs in that folder is not trusted with paths: names lead to nothing outsid
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from providers import wire
 from providers.base import Entry, Manifest
-from providers.errors import IntegrityError, RemoteError, StartError, UnreachableError
+from providers.errors import IntegrityError, RemoteError, StartError
 from providers.local import processes
+from providers.starting import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ class LocalRemote:
         if (self._folder / "end.json").exists():
             raise StartError("this attempt was ended before it began")
         try:
-            with self._alone():
+            with alone(self._folder / ".start.lock"):
                 if (self._folder / "job.json").exists():
                     return
                 self._unpack(job.bundle)
@@ -63,19 +62,6 @@ class LocalRemote:
                 write_json(self._folder / "job.json", wire.job_json(job))
         except (OSError, tarfile.TarError) as error:
             raise StartError(f"the job can't be put into {self._folder}: {error}") from error
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two controllers may start at once, the one of them waking late."""
-        handle = os.open(self._folder / ".start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UnreachableError("another gpurun is starting this job right now") from error
-            yield
-        finally:
-            os.close(handle)
 
     def _unpack(self, bundle: Path) -> None:
         """Unpack aside, then move file by file: the watchdog's own files are replaced under its feet."""

@@ -8,18 +8,16 @@ Every step looks at what is there first: a repeat ships what is missing, and a j
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from providers import wire
+from providers import starting, wire
 from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError, UnreachableError
 from providers.ssh import bulk, trees
 from providers.ssh.door import plain, texts
@@ -64,18 +62,12 @@ def alone(access: Path) -> Iterator[None]:
         StartError: the keys are gone.
         UnreachableError: another one is at it, which says nothing against the machine.
     """
-    try:
-        handle = os.open(access / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"the keys of this attempt are not at {access}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(starting.alone(access / "start.lock"))
         except OSError as error:
-            raise UnreachableError("another gpurun is starting this job right now") from error
+            raise StartError(f"the keys of this attempt are not at {access}: {error.strerror}") from error
         yield
-    finally:
-        os.close(handle)
 
 
 def start(link: Link, door: Door, job: Job, progress: Progress | None = None, *, ender: Secret | None = None) -> None:
