@@ -358,3 +358,14 @@ def test_closing_wakes_whoever_waits(link: Link) -> None:
     with pytest.raises(UnreachableError):
         stream.read(None)
     assert time.monotonic() - begun < 1
+
+
+def test_a_connection_that_breaks_leaves_no_line_of_paramikos_in_a_log(
+    link: Link, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    link.connect()
+    reader = link._connection.transport
+    proxy.cut()
+    reader.join(5)
+    assert not reader.is_alive()
+    assert caplog.records == []
