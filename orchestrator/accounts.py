@@ -127,7 +127,7 @@ def ask_all(
     """Ask every vendor there is; `ids` are the allocations that the ledger knows, `home` is GPURUN_HOME."""
     from providers import table
 
-    for name in table.PROVIDERS:
+    for name in table.looked_at(home):
         try:
             provider = (opening or table.open_provider)(name, home)
         except CredentialsError as error:

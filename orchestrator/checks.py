@@ -140,9 +140,9 @@ def _payload(home: Home) -> Check:
 
 def _vendors(home: Home) -> Iterator[Check]:
     """Each vendor with an account: is there a key, and does it open the account now."""
-    from providers.table import PROVIDERS
+    from providers.table import looked_at
 
-    for name in PROVIDERS:
+    for name in looked_at(home.root):
         if name != "local":
             yield _vendor(home, name)
 

@@ -17,7 +17,7 @@ from orchestrator.guard import Post
 from orchestrator.guard_pass import FREE, Means, Memory
 from orchestrator.ledger import Ledger
 from providers.errors import CredentialsError, GpurunError, StateError
-from providers.table import PROVIDERS, open_provider
+from providers.table import looked_at, open_provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +84,7 @@ def vendors(home: Home) -> dict[str, Provider | GpurunError]:
     except StateError as error:
         unread = error
     found: dict[str, Provider | GpurunError] = {}
-    for name in PROVIDERS:
+    for name in looked_at(home.root):
         if name != FREE:
             try:
                 found[name] = open_provider(name, home.root)

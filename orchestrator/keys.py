@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
 
 NAME = "credentials"
-VARIABLES = {"lambda": "LAMBDA_API_KEY"}  # of the providers that take a key
+VARIABLES = {"lambda": "LAMBDA_API_KEY", "hf": "HF_TOKEN"}  # of the providers that take a key
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
 
 

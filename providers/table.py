@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, cast
 
 from providers.errors import UsageError
@@ -14,9 +15,23 @@ if TYPE_CHECKING:
 PROVIDERS = {
     "local": ("providers.local", "LocalProvider"),
     "lambda": ("providers.lambdalabs", "LambdaProvider"),
+    "hf": ("providers.hf_jobs", "HfProvider"),
 }
 # Where a person sees with their own eyes what bills; here too, so that `ps` need not load an adapter to say it.
-CONSOLES = {"lambda": "https://cloud.lambda.ai/instances"}
+CONSOLES = {"lambda": "https://cloud.lambda.ai/instances", "hf": "https://huggingface.co/settings/jobs"}
+
+# Its key alone says nothing: HF_TOKEN lies in many environments for downloads. The one variable, or the one file of the
+# home (made by the first launch there), says that this user rents there.
+SIGNS = {"hf": ("GPURUN_HF_NAMESPACE", "hf.rented")}
+
+
+def looked_at(home: Path) -> list[str]:
+    """Name the vendors that are looked at unasked; those with a sign only once it is there."""
+    return [
+        name
+        for name in PROVIDERS
+        if name not in SIGNS or os.environ.get(SIGNS[name][0]) or (home / SIGNS[name][1]).exists()
+    ]
 
 
 def open_provider(name: str, home: Path) -> Provider:

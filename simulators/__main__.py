@@ -1,4 +1,4 @@
-"""`python -m simulators lambda`: start a vendor, tell in one line where it is, serve until a signal, leave nothing.
+"""`python -m simulators lambda|hf`: start a vendor, tell in one line where it is, serve until a signal, leave nothing.
 
 The line is JSON on stdout: {"provider", "url", "control", "exports": {VAR: VALUE, …}}.
 """
@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 
 from simulators.clock import FASTEST
 from simulators.faults import FaultError, Hit, drawn, listing, parse
+from simulators.hf_jobs import SCHEDULE_SECONDS, HfSimulator
+from simulators.hf_jobs.faults import listing as hf_listing
+from simulators.hf_jobs.faults import parse as parse_hf
 from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
 
 
@@ -25,19 +28,17 @@ class _ListFaults(argparse.Action):
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(listing())  # noqa: T201 - that is what was asked for
+        print(f"lambda\n{listing()}\n\nhf\n{hf_listing()}")  # noqa: T201 - that is what was asked for
         parser.exit()
 
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulators", description="Cloud vendors on this computer.")
-    parser.add_argument("vendor", choices=["lambda"])
+    parser.add_argument("vendor", choices=["lambda", "hf"])
     parser.add_argument("--seed", type=int, help="ids, and a draw of faults when --faults is not given")
     parser.add_argument("--faults", metavar="JSON", help="such as '{\"launch_capacity\": 2}'; see --list-faults")
     parser.add_argument("--pace", type=float, default=1.0, help="all that it takes time for takes so much less")
-    parser.add_argument(
-        "--boot", type=float, default=BOOT_SECONDS, metavar="SECONDS", help="launch to active, at pace 1"
-    )
+    parser.add_argument("--boot", type=float, metavar="SECONDS", help="launch to active or running, at pace 1")
     parser.add_argument(
         "--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="shown after the end, at pace 1"
     )
@@ -48,6 +49,8 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _faults(options: argparse.Namespace) -> list[Hit]:
+    if options.vendor == "hf":
+        return parse_hf(json.loads(options.faults)) if options.faults is not None else []
     if options.faults is not None:
         return parse(json.loads(options.faults))
     return [] if options.seed is None else drawn(options.seed)
@@ -64,6 +67,14 @@ def _watch_stdin(ended: threading.Event) -> None:
     threading.Thread(target=read, name="stdin", daemon=True).start()
 
 
+def _vendor(options: argparse.Namespace, faults: list[Hit]) -> LambdaSimulator | HfSimulator:
+    how: dict[str, Any] = {"pace": options.pace, "faults": faults, "seed": options.seed}
+    if options.vendor == "hf":
+        return HfSimulator(**how, schedule_seconds=SCHEDULE_SECONDS if options.boot is None else options.boot)
+    boot = BOOT_SECONDS if options.boot is None else options.boot
+    return LambdaSimulator(**how, boot_seconds=boot, linger_seconds=options.linger, machines=not options.no_machines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
     parser = _options()
@@ -74,9 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--faults: {error}")
     if not 0 < options.pace <= FASTEST:
         parser.error(f"--pace lies above 0 and is at most {FASTEST:g}")
-    if options.boot < 0 or options.linger < 0:
+    if (options.boot or 0) < 0 or options.linger < 0:
         parser.error("--boot and --linger are 0 seconds or more")
-    if not options.no_machines:
+    if options.vendor == "lambda" and not options.no_machines:
         from simulators.machine.sshd import find_sshd
 
         try:
@@ -88,14 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: ended.set())
     if options.with_stdin:
         _watch_stdin(ended)
-    simulator = LambdaSimulator(
-        pace=options.pace,
-        boot_seconds=options.boot,
-        linger_seconds=options.linger,
-        faults=faults,
-        seed=options.seed,
-        machines=not options.no_machines,
-    )
+    simulator = _vendor(options, faults)
     with simulator:
         print(json.dumps(simulator.announcement()), flush=True)  # noqa: T201 - the line is the interface
         ended.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hf_ground import start_hf  # noqa: F401 - a fixture for all
 from hypothesis import settings
 from nasty import NASTY
 from simulators_fixture import lambda_sim, start_lambda  # noqa: F401 - fixtures for all

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from boxes import PAYLOAD
 from fakes import OFFER, Clock, FakeCloud
+from hf_ground import HfGround
 from simulators_fixture import lambda_running
 
 from providers.base import Job, Mark, Offer, Provider
@@ -190,4 +191,5 @@ GROUNDS = {
     "local": LocalGround,
     "fake": FakeGround,
     "lambda": LambdaGround,
+    "hf": HfGround,
 }

@@ -151,7 +151,8 @@ def test_the_payload_is_shipped_without_the_controller(tmp_path: Path) -> None:
 def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(f"{name.upper()}_API_KEY", "secret_architecture_0123456789abcdef")
+    for variable in (f"{name.upper()}_API_KEY", f"{name.upper()}_TOKEN"):
+        monkeypatch.setenv(variable, "secret_architecture_0123456789abcdef")
     assert isinstance(open_provider(name, tmp_path), Provider)
     assert f"\n| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
     if name != "local":  # this computer is its own simulator
@@ -159,7 +160,7 @@ def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(
 
 
 def test_every_adapter_stands_in_the_table() -> None:
-    shared = {"__init__", "base", "errors", "table", "http", "ssh", "wire"}
+    shared = {"__init__", "base", "errors", "table", "http", "ssh", "starting", "wire"}
     adapters = {f"providers.{path.stem}" for path in (ROOT / "providers").iterdir() if path.name[0] not in "_."}
     assert adapters - {f"providers.{name}" for name in shared} == {module for module, _ in PROVIDERS.values()}
 

@@ -87,6 +87,7 @@ class HfSimulator:
             "exports": {
                 "HF_ENDPOINT": self._hub.url,
                 "HF_TOKEN": self._token,
+                "GPURUN_HF_NAMESPACE": USER,
                 "HF_HOME": self._home,
                 "HF_HUB_DISABLE_TELEMETRY": "1",
                 "GPURUN_HF_PACE": f"{self._pace:g}",

@@ -124,7 +124,7 @@ class Stores:
         return found
 
     def _read(self, path: Path, digests: set[str]) -> dict[str, bytes]:
-        import hf_xet  # type: ignore[import-untyped]
+        import hf_xet
 
         copy = self._folder / f"copy-{next(self._numbers)}"
         shutil.copytree(path, copy)
@@ -142,7 +142,7 @@ class Stores:
 
     def serve(self, bucket: Bucket) -> str:
         """Make a store of all that a bucket holds, for one read token."""
-        import hf_xet  # type: ignore[import-untyped]
+        import hf_xet
 
         path = self._folder / f"served-{next(self._numbers)}"
         path.mkdir(parents=True)

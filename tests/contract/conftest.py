@@ -9,7 +9,7 @@ import pytest
 from boxes import PATIENCE
 from grounds import GROUNDS, Ground
 
-from providers.base import Access, Job, Remote
+from providers.base import Access, Job, Phase, Remote
 from providers.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Field:
 
     def phase(self, allocation_id: str, *phases) -> None:
         self.until(lambda: self.provider.inspect(allocation_id).phase in phases, f"{allocation_id} {phases}")
+
+    def up(self, allocation_id: str) -> None:
+        """Wait until a job can be started there; where the launch starts it, it runs, or has ended by now."""
+        self.phase(allocation_id, Phase.READY, Phase.RUNNING, Phase.EXITED)
 
     def remote(self, allocation_id: str) -> Remote:
         """The byte plane, once it can be reached: a vendor calls a machine ready before it answers."""

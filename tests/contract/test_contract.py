@@ -31,7 +31,7 @@ def ended(field_):
     """A short job that has run to its end and is not terminated yet, as (job, id, remote)."""
     job = field_.ground.job()
     allocation_id = field_.launch(job)
-    field_.phase(allocation_id, Phase.READY)
+    field_.up(allocation_id)
     remote = field_.remote(allocation_id)
     remote.start(job)
     field_.until(lambda: remote.status().phase is Phase.EXITED, "the end of the job")
@@ -46,7 +46,7 @@ def running(field_):
     """A long job in the midst of its steps, as (job, id, remote)."""
     job = field_.ground.job("long")
     allocation_id = field_.launch(job)
-    field_.phase(allocation_id, Phase.READY)
+    field_.up(allocation_id)
     remote = field_.remote(allocation_id)
     remote.start(job)
     field_.until(lambda: remote.status().phase is Phase.RUNNING, "running")
@@ -127,7 +127,7 @@ def test_terminate_twice_and_many_at_once_is_safe(field_, running):
 def test_terminating_one_leaves_the_other_alone(field_, running):
     other = field_.ground.job("long")
     other_id = field_.launch(other)
-    field_.phase(other_id, Phase.READY)
+    field_.up(other_id)
     field_.provider.terminate([other_id])
     field_.until(lambda: not field_.provider.inspect(other_id).billing, "free")
     assert field_.provider.inspect(running[1]).billing
@@ -218,7 +218,7 @@ def test_with_leave_to_keep_the_key_every_machine_has_a_holder_that_proves_itsel
     job = replace(field_.ground.job("long"), key_on_machine=True)
     assert on_the_machine(field_, job)
     allocation_id = field_.launch(job)
-    field_.phase(allocation_id, Phase.READY)
+    field_.up(allocation_id)
     with closing(field_.remote(allocation_id)) as remote:
         remote.start(job)
         holder = field_.until(lambda: _proven(remote), "its proof")

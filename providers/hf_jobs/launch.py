@@ -1,0 +1,175 @@
+"""One job at Hugging Face: its files into the bucket's prefix, then one POST that starts and bills it.
+
+    <namespace>/gpurun: runs/<mark>/in/  request.json payload/ blobs/<sha256>        written here, read by mounted.py
+                        runs/<mark>/out/ said.json manifest.json files/              written there, read by remote.py
+
+Secrets go as the job's own: not into the bucket, the command, the labels or the environment, which the Hub shows.
+    launch ── queue limit ── runs for timeoutSeconds ── ceiling
+What waits past the queue limit is cancelled, since its time would end past the ceiling.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from providers import wire
+from providers.errors import CredentialsError, NoCapacityError, ProviderError, QuotaError, UnclearError, UsageError
+from providers.hf_jobs import images, reading
+from providers.hf_jobs.hub import MissingError, RefusalError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+    from providers.base import Job, Mark, Offer
+    from providers.hf_jobs.hub import Hub
+
+BUCKET = "gpurun"
+MOUNT = "/gpurun"
+QUEUE_SECONDS = 900.0  # a job was seen to wait for twelve hours (huggingface_hub 4376, 2026-06): not ours
+_QUEUE_SHARE = 1 / 8  # of a short job's time
+_LEAST_SECONDS = 30  # of running: less is no job
+_SPARE_SECONDS = 60.0  # of the deadline, for the last files to reach the bucket
+_MIRROR_SECONDS = 10.0  # the mount itself takes up to 30 s to show a change
+_SETTLE_SECONDS = 35.0  # for the mount to bring away what was written last (hf-mount: 2 s debounce, 30 s window)
+_SUBMIT_SECONDS = 60.0
+
+
+def bucket_of(namespace: str) -> str:
+    """Name the bucket of an account: one for all runs, private."""
+    return f"{namespace}/{BUCKET}"
+
+
+def prefix_of(mark: Mark) -> str:
+    """Name the folder of an attempt in the bucket."""
+    return f"runs/{mark}"
+
+
+def queue_seconds(max_seconds: int) -> int:
+    """How long a job may wait for hardware, so that its time limit still ends before the ceiling."""
+    return int(min(QUEUE_SECONDS, max_seconds * _QUEUE_SHARE))
+
+
+def launch(hub: Hub, namespace: str, job: Job, offer: Offer, pace: float) -> str:
+    """Ship, and submit once; gives the job's id.
+
+    Raises:
+        NoCapacityError, QuotaError, CredentialsError, UsageError: nothing was rented.
+        UnclearError: it may have been.
+        UnreachableError: the files did not get there, and nothing was asked for.
+    """
+    timeout = job.max_seconds - queue_seconds(job.max_seconds)
+    if timeout < _LEAST_SECONDS:
+        raise UsageError(f"{job.max_seconds} s are no time for a job on Hugging Face", hint="raise --max-hours")
+    bucket = bucket_of(namespace)
+    hub.make_bucket(bucket)
+    hub.upload(bucket, shipment(job, offer, timeout, pace))
+    return _submit(hub, namespace, job, offer, timeout)
+
+
+def _submit(hub: Hub, namespace: str, job: Job, offer: Offer, timeout: int) -> str:
+    image = images.image_for(job.command, offer.gpu_count)
+
+    def call(api: HfApi) -> str:
+        from huggingface_hub import Volume
+
+        made = api.run_job(
+            image=image.name,
+            command=["python3", "-B", f"{MOUNT}/in/payload/mounted.py", MOUNT],
+            secrets={name: secret.reveal() for name, secret in job.secrets.items()} or None,
+            flavor=offer.name,
+            timeout=timeout,
+            attempts=1,  # more would bill anew, from scratch
+            name=str(job.mark),
+            labels=labels(job.mark, timeout),
+            volumes=[Volume(type="bucket", source=bucket_of(namespace), mount_path=MOUNT, path=prefix_of(job.mark))],
+            namespace=namespace,
+        )
+        return made.id
+
+    try:
+        job_id = hub.run("submit", call, _SUBMIT_SECONDS)
+    except (QuotaError, CredentialsError):
+        raise
+    except RefusalError as error:
+        raise UsageError(f"Hugging Face takes no such job: {error}") from error
+    except MissingError as error:
+        raise NoCapacityError(
+            str(error), hint=f"is {namespace} the account that is to pay? GPURUN_HF_NAMESPACE"
+        ) from error
+    except ProviderError as error:
+        raise UnclearError(f"{error}; it may have taken {job.mark}", hint=error.hint) from error
+    if not reading.is_id(job_id):
+        raise UnclearError(f"Hugging Face took {job.mark} and gave no id that can be used")
+    return job_id
+
+
+def labels(mark: Mark, timeout: int) -> dict[str, str]:
+    """Give what anybody with the key can judge the job by."""
+    return {
+        reading.MARK: str(mark),
+        reading.RUN: mark.run_id,
+        reading.TIMEOUT: str(timeout),
+        "gpurun-ceiling": f"{mark.ceiling:%Y-%m-%dT%H-%M-%SZ}",
+    }
+
+
+# ── what is shipped ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shipment(job: Job, offer: Offer, timeout: int, pace: float) -> list[tuple[Path | bytes, str]]:
+    """Name all files of a job and their places in the bucket; the request, which says what else there is, last."""
+    base, seed = f"{prefix_of(job.mark)}/in", _seed(job)
+    want: dict[str, tuple[int, Path]] = {}
+    bundle = wire.digest_of(job.bundle)
+    want[bundle] = job.bundle.stat().st_size, job.bundle
+    for blob in job.blobs:
+        want[blob.sha256] = blob.size, blob.path
+    for _, path, digest in seed:
+        want[digest] = path.stat().st_size, path
+    request = {
+        **_limits(job, offer, timeout, pace),
+        "want": [[digest, size] for digest, (size, _) in want.items()],
+        "bundle": bundle,
+        "data": [[blob.name, blob.sha256] for blob in job.blobs],
+        "step": job.checkpoint.name if job.checkpoint else "",
+        "seed": [[name, digest] for name, _, digest in seed],
+        "secrets": sorted(job.secrets),  # their names: the values come as the job's own
+    }
+    return [
+        *((path, f"{base}/payload/{path.name}") for path in _payload()),
+        *((path, f"{base}/blobs/{digest}") for digest, (_, path) in want.items()),
+        (json.dumps(request).encode(), f"{base}/request.json"),
+    ]
+
+
+def _limits(job: Job, offer: Offer, timeout: int, pace: float) -> dict[str, object]:
+    """Spell limits that lie inside the Hub's own: it ends the job with SIGKILL, and nobody saves after that."""
+    spare = min(_SPARE_SECONDS, job.grace_seconds / 2)
+    early = {"deadline": job.deadline.timestamp() - spare, "max_seconds": timeout - spare}
+    work = wire.job_json(job) | early
+    if images.trains(job.command):
+        work |= {"setup": list(images.SETUP), "gpus": offer.gpu_count}
+    return {
+        "mark": str(job.mark),
+        "arm": wire.arm_json(job) | early,
+        "job": work,
+        "spare_seconds": spare,
+        "mirror_seconds": max(_MIRROR_SECONDS / pace, 0.1),
+        "settle_seconds": _SETTLE_SECONDS / pace,
+    }
+
+
+def _seed(job: Job) -> list[tuple[str, Path, str]]:
+    """Name the files of the checkpoint to carry on from."""
+    if job.checkpoint is None:
+        return []
+    paths = sorted(path for path in job.checkpoint.rglob("*") if path.is_file())
+    return [(path.relative_to(job.checkpoint).as_posix(), path, wire.digest_of(path)) for path in paths]
+
+
+def _payload() -> list[Path]:
+    folder = Path(str(files("payload").joinpath("README.md"))).parent
+    return sorted(folder.glob("*.py"))

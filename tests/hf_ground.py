@@ -1,0 +1,155 @@
+"""Hugging Face on loopback for tests: a running simulator by its announcement, and the contract's ground on it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from providers.base import Access
+from providers.hf_jobs import HfProvider
+from simulators.hf_jobs import HfSimulator
+from simulators.hf_jobs.faults import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from providers.base import Job, Offer, Provider, Remote
+
+PACE = 100.0
+
+
+@dataclass
+class HfSim:
+    """A running simulator, known by its announcement only."""
+
+    url: str
+    control: str
+    exports: dict[str, str]
+    may_bill: bool = False
+
+    def ask(self, path: str) -> dict[str, Any]:
+        reply = requests.get(self.control + path, timeout=30)
+        reply.raise_for_status()
+        return reply.json()
+
+    def tell(self, path: str, wish: object) -> dict[str, Any]:
+        reply = requests.post(self.control + path, json=wish, timeout=60)
+        reply.raise_for_status()
+        return reply.json()
+
+    def meter(self) -> dict[str, Any]:
+        return self.ask("/meter")
+
+    def state(self) -> dict[str, Any]:
+        return self.ask("/state")
+
+    def asked(self, operation: str = "") -> list[dict[str, Any]]:
+        return [one for one in self.ask("/requests")["requests"] if operation in {"", one["operation"]}]
+
+    def faults(self, wish: object) -> None:
+        self.tell("/faults", wish)
+
+    def advance(self, seconds: float) -> None:
+        self.tell("/clock", {"advance": seconds})
+
+
+@contextmanager
+def hf_running(
+    *, pace: float = PACE, rate: float = 1, schedule_seconds: float = 1, faults: object = ()
+) -> Iterator[HfSim]:
+    """Start one in this process, with the client online, and judge what is left at the end."""
+    from huggingface_hub import close_session, constants
+
+    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
+    hits = parse(faults) if faults else ()
+    try:
+        with HfSimulator(pace=pace, rate=rate, schedule_seconds=schedule_seconds, faults=hits) as simulator:
+            told = simulator.announcement()
+            sim = HfSim(told["url"], told["control"], told["exports"])
+            yield sim
+            billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
+            troubles = sim.state()["troubles"]
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        close_session()
+    assert not billing or sim.may_bill, f"left billing: {billing}"
+    assert troubles == []
+
+
+@dataclass
+class HfGround:
+    """Jobs on loopback, each a real process with its bucket mounted; known by its exports only."""
+
+    path: Path
+    provider: Provider = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._running = ExitStack()
+        self.sim = self._running.enter_context(hf_running())
+        self.provider = self.again()
+
+    def again(self) -> Provider:
+        return HfProvider.from_home(self.path / "home", self.sim.exports)
+
+    def offer(self) -> Offer:
+        return next(offer for offer in self.provider.offers() if offer.name == "cpu-basic")
+
+    def job(self, work: str = "short") -> Job:
+        from grounds import steps, steps_job
+
+        return steps_job(self.path, steps(work))
+
+    def pass_(self) -> None:
+        time.sleep(0.05)
+
+    def spoil(self, job: Job, name: str) -> None:
+        path = f"runs/{job.mark}/out/files/{name}"
+        data = self._bytes(path)
+        self.sim.tell("/write", {"bucket": "alice/gpurun", "path": path, "text": data.decode()[::-1]})
+
+    def _bytes(self, path: str) -> bytes:
+        token = self.sim.exports["HF_TOKEN"]
+        url = f"{self.sim.url}/buckets/alice/gpurun/resolve/{path}"
+        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30).content
+
+    def close(self) -> None:
+        self._running.close()
+
+
+class Bench:
+    """One simulator, one account, and the deeds that tests repeat."""
+
+    def __init__(self, sim: HfSim, path: Path) -> None:
+        self.sim, self.path = sim, path
+        self.provider = self.open()
+
+    def open(self, **more: str) -> HfProvider:
+        return HfProvider.from_home(self.path / "home", {**self.sim.exports, **more})
+
+    def offer(self, name: str = "cpu-basic") -> Offer:
+        return next(offer for offer in self.provider.offers() if offer.name == name)
+
+    def job(self, work: str = "short", **more: Any) -> Job:
+        from grounds import steps, steps_job
+
+        return replace(steps_job(self.path, steps(work)), **more)
+
+    def launch(self, work: str = "short", **more: Any) -> tuple[Job, str]:
+        job = self.job(work, **more)
+        return job, self.provider.launch(job, self.offer())
+
+    def remote(self, allocation_id: str) -> Remote:
+        return self.provider.remote(allocation_id, Access(self.path / "ssh"))
+
+
+@pytest.fixture
+def start_hf(tmp_path: Path) -> Iterator[Any]:
+    """Start any number of them, with the options of `hf_running`; a test that leaves something billing fails."""
+    with ExitStack() as running:
+        yield lambda **options: Bench(running.enter_context(hf_running(**options)), tmp_path)
