@@ -302,6 +302,7 @@ class Watchdog:
         }
         with contextlib.suppress(OSError):
             os.utime(self.folder / ".watchdog.lock")  # needs no room
+        with contextlib.suppress(OSError):
             ps.write_json(self.folder / "watchdog.json", proof, durable=self.looks % DURABLE_EVERY == 1)
 
 

@@ -301,7 +301,7 @@ def test_a_name_full_of_brackets_is_read_right(payload, tmp_path):
     child = subprocess.Popen([program, "99"])
     try:
         seen = processes.look(child.pid)
-        assert (seen.parent, seen.state in "SR") == (os.getpid(), True)
+        assert (seen.parent, seen.state in "SRD") == (os.getpid(), True)
     finally:
         child.kill()
         child.wait()

@@ -43,7 +43,7 @@ def give(each, house, orders) -> Path:
 
 def gone(each, folder):
     """Wait until the vendor insisted, and nothing is left: no process, no key."""
-    each.silence()
+    each.silence(90)
     assert not folder.exists()
 
 
@@ -66,7 +66,7 @@ def test_at_the_deadline_the_machine_is_ended_whatever_the_training_does(box, ho
     each.step(1)
     gone(each, folder)
     assert each.read("watchdog.json")["fired"] == "the deadline has passed"
-    assert 0 <= vendor.told()[0] - each.limits["deadline"] < 5
+    assert 0 <= vendor.told()[0] - each.limits["deadline"] < 30
 
 
 def test_a_job_that_is_over_waits_to_be_emptied_until_the_deadline_and_no_longer(box, house, vendor):
@@ -120,7 +120,7 @@ def test_it_fires_again_when_its_ender_is_killed_and_when_it_is_killed_itself(bo
     vendor.deaf = 10**6
     folder = give(each, house, vendor.orders())
     assert each.arm().returncode == 0
-    until(vendor.told, "its first shot")
+    until(vendor.told, "its first shot", 90)
     for victims in (lambda: enders(folder), lambda: [*enders(folder), each.watchdog()]):
         pids = victims()
         for pid in pids:
@@ -151,7 +151,7 @@ def test_a_disk_that_takes_nothing_does_not_keep_it_from_firing(box, house, vend
     folder = give(each, house, vendor.orders())
     each.go(steps(more=DEAF))
     gone(each, folder)
-    assert 0 <= vendor.told()[0] - each.limits["ceiling"] < 5
+    assert 0 <= vendor.told()[0] - each.limits["ceiling"] < 30
 
 
 def test_a_disk_that_hangs_does_not_keep_it_from_firing(box, house, vendor):
@@ -162,8 +162,8 @@ def test_a_disk_that_hangs_does_not_keep_it_from_firing(box, house, vendor):
     each.go(steps(more=DEAF))
     each.step(1)
     os.mkfifo(each.folder / "order.json")  # a read that never comes back
-    until(vendor.told, "its first shot")
-    until(lambda: vendor.status == "terminated" and len(each.living()) == 1, "only the watchdog is left, waiting")
+    until(vendor.told, "its first shot", 90)
+    until(lambda: vendor.status == "terminated" and len(each.living()) == 1, "only the watchdog is left, waiting", 90)
     (each.folder / "order.json").rename(each.folder / "pipe")
     (each.folder / "pipe").write_text("{}")
     gone(each, folder)
