@@ -43,7 +43,6 @@ def test_it_keeps_the_contract(provider):
 
 def test_opening_asks_nobody(sim, provider):
     assert provider.account() == "lambda-key-" + sha256(sim.key.encode()).hexdigest()[:12]
-    assert provider.holders(None, None) == []
     assert sim.asked() == []
 
 
