@@ -54,7 +54,9 @@ def main() -> None:
     options = _options()
     rows = read(options.table)
     shipped = options.as_shipped or options.table != TABLE
-    scored = [one for source in sorted({row.source for row in rows}) for one in _score_source(rows, source, shipped)]
+    scored = [
+        one for source in sorted({row.source for row in rows}) for one in _score_source(rows, source, shipped=shipped)
+    ]
     if options.rows:
         _print_rows(scored)
     _print_tables(scored)
@@ -70,7 +72,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _score_source(rows: list[Row], source: str, shipped: bool) -> list[Scored]:  # noqa: FBT001 (a command line's flag)
+def _score_source(rows: list[Row], source: str, *, shipped: bool) -> list[Scored]:
     rest = [row for row in rows if row.source != source]
     # Quality C tells of the allocator where lengths vary: of other sources there is nothing else.
     kept = KEPT if shipped else fitting.fit_kept([row for row in rest if row.quality != "C" or row.work.lengths_vary])
@@ -90,14 +92,14 @@ def _score_source(rows: list[Row], source: str, shipped: bool) -> list[Scored]: 
             is_known = (chip(on), row.method) in known
             low, high = band(is_known)
             inside = pace * low <= row.speed <= pace * high
-            found.append(_scored(row, "speed", "tokens/s", row.speed, pace / row.speed - 1, inside, is_known))
+            found.append(
+                _scored(row, "speed", "tokens/s", row.speed, pace / row.speed - 1, inside=inside, known=is_known)
+            )
     return found
 
 
-def _scored(
-    row: Row, what: str, kind: str, size: float, error: float, inside: bool = True, known: bool = True
-) -> Scored:  # noqa: FBT001, FBT002
-    return Scored(what, row.id, row.source, row.model, row.method, row.card, row.gpus, kind, size, error, inside, known)
+def _scored(row: Row, what: str, kind: str, size: float, error: float, **band: bool) -> Scored:
+    return Scored(what, row.id, row.source, row.model, row.method, row.card, row.gpus, kind, size, error, **band)
 
 
 def summary(scored: list[Scored]) -> dict[str, dict[str, float]]:

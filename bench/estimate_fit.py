@@ -1,4 +1,7 @@
-"""Fit the estimator's few constants to measurements: coordinate descent on the mean error, each source weighing the square root of its rows."""
+"""Fit the estimator's few constants to measurements: coordinate descent on the mean error.
+
+Each source weighs the square root of its rows, so that a long table does not drown the short ones.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ def fit_speed(rows: Sequence[Row], sweeps: int = 12) -> dict[str, float]:
     found, steps = dict(START), dict.fromkeys(START, 0.3)
     best = _speed_loss(found, rows)
     for _ in range(sweeps):
-        for name in found:
-            for factor in (math.exp(steps[name]), math.exp(-steps[name])):
+        narrower: dict[str, float] = {}
+        for name, step in steps.items():
+            for factor in (math.exp(step), math.exp(-step)):
                 tried = {**found, name: found[name] * factor}
                 if name in {"ampere", "hopper", "turing", "volta", "ada"} and tried[name] > MOST:
                     continue
@@ -43,7 +47,8 @@ def fit_speed(rows: Sequence[Row], sweeps: int = 12) -> dict[str, float]:
                     found, best = tried, loss
                     break
             else:
-                steps[name] /= 2
+                narrower[name] = step / 2
+        steps |= narrower
     return found
 
 

@@ -1,4 +1,7 @@
-"""Published measurements as the estimator's own words: one row of a table -> Work. What a row leaves out is assumed here, once."""
+"""Published measurements in the estimator's own words: one row of a table -> Work.
+
+What a row leaves out is assumed here, once.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.estimate import gpus, models
 from orchestrator.estimate.footprint import CONTEXT_GIB
-from orchestrator.estimate.gpus import Card
 from orchestrator.estimate.work import Attention, Kernels, Loss, Optimizer, Shape, Work
 from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.estimate.gpus import Card
 
 # What the CUDA context took: before CUDA 11.7 every kernel was loaded at once (transformers' "model memory anatomy",
 # 2022: 1.3 GiB on a V100); a T4's modules are few (fitcheck-llm, 2026: 0.14).
@@ -148,11 +154,11 @@ def loss(row: dict[str, str]) -> Loss:
 
 
 def keeps_logits(framework: str) -> bool:
-    """transformers before 4.46 replaced the logits by their float32 copy; later ones hand out both."""
+    """Before 4.46 transformers replaced the logits by their float32 copy; later ones hand out both."""
     found = re.search(r"transformers (\d+)\.(\d+)", framework)
     if found:
         return (int(found[1]), int(found[2])) >= (4, 46)
-    return "torchtune" not in framework and "202" not in framework or "2025" in framework or "2026" in framework
+    return ("torchtune" not in framework and "202" not in framework) or "2025" in framework or "2026" in framework
 
 
 def optimizer(row: dict[str, str]) -> Optimizer:
@@ -229,7 +235,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         attention=Attention.EAGER if attention == "eager" else Attention.FLASH if "fa" in attention else Attention.SDPA,
         loss=loss(row),
         keeps_logits=keeps_logits(framework),
-        wide_loss=not (model.kind in {"gpt2", "gpt_bigcode", "qwen"}),
+        wide_loss=model.kind not in {"gpt2", "gpt_bigcode", "qwen"},
         keeps_inputs="bitsandbytes 0.41" in framework or "bnb 0.41" in framework,
         dropout="lit-gpt" in framework,
         kernels=kernels(row),

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 # name -> (module, first line of its docstring); in the order of a run's life. A test holds the lines to the docstrings.
 COMMANDS = {
     "launch": ("launch", "Show the plan and the price, ask, run, bring the results home."),
-    "estimate": ("estimate", "Estimate fit, time and cost of a job on a GPU."),
     "rent": ("launch", "Rent a bare machine for some hours, and end it in time."),
     "adopt": ("adopt", "Put an instance that you started by hand under the meter."),
+    "estimate": ("estimate", "Estimate fit, time and cost of a job on a GPU."),
     "ps": ("look", "List runs: what may still bill first."),
     "show": ("look", "Show one run: plan beside truth, history, files."),
     "logs": ("watch", "Print a run's log."),

@@ -24,7 +24,12 @@ _WHERE = (
 _WHAT = (
     click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting of the template."),
     click.option("--model", metavar="NAME", help="A hub name, a folder, or a config.json."),
-    click.option("--method", type=click.Choice(["full", "lora", "lora8", "qlora", "classify", "dpo"])),
+    click.option(
+        "--method",
+        type=click.Choice(["full", "lora", "lora8", "qlora", "classify", "dpo"]),
+        metavar="NAME",
+        help="full, lora, lora8, qlora, classify or dpo; lora unless given.",
+    ),
     click.option("--seq", type=int, metavar="N", help="Tokens of the longest row."),
     click.option("--micro-batch", type=int, metavar="N", help="Rows of one pass on one GPU."),
     click.option("--accumulation", type=int, metavar="N", help="Passes of one optimizer step."),
@@ -35,10 +40,23 @@ _WHAT = (
     click.option("--epochs", type=float, metavar="N", help="Times over the data."),
     click.option("--data", metavar="FILE", help="Take rows and lengths from this file."),
     click.option(
-        "--optimizer", type=click.Choice(["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor"])
+        "--optimizer",
+        type=click.Choice(["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor"]),
+        metavar="NAME",
+        help="adamw_fused, adamw, adamw_8bit, paged_adamw_8bit or adafactor.",
     ),
-    click.option("--loss", type=click.Choice(["plain", "fused", "chunked", "linear"]), help="linear unless given."),
-    click.option("--attention", type=click.Choice(["sdpa", "flash", "eager"]), help="sdpa unless given."),
+    click.option(
+        "--loss",
+        type=click.Choice(["plain", "fused", "chunked", "linear"]),
+        metavar="NAME",
+        help="plain, fused, chunked or linear (logits never whole), as TRL has it.",
+    ),
+    click.option(
+        "--attention",
+        type=click.Choice(["sdpa", "flash", "eager"]),
+        metavar="NAME",
+        help="sdpa, flash or eager; sdpa unless given.",
+    ),
     click.option("--checkpointing/--no-checkpointing", default=None, help="Compute layers again in the backward pass."),
     click.option("--packing/--no-packing", default=None, help="Fill rows up with others."),
     click.option("--pure-bf16", is_flag=True, help="Weights that are trained in bfloat16, no float32 copy."),
@@ -63,7 +81,7 @@ def estimate(template: str | None, sets: tuple[str, ...], price: str | None, *, 
     Examples:
       gpurun estimate qlora-sft --gpu a10 --rows 12000
       gpurun estimate --model Qwen/Qwen2.5-7B --method qlora --seq 2048 --gpu 4090
-      gpurun estimate --model ./config.json --method full --gpu h100 --tokens 50000000
+      gpurun estimate --model ./config.json --method full --gpu h100 --rows 9000
     """
     from orchestrator.estimate.answer import Flags, answer
     from orchestrator.estimate.page import page

@@ -116,7 +116,8 @@ def _question(flags: Flags, template: Template | None) -> tuple[Question, list[s
         )
     found = _lengths(flags, template)
     if template is None:
-        asked = Question(Work(inputs.model(flags.model or "")), None, packed=False, merge=False)
+        bare = Work(inputs.model(flags.model or ""), checkpointing=flags.method != "classify")  # as TRL has it
+        asked = Question(bare, None, packed=False, merge=False)
         asked = replace(asked, work=_method(asked.work, flags.method or "lora"))
         asked = replace(
             asked, work=replace(asked.work, loss=Loss.LABELS if flags.method == "classify" else Loss.LINEAR)

@@ -176,7 +176,7 @@ def _amount(found: Lengths | None, limit: int, training: Any, *, packed: bool, e
 
 
 def for_card(work: Work, card: Card, count: int) -> Work:
-    """Fit the work to a card as the payload does: float16 without bfloat16 in hardware; several GPUs share if they must."""
+    """Fit the work to a card as the payload does: float16 without bfloat16; several GPUs share if they must."""
     if work.short == "bfloat16" and not card.bf16:
         work = replace(work, short="float16")
     if count > 1 and work.sharding == "none":

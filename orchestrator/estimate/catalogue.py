@@ -1,4 +1,4 @@
-"""The bundled offers: what could be rented at what price when somebody last looked. Never the truth beside a live price.
+"""The bundled offers: what could be rented at what price when somebody last looked. A live price always wins.
 
 Each row of data/offers.csv has its source and the date on which the price was seen; shown with its age.
 """

@@ -91,5 +91,5 @@ def footprint(
 
 
 def _reserved(found: Peak, factor: float) -> float:
-    """GiB reserved when so much more is kept of what comes and goes with the tokens; weights' own sizes never change."""
+    """GiB reserved when so much more is kept of what comes and goes with the tokens; weights keep their sizes."""
     return max(moment.total + moment.by_tokens * (factor - 1) for moment in found.moments) / GIB

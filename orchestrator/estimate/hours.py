@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.estimate.disk import artifact_bytes, checkpoint_bytes, download_bytes
 from orchestrator.estimate.footprint import Range
+from orchestrator.estimate.work import Amount
 
 if TYPE_CHECKING:
-    from orchestrator.estimate.work import Amount, Work
+    from orchestrator.estimate.work import Work
 
 # Seconds from launch to a machine that answers, (low, likely, high), while it bills. Lambda and RunPod: their docs and
 # users' reports in reference notes of 2026-11; the high ends are not the worst that was seen.

@@ -100,7 +100,9 @@ def maps(shape: Shape) -> tuple[Map, ...]:
     if own.joined_query:
         attention = [Map("qkv", width, query + 2 * key_value, "attention")]
     else:
-        attention = [Map(role, width, size, "attention") for role, size in zip("qkv", (query, key_value, key_value))]
+        attention = [
+            Map(role, width, size, "attention") for role, size in zip("qkv", (query, key_value, key_value), strict=True)
+        ]
     inner = shape.expert_intermediate or shape.intermediate
     experts, used = max(shape.experts, 1), max(shape.experts_per_token, 1)
     if own.joined_gate:

@@ -2,7 +2,7 @@
 
     bundled table (data/models.csv, each row with its source)  ->  Shape
     config.json of a known model_type                          ->  Shape, counted
-    a config.json of an unknown one                            ->  Shape counted as a Llama, and said so (`exact` is false)
+    a config.json of an unknown one                            ->  Shape counted as a Llama (`exact` is false)
 
 Reading the Hub is hub.py's.
 """
@@ -204,8 +204,29 @@ def counted(shape: Shape, config: Mapping[str, Any]) -> Shape:
 
 # Types whose counts the tests hold to the class in transformers.
 COUNTED = frozenset(
-    "llama mistral mixtral qwen2 qwen3 qwen3_moe gemma2 gemma3_text phi phi3 smollm3 gpt2 gpt_bigcode gpt_neox olmo2"
-    " falcon granite stablelm bert distilbert roberta".split()
+    {
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "gemma2",
+        "gemma3_text",
+        "phi",
+        "phi3",
+        "smollm3",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neox",
+        "olmo2",
+        "falcon",
+        "granite",
+        "stablelm",
+        "bert",
+        "distilbert",
+        "roberta",
+    }
 )
 
 
@@ -255,24 +276,12 @@ def guessed(parameters: float, name: str) -> Shape:
     width = max(256, round((parameters / 3.2) ** (1 / 3) * 3.2 / 128) * 128)
     each = 12 * width * width
     layers = max(1, round((parameters - 64_000 * width) / each)) if parameters > 64_000 * width else 1
+    heads = max(1, width // 64)
     shape = Shape(
-        name,
-        "llama",
-        layers,
-        width,
-        width // 64,
-        width // 64,
-        64,
-        int(2.7 * width),
-        32_000,
-        False,
-        0,
-        0,
-        0,
-        0,
-        0,
-        source="guessed from its size",
-    )
+        name=name, kind="llama", layers=layers, hidden=width, heads=heads, kv_heads=heads, head_dim=64,
+        intermediate=int(2.7 * width), vocabulary=32_000, tied=False, parameters=0, active=0, embedding=0, linear=0,
+        checkpoint=0, source="guessed from its size",
+    )  # fmt: skip
     return replace(counted(shape, {}), exact=False)
 
 

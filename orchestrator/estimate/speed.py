@@ -112,7 +112,7 @@ def _power(card: Card, family: str) -> float:
     """
     if not card.watts or not card.fp16_teraflops:
         return 1.0
-    return min(1.0, (card.watts / card.fp16_teraflops / WATTS_A_TERAFLOP[family]) ** 0.5)
+    return float(min(1.0, (card.watts / card.fp16_teraflops / WATTS_A_TERAFLOP[family]) ** 0.5))
 
 
 def _attention_share(work: Work, card: Card, constants: Mapping[str, float]) -> float:

@@ -1,11 +1,11 @@
-"""The memory model beside real models on this computer's CPU: weights, gradients and states to the byte, activations near."""
+"""The memory model beside real models on a CPU: weights, gradients and states to the byte, activations near."""
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from orchestrator.estimate import memory, models
+from orchestrator.estimate import kept, memory, models
 from orchestrator.estimate.layers import adapter_parameters
 from orchestrator.estimate.work import Kernels, Loss, Work
 
@@ -48,12 +48,12 @@ def adapted(model, targets):
 def saved_bytes(model, body, *, autocast):
     """What autograd keeps of the layers' forward pass, each storage once; neither weights nor their short copies."""
     weights = {one.untyped_storage()._cdata for one in (*model.parameters(), *model.buffers())}
-    kept = {}
+    found = {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = (storage.nbytes(), tensor)  # held, so that no address is given out again
+            found[storage._cdata] = (storage.nbytes(), tensor)  # held, so that no address is given out again
         return tensor
 
     ids = torch.randint(1, 500, (ROWS, LENGTH))
@@ -62,7 +62,7 @@ def saved_bytes(model, body, *, autocast):
         body(ids, use_cache=False)
     shapes = {tuple(one.shape) for one in model.parameters()} | {tuple(one.shape[::-1]) for one in model.parameters()}
     return sum(
-        size for size, tensor in kept.values() if tensor.is_floating_point() and tuple(tensor.shape) not in shapes
+        size for size, tensor in found.values() if tensor.is_floating_point() and tuple(tensor.shape) not in shapes
     )
 
 
@@ -87,7 +87,7 @@ def test_activations_of_a_full_step_are_within_a_twentieth(kind, dtype, autocast
     model, shape = built(kind, dtype)
     short = "bfloat16" if autocast or dtype is torch.bfloat16 else "float32"
     work = work_of(shape, master=dtype is torch.float32, autocast=autocast, short=short)
-    assert memory.activations(work) == pytest.approx(saved_bytes(model, model.model, autocast=autocast), rel=0.05)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, model.model, autocast=autocast), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_activations_of_a_lora_step_are_within_a_twentieth(targets, dtype, autoc
     chosen = targets if isinstance(targets, str) else tuple(targets)
     work = work_of(shape, method="lora", targets=chosen, autocast=autocast, bits=bits)
     body = model.base_model.model.model
-    assert memory.activations(work) == pytest.approx(saved_bytes(model, body, autocast=autocast), rel=0.05)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=autocast), rel=0.05)
 
 
 def test_activations_of_a_step_on_four_bits_are_within_a_twentieth(tmp_path):
@@ -112,7 +112,7 @@ def test_activations_of_a_step_on_four_bits_are_within_a_twentieth(tmp_path):
     model = adapted(model, ["q_proj", "k_proj", "v_proj", "o_proj"])
     work = work_of(shape, method="lora", bits=4, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
     body = model.base_model.model.model
-    assert memory.activations(work) == pytest.approx(saved_bytes(model, body, autocast=True), rel=0.05)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=True), rel=0.05)
 
 
 def quantised(bits, folder):
@@ -135,7 +135,7 @@ def test_checkpointing_keeps_only_what_stands_between_the_layers():
     model, shape = built("llama", torch.bfloat16)
     model.activation_checkpointing_enable({"use_reentrant": False})
     work = work_of(shape, master=False, autocast=False, checkpointing=True)
-    assert memory.activations(work) == pytest.approx(saved_bytes(model, model.model, autocast=False), rel=0.05)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, model.model, autocast=False), rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "gpt2", "llama"])

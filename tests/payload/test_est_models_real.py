@@ -11,6 +11,18 @@ from orchestrator.estimate import models
 
 ROWS = list(csv.DictReader(files("orchestrator.estimate").joinpath("data/models.csv").read_text("utf-8").splitlines()))
 TEXT = {"gemma3", "gemma4", "gemma4_unified", "qwen3_5", "qwen3_5_moe"}  # the text part of a multimodal class
+DIMENSIONS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "num_experts",
+    "moe_intermediate_size",
+)
 BARE = {"BertModel", "DebertaV2Model"}
 
 
@@ -71,12 +83,6 @@ def config_of(row):
         numbers["pad_token_id"] = 0
     family = row["hub_id"].removesuffix("-it").removesuffix("-Base")
     return AutoConfig.for_model(named, **numbers, **SAYS.get(family, lambda _: {})(row))
-
-
-DIMENSIONS = (
-    "num_hidden_layers hidden_size num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size"
-    " max_position_embeddings num_experts moe_intermediate_size"
-).split()
 
 
 def real(row, config):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.estimate import gpus, memory, models
+from orchestrator.estimate import gpus, kept, memory, models
 from orchestrator.estimate.fix import FITS, judged
 from orchestrator.estimate.footprint import footprint
 from orchestrator.estimate.layers import adapter_parameters
@@ -76,7 +76,7 @@ def test_a_loss_that_makes_logits_whole_takes_fourteen_bytes_a_logit():
 
 def test_eager_attention_takes_memory_with_the_square_of_the_length():
     def layer(sequence):
-        return memory.taken_apart(Work(**{**USUAL, "sequence": sequence}, attention="eager", method="lora"))
+        return kept.taken_apart(Work(**{**USUAL, "sequence": sequence}, attention="eager", method="lora"))
 
     assert layer(8192) > 3 * layer(4096)
 
