@@ -31,6 +31,7 @@ class Kept:
 # Lengths vary: the replay gives 1.3 to 1.7; published runs on padded batches reserve 1.5 to 3 times (ms-swift
 # 2024, Unsloth's notebooks 2024), more than the allocator alone explains.
 KEPT = Kept(same=1.3, varying=2.4)
+APART = 0.8  # of that: all of it in full fine-tunes at one length, little where lengths vary (fms-acceleration, ms-swift)
 CONTEXT_GIB = 0.5  # CUDA's own, since modules are loaded when first used (CUDA 11.7); 0.1 on a T4, 0.6 on an H100
 FULL = 0.97  # of a card: there the allocator gives back what it does not use
 _LOW, _HIGH = 0.95, 1.08  # of the allocated figure: the spread of rows that were not looked at
@@ -91,5 +92,12 @@ def footprint(
 
 
 def _reserved(found: Peak, factor: float) -> float:
-    """GiB reserved when so much more is kept of what comes and goes with the tokens; weights keep their sizes."""
-    return max(moment.total + moment.by_tokens * (factor - 1) for moment in found.moments) / GIB
+    """GiB reserved: what comes and goes with the tokens takes more than was alive of it; weights keep their sizes.
+
+    Segments cut for activations do not serve the gradients and temporaries of a step well, nor these the next pass: of
+    what is at its largest at different moments a part is held at once.
+    """
+    at_once = max(moment.total + moment.by_tokens * (factor - 1) for moment in found.moments)
+    fixed = max(moment.total - moment.by_tokens for moment in found.moments)
+    apart = fixed + factor * max(moment.by_tokens for moment in found.moments)
+    return (at_once + APART * (apart - at_once)) / GIB
