@@ -31,7 +31,8 @@ class Kept:
 # Lengths vary: the replay gives 1.3 to 1.7; published runs on padded batches reserve 1.5 to 3 times (ms-swift
 # 2024, Unsloth's notebooks 2024), more than the allocator alone explains.
 KEPT = Kept(same=1.3, varying=2.4)
-APART = 0.8  # of that: all of it in full fine-tunes at one length, little where lengths vary (fms-acceleration, ms-swift)
+# Of that: all of it in full fine-tunes at one length, little where lengths vary (fms-acceleration, ms-swift).
+APART = 0.8
 CONTEXT_GIB = 0.5  # CUDA's own, since modules are loaded when first used (CUDA 11.7); 0.1 on a T4, 0.6 on an H100
 FULL = 0.97  # of a card: there the allocator gives back what it does not use
 _LOW, _HIGH = 0.95, 1.08  # of the allocated figure: the spread of rows that were not looked at
