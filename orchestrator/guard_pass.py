@@ -222,7 +222,7 @@ class _Pass:
     def _breathe(self, seconds: float) -> None:
         """Show that it lives, then wait."""
         with contextlib.suppress(StateError):  # said once, at the end
-            guard_pulse.write(self._home, replace(self._pulse(), alerted=self._before.alerted))
+            guard_pulse.write(self._home, replace(self._pulse(), alerted=self._before.alerted, under_way=True))
         self._means.pause(seconds)
 
     def _leave(self, pulse: Pulse) -> Pulse:

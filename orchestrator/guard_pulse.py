@@ -48,6 +48,7 @@ class Pulse:
     troubles: list[str] = field(default_factory=list)  # of this home
     tended: list[str] = field(default_factory=list)  # runs that nobody held
     alerted: list[str] = field(default_factory=list)  # what lasts and was told already
+    under_way: bool = False  # the pass goes on: it waits for a proof
 
     @property
     def unproven(self) -> int:
@@ -135,7 +136,7 @@ def line(home: Home, now: float, *, wanted: bool = True) -> str:
 def summary(pulse: Pulse) -> str:
     """Say what a pass found, the worst first."""
     if pulse.unproven:
-        return f"{pulse.unproven} NOT PROVEN GONE"
+        return f"{pulse.unproven} " + ("told to end, not proven gone yet" if pulse.under_way else "NOT PROVEN GONE")
     if pulse.blind:
         return f"CAN'T TELL: {clean(pulse.blind[0])}"
     if not pulse.providers:

@@ -259,6 +259,7 @@ def test_a_pass_shows_that_it_lives_while_it_waits(scene: Scene) -> None:
 
     guard_pass.once(scene.home, scene.providers, Means(scene.clock, pause))
     assert [one.unproven for one in seen if one] == [1] * len(seen)
+    assert all("not proven gone yet" in guard_pulse.summary(one) for one in seen if one)
     assert [one.when for one in seen if one] == sorted({one.when for one in seen if one})
 
 
