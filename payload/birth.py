@@ -1,4 +1,5 @@
-"""How a watchdog comes to life: away from whoever started it, or by a system that knows nothing of the job.
+"""How a watchdog or an agent comes to life, away from whoever started it or by a system that knows nothing of the job;
+and what one that died had to say.
 
 Standard library only, Python 3.9.
 """
@@ -39,6 +40,15 @@ def opened_log(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def last_words(path: Path) -> str:
+    """What somebody wrote into a log of errors last, to be put behind how they ended."""
+    with contextlib.suppress(OSError):
+        lines = path.read_bytes()[-2000:].decode("utf-8", "replace").split("\n")
+        words = [line.strip() for line in lines if line.strip()]
+        return ": " + words[-1][:200] if words else ""
+    return ""
 
 
 def stand_by(folder: Path) -> None:

@@ -120,6 +120,11 @@ def said(error: Exception) -> str:
     return str(error)[:200]
 
 
+def command(verb: str, folder: Path, mark: str) -> List[str]:
+    """Spell how this program is run: a process of its own, since the watchdog buries every child."""
+    return [sys.executable, "-B", str(folder / "payload" / "rearm.py"), verb, str(folder), mark]
+
+
 def argv_of(folder: Path, flag: str) -> List[str]:
     """Spell how the watchdog is started by those who know nothing of ours."""
     return [sys.executable, "-B", str(folder / "payload" / "watchdog.py"), flag, str(folder)]

@@ -66,9 +66,11 @@ class Watchdog:
         self.listed: List[Dict[str, Any]] = []
         self.ended = str(self.before.get("ended") or "")  # why the job's processes were ended
         self.fired = ""  # why the machine is ended
+        self.resort: Optional[threading.Thread] = None
+        self.resorting = self.leaving = False
         self.lever = Lever(self.mark)
         self.wishes_rearm = arm.get("rearm") is True
-        self.rearm: Dict[str, Any] = {"rearm": ""}  # by what means we are started again
+        self.rearm = {"rearm": ""}  # by what means we are started again
         self.installer = Helper()  # it takes seconds, and nothing waits for it
 
     # -- one look --
@@ -187,15 +189,7 @@ class Watchdog:
                 if pid == 0:
                     return
                 if pid == self.agent:
-                    self.agent_end = ps.exit_of(status)[1] + self.last_words()
-
-    def last_words(self) -> str:
-        """What the agent wrote on its standard error last."""
-        with contextlib.suppress(OSError):
-            lines = (self.folder / "agent.log").read_bytes()[-2000:].decode("utf-8", "replace").split("\n")
-            words = [line.strip() for line in lines if line.strip()]
-            return ": " + words[-1][:200] if words else ""
-        return ""
+                    self.agent_end = ps.exit_of(status)[1] + birth.last_words(self.folder / "agent.log")
 
     def end(self, why: str) -> None:
         """End every process of the job, however long it takes; then say so. The machine's own end waits for none."""
@@ -249,16 +243,15 @@ class Watchdog:
     def install(self) -> None:
         """Have the system start us again, where that is wished."""
         if self.wishes_rearm and not self.looks and not self.ended:
-            self.installer.start(self.rearm_argv("install"))
+            self.installer.start(rearm.command("install", self.folder, self.mark))
         for said in self.installer.hear():
             self.rearm = {key: str(said.get(key)) for key in ("rearm", "rearm_failed")}
 
-    def rearm_argv(self, verb: str) -> List[str]:
-        """Spell the command."""
-        return [sys.executable, "-B", str(self.folder / "payload" / "rearm.py"), verb, str(self.folder), self.mark]
-
     def leave(self) -> None:
         """Undo what was installed: there is nothing to watch any more."""
+        self.leaving = True
+        if self.resorting and self.resort is not None:
+            self.resort.join()  # else it would end who undoes it
         if self.fired:
             self.lever.drop()
         if self.wishes_rearm:
@@ -266,8 +259,9 @@ class Watchdog:
             while self.installer.runs and time.monotonic() < until:
                 self.installer.hear()
                 time.sleep(0.05)
+            argv = rearm.command("remove", self.folder, self.mark)
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(self.rearm_argv("remove"), timeout=REARM_SECONDS, check=False)
+                subprocess.run(argv, timeout=REARM_SECONDS, check=False)
 
     # -- words: each may fail on a full disk, and nothing depends on them --
 
@@ -321,7 +315,8 @@ def watch(folder: Path, arm: Dict[str, Any], ready: int) -> int:
         print(f"watchdog: {error}", file=sys.stderr)
         return 2
     dog.adopts = ps.adopt_orphans()
-    threading.Thread(target=last_resort, args=(dog,), daemon=True).start()
+    dog.resort = threading.Thread(target=last_resort, args=(dog,), daemon=True)
+    dog.resort.start()
     while True:
         started = time.monotonic()
         try:
@@ -359,8 +354,8 @@ def last_resort(dog: Watchdog) -> None:
     tree, lever = ps.Tree(dog.mark), Lever(dog.mark)
     while dog.limits.left(dog.limits.ceiling, dog.clock) > -HANGS:
         time.sleep(1.0)
-    tree.known = dict(dog.tree.known)
-    while True:
+    dog.resorting, tree.known = True, dict(dog.tree.known)
+    while not dog.leaving:
         with contextlib.suppress(OSError, ValueError, MemoryError):
             lever.pull(dog.clock.steady())
             for helper in (lever.helper, dog.lever.helper):
