@@ -1,5 +1,4 @@
-"""How a watchdog or an agent comes to life, away from whoever started it or by a system that knows nothing of the job;
-and what one that died had to say.
+"""How a watchdog comes to life, away from whoever started it or by a system that knows nothing; how an agent died.
 
 Standard library only, Python 3.9.
 """
