@@ -22,6 +22,8 @@ COMMANDS = {
     "launch": ("launch", "Show the plan and the price, ask, run, bring the results home."),
     "rent": ("launch", "Rent a bare machine for some hours, and end it in time."),
     "adopt": ("adopt", "Put an instance that you started by hand under the meter."),
+    "compare": ("compare", "Quote this job on every offer, by likely cost."),
+    "offers": ("compare", "List what can be rented, cheapest first."),
     "estimate": ("estimate", "Estimate fit, time and cost of a job on a GPU."),
     "ps": ("look", "List runs: what may still bill first."),
     "show": ("look", "Show one run: plan beside truth, history, files."),

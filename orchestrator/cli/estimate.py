@@ -21,7 +21,7 @@ _WHERE = (
     click.option("--price", metavar="USD", help="An hour of all GPUs, in place of the bundled price."),
     click.option("--max-hours", type=hours, metavar="HOURS", help="The limit: what the worst case is counted with."),
 )
-_WHAT = (
+WHAT = (
     click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting of the template."),
     click.option("--model", metavar="NAME", help="A hub name, a folder, or a config.json."),
     click.option(
@@ -64,7 +64,7 @@ _WHAT = (
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed((*_WHERE, *_WHAT, json_option)):
+    for option in reversed((*_WHERE, *WHAT, json_option)):
         command = option(command)
     return command
 
@@ -87,14 +87,19 @@ def estimate(template: str | None, sets: tuple[str, ...], price: str | None, *, 
     from orchestrator.estimate.page import page
     from orchestrator.render import to_json
 
-    found = answer(Flags(price=_dollars(price), **said), _template(template, sets))
+    found = answer(Flags(price=_dollars(price), **said), template_of(template, sets))
     if as_json:
         click.echo(to_json(found.as_json()))
     else:
         click.echo(page(found.found, found.offer, found.dollars, found.max_hours, found.notes))
 
 
-def _template(name: str | None, sets: tuple[str, ...]) -> Any:
+def template_of(name: str | None, sets: tuple[str, ...]) -> Any:
+    """Load the template that was named; None = none was.
+
+    Raises:
+        UsageError: settings of no template.
+    """
     if name is None:
         if sets:
             raise UsageError("--set changes a template, and none is named")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.estimate import ask, catalogue, gpus, inputs
 from orchestrator.estimate.ask import Question
-from orchestrator.estimate.hours import computed_tokens
 from orchestrator.estimate.quote import Estimate, estimate
 from orchestrator.estimate.work import Amount, Attention, Loss, Optimizer, Work
 from providers.errors import UsageError
@@ -76,19 +75,18 @@ def answer(flags: Flags, template: Template | None = None) -> Answer:
     Raises:
         UsageError: a name is unknown, a size is absurd, or nothing says what is trained.
     """
-    _sane(flags)
     cards = gpus.family(flags.gpu) or (gpus.card(flags.gpu),)
     card, notes = cards[0], _named(flags.gpu, cards)
-    question, more = _question(flags, template)
-    work = ask.for_card(question.work, card, flags.count)
+    asked, more = question(flags, template)
+    work = ask.for_card(asked.work, card, flags.count)
     hours = flags.max_hours or (template.settings.limits.max_hours if template else 4.0)
     offer = catalogue.cheapest(card, flags.count, flags.provider)
     if flags.price is not None:
         offer = _priced(offer, card, flags)
     provider = flags.provider or (offer.provider if offer else "")
     found = estimate(
-        work, card, flags.count, question.amount,
-        provider=provider, packed=question.packed, merge=question.merge, max_seconds=hours * 3600,
+        work, card, flags.count, asked.amount,
+        provider=provider, packed=asked.packed, merge=asked.merge, max_seconds=hours * 3600,
     )  # fmt: skip
     dollars = found.price(offer.rental(_disk(found))) if offer else None
     return Answer(found, offer, dollars, hours, [*notes, *more, *_late(found, hours)])
@@ -109,7 +107,13 @@ def _named(name: str, cards: tuple[Card, ...]) -> list[str]:
     return [f"{name} means {', '.join(card.name for card in cards)}; this is the smallest"]
 
 
-def _question(flags: Flags, template: Template | None) -> tuple[Question, list[str]]:
+def question(flags: Flags, template: Template | None) -> tuple[Question, list[str]]:
+    """Read what is trained, from flags and a template, and what was assumed.
+
+    Raises:
+        UsageError: a name is unknown, a size is absurd, or nothing says what is trained.
+    """
+    _sane(flags)
     if template is None and flags.model is None:
         raise UsageError(
             "nothing says what is trained", hint="gpurun estimate TEMPLATE, or --model NAME --method qlora"
@@ -231,6 +235,3 @@ def _offer(offer: Listed | None) -> dict[str, Any] | None:
         "confidence": offer.confidence,
         "source": offer.source,
     }
-
-
-__all__ = ["Answer", "Flags", "answer", "computed_tokens"]

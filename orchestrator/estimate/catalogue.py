@@ -47,6 +47,7 @@ class Listed:
     units_hour: Decimal | None  # Colab's compute units
     source: str
     note: str
+    available: bool | None = None  # None = nobody asked
 
     def rental(self, disk_gib: float = 0.0) -> Rental:
         """Give what it costs with so much disk."""

@@ -1,6 +1,7 @@
 """`gpurun estimate` as people and programs meet it."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -100,7 +101,7 @@ def test_lengths_come_from_the_users_own_rows(tmp_path):
     ],
 )
 def test_what_cannot_be_estimated_is_told_clearly(args, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=re.escape(message)):
         run(*args)
 
 
@@ -118,7 +119,7 @@ def test_what_cannot_be_estimated_is_told_clearly(args, message):
 def test_an_unusable_config_json_is_told_clearly(tmp_path, text, message):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(GpurunError, match=message):
+    with pytest.raises(GpurunError, match=re.escape(message)):
         run("--model", path, "--gpu", "t4")
 
 
@@ -126,12 +127,12 @@ def test_an_unusable_config_json_is_told_clearly(tmp_path, text, message):
 def test_data_without_text_are_told_clearly(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(UsageError, match="no rows|no text"):
+    with pytest.raises(UsageError, match=r"no rows|no text"):
         run("--model", "Qwen2.5-7B", "--gpu", "t4", "--data", path)
 
 
 def test_data_that_are_no_json_are_told_clearly(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("{oops\n")
-    with pytest.raises(ConfigError, match="rows.jsonl"):
+    with pytest.raises(ConfigError, match=r"rows\.jsonl"):
         run("--model", "Qwen2.5-7B", "--gpu", "t4", "--data", path)
