@@ -31,6 +31,7 @@ bench: payload tools ## start-up, installed size, transfer and launch against th
 	@$(python) bench/footprint.py
 	@$(python) bench/transfer.py
 	@$(python) bench/launch.py
+	@$(python) bench/estimate.py
 
 base:
 	@.ci/venv base

@@ -90,7 +90,7 @@ def _score_source(rows: list[Row], source: str, *, shipped: bool) -> list[Scored
         if row.speed and on:
             pace = tokens_per_second(row.work, on, row.gpus, constants)
             is_known = (chip(on), row.method) in known
-            low, high = band(is_known)
+            low, high = band(known=is_known)
             inside = pace * low <= row.speed <= pace * high
             found.append(
                 _scored(row, "speed", "tokens/s", row.speed, pace / row.speed - 1, inside=inside, known=is_known)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 NF4_BYTES = 0.5 + 4 / 64
 NF4_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 EIGHT_BIT_STATE_BYTES = 1 + 4 / 256  # a state of AdamW in 8 bits: one float32 scale for a block of 256
-CHUNK_TOKENS = 1024  # TRL 1.16 and cut cross-entropy work on 256 to 1024 tokens at a time
+# TRL 1.16 (kernels/chunked_logprob.py) multiplies tiles of 4096 tokens by a stretch of the vocabulary; Liger takes as
+# many tokens at a time as make about tokens x hidden logits. Both keep a float32 gradient of the hidden states.
+TILE = 4096 * 8192
 TORCHTUNE_CHUNKS = 8
 
 
@@ -221,7 +223,8 @@ def _logits(work: Work) -> float:
     whole = float(tokens * model.vocabulary)
     short = 4 if work.compute_bytes == 4 or (work.upcast_here and not work.autocast) else 2
     if work.loss is Loss.LINEAR:
-        return min(tokens, CHUNK_TOKENS) * model.vocabulary * (4 + 4 + 4) + tokens * model.hidden * 4.0
+        head = 4.0 * model.head if work.trains_all and work.sharding not in {"fsdp", "zero3"} else 0.0
+        return 6.0 * min(TILE, whole) + tokens * model.hidden * 10.0 + head
     states = tokens * model.hidden * 2.0 * 2
     if work.loss is Loss.CHUNKED:
         return whole * short + whole / TORCHTUNE_CHUNKS * 12 + states

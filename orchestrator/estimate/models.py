@@ -10,6 +10,7 @@ Reading the Hub is hub.py's.
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -22,6 +23,7 @@ from providers.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_COPIES = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq)(-int4)?$")  # quantised copies of the same weights
 _ABSURD = 10**13  # parameters: beyond what anyone has trained
 
 
@@ -80,9 +82,12 @@ def find(name: str, among: Iterable[str] = ()) -> Shape:
     models, wanted = table(), name.strip().lower()
     if wanted in models:
         return models[wanted]
-    short = [key for key in models if key.rpartition("/")[2] == wanted.rpartition("/")[2]]
-    if short:
-        return replace(models[short[0]], name=name) if "/" in wanted else models[short[0]]
+    named = {key.rpartition("/")[2]: key for key in reversed(models)}
+    short = _COPIES.sub("", wanted.rpartition("/")[2])
+    for ending in ("", "-hf", "-v0.1", "-instruct"):  # what a name's owner, or a person, leaves out
+        if short + ending in named:
+            found = models[named[short + ending]]
+            return replace(found, name=name) if "/" in wanted else found
     from difflib import get_close_matches
 
     close = get_close_matches(wanted, [*models, *(key.rpartition("/")[2] for key in models), *among], n=3)

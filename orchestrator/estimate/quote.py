@@ -176,7 +176,7 @@ def estimate(
 def _pace(work: Work, card: Card, count: int) -> tuple[Range, bool]:
     likely = count * work.micro_tokens / seconds(work, card, count).total
     known = (chip(card), method_of(work)) in KNOWN
-    low, high = band(known)
+    low, high = band(known=known)
     return Range(likely * low, likely, likely * high), known
 
 

@@ -71,7 +71,7 @@ def test_a_loss_that_makes_logits_whole_takes_fourteen_bytes_a_logit():
     )
     sizes = [next(m.parts["logits"] for m in found.moments if m.name == "loss") for found in (plain, linear)]
     assert sizes[0] == pytest.approx(14 * 8192 * LLAMA.vocabulary, rel=0.05)
-    assert sizes[1] < 0.2 * sizes[0]
+    assert sizes[1] < 0.3 * sizes[0]
 
 
 def test_eager_attention_takes_memory_with_the_square_of_the_length():
