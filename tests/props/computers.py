@@ -173,8 +173,9 @@ class SimHome:
         finally:
             ledger.close()
         for run_id in unfinished:
-            if run_id not in self.held or not self.held[run_id].alive:
-                self.hold(run_id)
+            holder = self.held.get(run_id)
+            if holder is None or not holder.alive or self.computer.world.engine.now - self.computer.woke < 30.0:
+                self.hold(run_id)  # the lease says whether it may
         return unfinished
 
     def guard_once(self) -> None:
@@ -195,6 +196,8 @@ class SimHome:
             process.die_at = self.computer.world.next_guard_death() or -1
             while process.alive:
                 engine.sleep(1.0)
+            if process.steps == process.die_at:
+                self.computer.world.history.failed.append(engine.now)
             engine.sleep(max(GUARD_SECONDS - (engine.now - begun), 1.0))
 
     # ── the ledger's file ───────────────────────────────────────────────────────────────────────

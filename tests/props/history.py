@@ -79,7 +79,9 @@ class Historian:
         if isinstance(result, list):
             listed = frozenset(getattr(row, "id", "") for row in result)
             self._told.reads.append((self.now, home, computer.key, listed, ""))
-        elif about and not result.billing:
+        elif about and result.billing:
+            self._told.priced.add((home, about))
+        elif about:
             self._told.reads.append((self.now, home, computer.key, frozenset(), about))
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:
@@ -192,7 +194,7 @@ class Historian:
             home.id, run_id, str(row.memory.state), str(row.memory.reason or ""),
             float(interval.low), float(interval.high),
             recorded=bool(known) and all("ended at" in evidence for _, evidence in known),
-            step=self._world.vendor.nature.step, price=max((float(one.price) for one in row.spells), default=0.0),
+            step=self._world.vendor.nature.step, price=max((float(one.price) for one in (*row.spells, row.memory.offer) if one), default=0.0),
             known=known, events=events, folder=home.home.run(run_id).path, whole=home.id not in self._restored,
             answerable=(
                 computer.is_awake(calm) and computer.is_awake(self.now)

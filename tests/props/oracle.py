@@ -125,6 +125,7 @@ class History:
     kills: list[Kill] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     reads: list[tuple[float, str, str, frozenset[str], str]] = field(default_factory=list)
+    priced: set[tuple[str, str]] = field(default_factory=set)  # homes that read what an allocation costs
     told: list[Told] = field(default_factory=list)
     well: list[tuple[float, float, str]] = field(default_factory=list)  # a guard's passes that said "all well"
     errors: list[str] = field(default_factory=list)
@@ -274,6 +275,8 @@ def _money(history: History, verdict: Verdict) -> None:
         if not told.whole:
             continue
         mine = [one for one in history.things if one.mark is not None and one.mark[:2] == (told.home, told.run)]
+        if any(one.price > told.price + _CENT and (told.home, one.id) not in history.priced for one in mine):
+            continue  # dearer than was agreed to, and nobody could read that yet
         meter = sum(one.meter(history.now) for one in mine)
         if not told.low - _CENT <= meter <= told.high + _CENT:
             words = f"(3) {told.run}: the meter says ${meter:.6f}, the ledger ${told.low:.6f} to ${told.high:.6f}"

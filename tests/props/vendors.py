@@ -2,7 +2,8 @@
 
 What the proof rests on, and what this vendor therefore keeps to (a vendor that breaks one of these is beyond any law):
 - A read is never older than the list's lag: it tells the truth of some moment within it.
-- Beyond the lag it denies what exists at most twice running to one computer, never within twice the lag of its start.
+- Beyond the lag it denies what exists at most twice running to one computer, never within twice the lag of its start,
+  nor where a ledger is put back (which counts reads of before that).
 - A launch takes effect within the list's lag of the reply (or of the lost reply), or never.
 - It stops the meter when it takes the end, and shows "ending" only of what has ended.
 - Its own clock runs true; it tells the time with each answer.
