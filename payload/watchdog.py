@@ -79,7 +79,8 @@ class Watchdog:
         """Reap, look, prove, judge."""
         self.reap()
         self.install()
-        self.lever.tend(self.clock.steady())
+        if not self.fired:
+            self.lever.tend(self.clock.steady())
         self.know_strangers()
         self.found = self.tree.find(deep=self.looks % DEEP_EVERY == 0)
         self.looks += 1

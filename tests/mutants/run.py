@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import guards
+import holders
 import machines
 import meter
 import mutants
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *meter.MUTANTS)
+MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *holders.MUTANTS, *meter.MUTANTS)
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
 AT_ONCE = 2
