@@ -93,11 +93,13 @@ class HfRemote:
         Raises:
             UnreachableError: it may still come.
         """
-        if self._late_since is None:
-            self._late_since = time.monotonic()
+        self._late_since = self._late_since or time.monotonic()
         patience = max(_PATIENCE_SECONDS / self._pace, _LEAST_SECONDS)
-        ended = job.finished_at or self._provider.now()
-        since = min(time.monotonic() - self._late_since, seconds_between(ended, self._provider.now()))
+        # By the Hub's own record: after such an error another remote is opened, which remembers nothing.
+        if job.finished_at is not None:
+            since = seconds_between(job.finished_at, self._provider.now())
+        else:
+            since = time.monotonic() - self._late_since
         if since < patience:
             words = f"{what} is not in the bucket yet: it may take {patience:.0f} s after the end"
             raise UnreachableError(words, allocation_id=self._id)

@@ -74,6 +74,7 @@ class Container:
 
     def _path(self, flavor: Flavor) -> str:
         if flavor.count:
+            (self._root / "etc").mkdir(parents=True)
             gpu = image.Gpu(flavor.card, flavor.count, flavor.card_mib, frozenset())
             return image.make(self._root, gpu)
         return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -164,7 +164,7 @@ class HubWorld:
         killed = job.faults.get("exit_code")
         if killed:
             self._then(job, when + killed.number("after") / self.pace, lambda _: self._kill(job))
-        self._pool.submit(self._start, job)
+        self._apart(self._start, job)
 
     def _start(self, job: Job) -> None:
         """Start the processes; in a thread of its own."""
@@ -209,7 +209,17 @@ class HubWorld:
     def _kill(self, job: Job) -> None:
         """Kill it in a thread of its own: its last words need the lock."""
         if not self.closing:
-            self._pool.submit(job.container.kill)
+            self._apart(lambda _: job.container.kill(), job)
+
+    def _apart(self, what: Callable[[Job], None], job: Job) -> None:
+        """Do it in a thread of its own; what breaks there is a bug of ours, and told."""
+
+        def note(done: Future[None]) -> None:
+            error = done.exception()
+            if error is not None:
+                self.troubles.append(f"{type(error).__name__}: {error}")
+
+        self._pool.submit(what, job).add_done_callback(note)
 
     def _end(self, job: Job, stage: str, message: str, when: float) -> None:
         if job.terminal:

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 
 import pytest
+
 from providers.base import Order, OrderKind, Phase
 from providers.errors import UnreachableError
 
@@ -90,8 +91,13 @@ def test_a_job_that_the_hub_ended_at_its_limit_has_reached_its_deadline(start_hf
 def test_a_container_that_was_killed_is_lost_with_the_hub_s_exit_code(start_hf):
     hf = start_hf(pace=200, faults={"exit_code": {"code": 137, "after": 400}})
     _, allocation_id = hf.launch("long")
-    with closing(hf.remote(allocation_id)) as remote:
-        status = ended(remote)
+
+    def look():  # each time anew, as after each error: patience is the Hub's record, not a connection's
+        with closing(hf.remote(allocation_id)) as remote:
+            now = answered(remote)
+            return now if now and now.phase is Phase.EXITED else None
+
+    status = until(look, "its end")
     assert (status.reason, status.exit_code) == ("", 137)
     assert "exit code: 137" in status.detail
 
