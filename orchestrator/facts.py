@@ -81,6 +81,7 @@ class Memory:
     terminate_sent: bool = False
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition
+    unheld: datetime | None = None  # since when the machine shows no holder of its own that could end it
     moved: int = 0  # the wish for which the vendor's limits were moved and the machine was told
     answered: int = 0  # the last wish that was granted or refused
     reroll: bool = False

@@ -19,7 +19,7 @@ from orchestrator.capacity import try_next
 from orchestrator.facts import Decision, Memory, Rules, Seen, Wish
 from orchestrator.proof import proven_absent, proven_free, remember
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Observation, Phase, Proof, RemoteStatus, seconds_between
+from providers.base import Observation, Phase, RemoteStatus, seconds_between
 
 PRICE_TOLERANCE = Decimal("1.01")
 _START_TRIES = 3
@@ -27,7 +27,7 @@ _UNCLEAR_LAGS = 3.0  # of the list, for which an unclear launch is looked for: w
 _STOP_MARGIN_SECONDS = 5.0
 _LAST_SECONDS = 20.0  # for what a run that never ended by itself has at its deadline: its last words, a small adapter
 _LOST_PATIENCE_SECONDS = 60.0
-_PROOF_SECONDS = 60.0  # that a machine gets to prove that its holder can end it
+_PROOF_SECONDS = 60.0  # that a machine gets to prove that its holder can end it, and to prove it again
 _UNHELD = "nothing on the machine could stop the meter"
 _LIMITS = (Reason.DEADLINE, Reason.BUDGET)
 _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
@@ -153,7 +153,7 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _broken(memory, look.failure, remote, now, rules)
     if seen.broken:  # nothing can be asked of it any more, and nothing told
         return _end(memory, Reason.LOST, seen.broken, now, rules, again=True)
-    if rules.needs_watchdog and _is_unheld(memory, remote, now):
+    if rules.needs_watchdog and _is_unheld(memory, now):
         return _end(memory, Reason.PROVIDER, _UNHELD, now, rules, again=True)
     ending = _ending(memory, seen, now, rules) or _due_to_save(now, rules)
     if ending is None and memory.told_to_stop is None:
@@ -188,12 +188,11 @@ def _carry_on(memory: Memory, seen: Seen, rules: Rules) -> Decision:
     return Decision(memory, act)  # the machine has not taken it up yet
 
 
-def _is_unheld(memory: Memory, remote: RemoteStatus | None, now: datetime) -> bool:
-    """Say whether nobody but this computer could stop it, though the plan named the machine itself."""
-    if remote is None or memory.entered is None or memory.told_to_stop is not None:
+def _is_unheld(memory: Memory, now: datetime) -> bool:
+    """Say whether nobody but this computer could stop it, for a while now, though the plan named the machine itself."""
+    if memory.unheld is None or memory.entered is None or memory.told_to_stop is not None:
         return False
-    proven = remote.watchdog is not None and remote.watchdog.proof is Proof.PROVEN
-    return not proven and seconds_between(memory.entered, now) > _PROOF_SECONDS
+    return seconds_between(max(memory.unheld, memory.entered), now) > _PROOF_SECONDS
 
 
 def _due_to_save(now: datetime, rules: Rules) -> Reason | None:

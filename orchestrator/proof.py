@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.words import Launch
-from providers.base import Observation, Phase, seconds_between
+from providers.base import Observation, Phase, Proof, seconds_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +35,11 @@ def _on_its_word(look: Observation) -> bool:
 
 
 def remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
-    """Count absences that follow one another, and keep the newest step."""
-    if seen.remote is not None and seen.remote.step > memory.step:
-        memory = replace(memory, step=seen.remote.step)
+    """Count absences that follow one another, keep the newest step, and since when nobody there could end it."""
+    if seen.remote is not None:
+        proven = seen.remote.watchdog is not None and seen.remote.watchdog.proof is Proof.PROVEN
+        step = max(memory.step, seen.remote.step)
+        memory = replace(memory, step=step, unheld=None if proven else memory.unheld or now)
     absent = seen.observation is not None and seen.observation.phase is Phase.ABSENT
     unlisted = memory.launch is Launch.INTENDED and seen.found == ()
     if absent or unlisted:

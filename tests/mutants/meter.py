@@ -87,8 +87,8 @@ MUTANTS = (
     Mutant(
         "nobody on the machine, and it goes on",
         _LIFE,
-        "    if rules.needs_watchdog and _is_unheld(memory, remote, now):\n",
-        "    if rules.bare and _is_unheld(memory, remote, now):\n",
+        "    if rules.needs_watchdog and _is_unheld(memory, now):\n",
+        "    if rules.bare and _is_unheld(memory, now):\n",
         HOLDERS,
     ),
     Mutant(

@@ -131,3 +131,16 @@ def test_ps_says_that_a_holder_is_absent(
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
     absent = Holder("the watchdog", Place.MACHINE, Proof.ABSENT, evidence="no key on the machine")
     assert "held by the watchdog (absent)" in shown(tmp_path / "home", capsys, absent)
+
+
+def test_a_proof_that_fails_for_a_moment_ends_nothing(fast_path: Path) -> None:
+    world = World(fast_path, plan=plan(DOG, HERE))
+    world.cloud.total_steps = 200
+    world.drive(until=lambda: world.memory.step >= 100)
+    world.cloud.proof = Proof.ABSENT
+    world.drive(until=lambda: world.memory.step >= 130)
+    world.cloud.proof = Proof.PROVEN
+    world.drive()
+    world.check_ended()
+    assert world.memory.reason is Reason.COMPLETED
+    assert len(world.cloud.machines) == 1
