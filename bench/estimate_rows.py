@@ -236,6 +236,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         loss=loss(row),
         keeps_logits=keeps_logits(framework),
         wide_loss=model.kind not in {"gpt2", "gpt_bigcode", "qwen"},
+        experts_apart="transformers 4." in framework,
         keeps_inputs="bitsandbytes 0.41" in framework or "bnb 0.41" in framework,
         dropout="lit-gpt" in framework,
         kernels=kernels(row),

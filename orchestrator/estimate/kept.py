@@ -160,7 +160,7 @@ def _mlp_gradients(work: Work) -> float:
     model, short = work.model, work.state_bytes
     own = traits(model)
     inner = model.expert_intermediate or model.intermediate
-    width = inner * max(model.experts_per_token, 1) / max(model.experts, 1)
+    width = inner * max(model.experts_per_token, 1) / (max(model.experts, 1) if work.experts_apart else 1)
     grown = 3 if own.gated else 2
     freed = 1 if work.trains_all and work.kernels is not Kernels.COMPILED else 0
     wrapped = not work.trains_all and any(is_target(one, work.targets) for one in maps(model) if one.role == "down")

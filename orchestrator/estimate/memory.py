@@ -100,12 +100,24 @@ def base_bytes(work: Work) -> float:
     model = work.model
     if work.trains_all:
         return model.parameters * (4 if work.master or work.compute_bytes == 4 else 2)
-    rest = model.parameters - model.linear
     if work.bits >= 16:
         return model.parameters * work.bits / 8
+    linear = quantised(work)
+    rest = model.parameters - linear
     each = {4: NF4_DOUBLE_BYTES if work.double_quantised else NF4_BYTES, 8: 1.0}[work.bits]
-    scales = 4.0 * model.layers * sum(one.outputs * one.copies for one in maps(model)) if work.bits == 8 else 0.0
-    return model.linear * each + scales + rest * (4 if work.upcast_here else 2)
+    scales = 4.0 * model.layers * sum(one.outputs for one in maps(model) if one.copies == 1) if work.bits == 8 else 0.0
+    return linear * each + scales + rest * (4 if work.upcast_here else 2)
+
+
+def quantised(work: Work) -> int:
+    """Count the weights that bitsandbytes makes short: those of nn.Linear. Experts in one tensor stay as they are.
+
+    Seen on Mixtral and Qwen3-MoE in transformers 5.23 with bitsandbytes 0.50.
+    """
+    if work.experts_apart:
+        return work.model.linear
+    whole = sum(one.weights for one in maps(work.model) if one.copies > 1)
+    return work.model.linear - work.model.layers * whole
 
 
 def trained(work: Work) -> int:

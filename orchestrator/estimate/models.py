@@ -171,11 +171,17 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
         checkpoint=0,
         experts=read["experts"],
         experts_per_token=read["experts_per_token"] or (2 if read["experts"] else 0),
-        expert_intermediate=(read["expert_intermediate"] or read["intermediate"]) if read["experts"] else 0,
+        expert_intermediate=_expert_width(kind, read),
         max_positions=read["positions"],
         source="config.json",
     )
     return counted(shape, config)
+
+
+def _expert_width(kind: str, read: Mapping[str, int]) -> int:
+    if not read["experts"]:
+        return 0
+    return read["intermediate"] if kind == "mixtral" else read["expert_intermediate"] or read["intermediate"]
 
 
 def _read(config: Mapping[str, Any], names: tuple[str, ...]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.estimate.quote import method_of
+from orchestrator.estimate.quote import HYBRID, method_of
 from orchestrator.render import duration, facts, money, price
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _memory(found: Estimate) -> str:
 
 def _speed(found: Estimate) -> str:
     pace = found.tokens_per_second
-    basis = "" if found.known else "; nobody published this method on this kind of card"
+    basis = "" if found.known else "; nobody published this method on this card"
     return f"{_rounded(pace.likely)} tokens/s ({_rounded(pace.low)}-{_rounded(pace.high)}){basis}"
 
 
@@ -109,6 +109,8 @@ def _room(found: Estimate) -> str:
 def _notes(found: Estimate, notes: list[str]) -> list[str]:
     if not found.work.model.exact:
         notes = [*notes, f"{found.work.model.kind or 'this class'} is not known: counted as a Llama"]
+    if found.work.model.kind in HYBRID:
+        notes = [*notes, f"{found.work.model.kind} has other layers besides attention: memory and pace are approximate"]
     if found.card.unverified:
         notes = [*notes, f"without a source for {found.card.name}: {', '.join(found.card.unverified)}"]
     return notes

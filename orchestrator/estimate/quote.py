@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CENT = Decimal("0.01")
 _HOUR = 3600.0
+# Layers that are not all attention and MLP as Llama has them: what they keep and their pace is approximate.
+HYBRID = frozenset({"qwen3_5", "qwen3_5_moe", "gemma4", "gemma4_unified", "gpt_oss", "deberta-v2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ class Estimate:
             "fix": str(self.fix) if self.fix else None,
             "other_fixes": [str(one) for one in self.others],
             "tokens_per_second": self.tokens_per_second.as_json(1),
-            "speed_basis": "measured cards and methods" if self.known else "no measurement of this card and method",
+            "speed_basis": "measured cards and methods"
+            if self.known
+            else "no measurement of this card, method and kind of model",
             "hours": _hours(self.stages),
             "usd": _usd(dollars),
             "disk_gib": _room(self.room),
@@ -175,7 +179,8 @@ def estimate(
 
 def _pace(work: Work, card: Card, count: int) -> tuple[Range, bool]:
     likely = count * work.micro_tokens / seconds(work, card, count).total
-    known = (chip(card), method_of(work)) in KNOWN
+    usual = work.model.exact and not work.model.experts and work.model.kind not in HYBRID
+    known = usual and (chip(card), method_of(work)) in KNOWN
     low, high = band(known=known)
     return Range(likely * low, likely, likely * high), known
 

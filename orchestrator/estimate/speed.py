@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.estimate.layers import adapter_parameters, is_target, maps, traits
-from orchestrator.estimate.memory import NF4_BYTES, base_bytes, trained
+from orchestrator.estimate.memory import NF4_BYTES, base_bytes, quantised, trained
 from orchestrator.estimate.work import Attention, Kernels, Loss, Optimizer
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def seconds(work: Work, card: Card, gpus: int = 1, constants: Mapping[str, float
     share = matrix_share(card, work, constants)
     products = products_a_token(work) * work.micro_tokens / (peak * share)
     scores = _scores_a_token(work) * work.micro_tokens / (peak * share * _attention_share(work, card, constants))
+    # However few tokens there are, the weights are read from memory in every pass.
+    products = max(products, work.compute_bytes * work.model.linear * sum(_passes(work)) / bandwidth)
     old = card.family in {"turing", "volta", "pascal"}
     launch = constants["old launch" if old else "launch"] * 1e-6
     return Times(
@@ -196,7 +198,7 @@ def _dequantised(work: Work) -> float:
         return 0.0
     forward, back, _ = _passes(work)
     read = NF4_BYTES if work.bits == 4 else 1.0
-    return work.model.linear * (read + 2.0) * (forward + back)
+    return quantised(work) * (read + 2.0) * (forward + back)
 
 
 def _launches(work: Work) -> float:
@@ -208,7 +210,7 @@ def _launches(work: Work) -> float:
     if work.bits < 16 and not work.trains_all:
         each += (8 if work.upcast_here else 4) * len(maps(work.model))  # scales, short weights, casts there and back
     if work.model.experts:
-        each += 10 * work.model.experts
+        each += 10 * work.model.experts if work.experts_apart else 20
     return each * work.model.layers * (forward + 2 * back)
 
 

@@ -49,6 +49,9 @@ class Optimizer(StrEnum):
     SGD = "sgd"
 
 
+WITHOUT_SDPA = frozenset({"gemma2", "gpt_oss", "deberta-v2"})  # `_supports_sdpa` is false in transformers 5.23
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A transformer's dimensions and counts. Counts are of the class that is trained, not of the file."""
@@ -125,6 +128,7 @@ class Work:
     loss: Loss = Loss.PLAIN
     keeps_logits: bool = True  # transformers >= 4.46 hands the short logits out beside their float32 copy
     wide_loss: bool = True  # the model's code casts logits to float32; GPT-2-like classes of old left it to autocast
+    experts_apart: bool = False  # each expert a module of its own, as in transformers 4; since 5 all are one tensor
     keeps_inputs: bool = False  # bitsandbytes < 0.42 kept what each 4-bit map reads
     kernels: Kernels = Kernels.HF
     sharding: Literal["none", "ddp", "fsdp", "zero2", "zero3"] = "none"
@@ -133,9 +137,11 @@ class Work:
     lengths_vary: bool = False  # padded to the longest row of each batch, not packed
 
     def __post_init__(self) -> None:
-        """Take the words themselves too: `attention="eager"`."""
+        """Take the words themselves too: `attention="eager"`; classes without SDPA compute eagerly."""
         for name, kind in (("optimizer", Optimizer), ("attention", Attention), ("loss", Loss), ("kernels", Kernels)):
             object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.attention is Attention.SDPA and self.model.kind in WITHOUT_SDPA:
+            object.__setattr__(self, "attention", Attention.EAGER)
 
     @property
     def trains_all(self) -> bool:

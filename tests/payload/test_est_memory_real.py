@@ -115,8 +115,8 @@ def test_activations_of_a_step_on_four_bits_are_within_a_twentieth(tmp_path):
     assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=True), rel=0.05)
 
 
-def quantised(bits, folder):
-    model, shape = built("llama", torch.bfloat16)
+def quantised(bits, folder, kind="llama", **more):
+    model, shape = built(kind, torch.bfloat16, **more)
     model.save_pretrained(folder)
     four = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -188,3 +188,11 @@ def held_to_bytes(model, work):
     assert parameter_bytes(model) == step.parts["weights"] + step.parts["adapters"]
     assert gradients == step.parts["gradients"]
     assert sum(one.numel() * one.element_size() for one in model.states) == step.parts["optimizer"]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_experts_in_one_tensor_are_not_quantised(kind, tmp_path):
+    experts = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+    model, shape = quantised(4, tmp_path, kind, **experts)
+    whole = sum(one.numel() for one in model.parameters() if one.dtype is not torch.uint8)
+    assert shape.parameters - memory.quantised(work_of(shape, method="lora", bits=4)) == whole
