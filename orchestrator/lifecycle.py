@@ -153,7 +153,7 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _broken(memory, look.failure, remote, now, rules)
     if seen.broken:  # nothing can be asked of it any more, and nothing told
         return _end(memory, Reason.LOST, seen.broken, now, rules, again=True)
-    if rules.needs_watchdog and _is_unheld(memory, now):
+    if rules.needs_watchdog and remote is not None and _is_unheld(memory, now):
         return _end(memory, Reason.PROVIDER, _UNHELD, now, rules, again=True)
     ending = _ending(memory, seen, now, rules) or _due_to_save(now, rules)
     if ending is None and memory.told_to_stop is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -33,7 +32,7 @@ from decisions import (
 )
 
 from orchestrator.facts import Memory, Seen, Wish
-from orchestrator.lifecycle import is_overtaken, seconds_to_limit
+from orchestrator.lifecycle import is_overtaken
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Allocation, Holder, Observation, Phase, Place, Proof, RemoteStatus
 
@@ -225,6 +224,7 @@ HOLDS = Holder("the watchdog", Place.MACHINE, Proof.PROVEN)
 HELD, SHOWS = saw(Phase.READY, RemoteStatus(Phase.RUNNING, watchdog=HOLDS)), {"needs_watchdog": True}
 SICK = Seen(look(Phase.READY, failure="unhealthy"), RemoteStatus(Phase.RUNNING))
 TOLD = replace(RUNS, told_to_stop=at(1000), reason=Reason.STOPPED, **STOP)
+BLIND = replace(RUNS, unheld=at(200))
 POORER = replace(RUNS, told_to_stop=at(1000), reason=Reason.BUDGET)
 LATE = replace(TOLD, told_to_stop=at(SAVE_BY))
 MUTE = "ended without a result while running"
@@ -255,15 +255,18 @@ def unproven(proof: Proof) -> Seen:
         (RUNS, SICK, 100, BARE, (State.RUNNING, Act.WAIT, None, "")),
         (RUNS, replace(UP, remote=None, broken="another key"), 100, {}, (ENDS, LEFT, Reason.LOST, "another key")),
         # who could stop it
-        (RUNS, TRAINS, 60, SHOWS, ON),
-        (RUNS, TRAINS, 61, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
-        (RUNS, unproven(Proof.ABSENT), 61, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
-        (RUNS, unproven(Proof.UNPROVEN), 61, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
-        (RUNS, TRAINS, 61, {}, ON),
-        (RUNS, HELD, 61, SHOWS, ON),
-        (RUNS, saw(Phase.READY), 61, SHOWS, ON),  # who does not answer proves nothing
-        (replace(RUNS, entered=None), TRAINS, 61, SHOWS, ON),
-        (TOLD, TRAINS, 1061, SHOWS, (State.RUNNING, Act.FOLLOW, Reason.STOPPED, "")),  # it is ending as it is
+        (RUNS, TRAINS, 61, SHOWS, ON),  # one look that finds none
+        (BLIND, TRAINS, 260, SHOWS, ON),
+        (BLIND, TRAINS, 261, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
+        (BLIND, unproven(Proof.ABSENT), 261, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
+        (BLIND, unproven(Proof.UNPROVEN), 261, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
+        (BLIND, TRAINS, 261, {}, ON),
+        (BLIND, HELD, 261, SHOWS, ON),
+        (BLIND, saw(Phase.READY), 261, SHOWS, ON),  # who does not answer proves nothing
+        (replace(BLIND, entered=at(230)), TRAINS, 290, SHOWS, ON),  # before it trained it had nothing to show
+        (replace(BLIND, entered=at(230)), TRAINS, 291, SHOWS, (ENDS, LEFT, Reason.PROVIDER, UNHELD)),
+        (replace(BLIND, entered=None), TRAINS, 261, SHOWS, ON),
+        (replace(TOLD, unheld=T0), TRAINS, 1061, SHOWS, (*ON[:2], Reason.STOPPED, "")),  # it is ending as it is
         # limits and the user
         (replace(RUNS, **STOP), TRAINS, 100, {}, (State.RUNNING, Act.TELL_STOP, Reason.STOPPED, "")),
         (RUNS, replace(TRAINS, **RICH), 100, POOR, (State.RUNNING, Act.TELL_STOP, Reason.BUDGET, "")),
@@ -296,6 +299,15 @@ def test_when_it_was_told_to_stop_is_remembered_from_the_first_time() -> None:
     assert step(first, TRAINS, 1010).memory.told_to_stop == at(1000)
 
 
+def test_since_when_nobody_there_could_end_it_counts_from_the_first_look_until_a_proof() -> None:
+    looks = [(TRAINS, 100), (unproven(Proof.ABSENT), 110), (saw(), 120), (HELD, 130), (TRAINS, 140)]
+    memory, since = RUNS, []
+    for seen, seconds in looks:
+        memory = step(memory, seen, seconds).memory
+        since.append(memory.unheld)
+    assert since == [at(100), at(100), at(100), None, at(140)]
+
+
 def test_vanished_takes_three_reads() -> None:
     memory = replace(RUNS, absences=ABSENT_TWICE)
     assert told(step(memory, GONE, LAG)) == (ENDS, LEFT, Reason.LOST, "vanished")
@@ -308,7 +320,7 @@ def test_vanished_takes_three_reads() -> None:
         (replace(RUNS, absences=ABSENT_TWICE), GONE, LAG, {}),
         (RUNS, replace(SICK, remote=None), 100, {}),
         (RUNS, replace(UP, remote=None, broken="another key"), 100, {}),
-        (RUNS, TRAINS, 61, SHOWS),
+        (BLIND, TRAINS, 261, SHOWS),
     ],
 )
 def test_a_machine_that_was_lost_is_replaced(
@@ -318,22 +330,22 @@ def test_a_machine_that_was_lost_is_replaced(
 
 
 def answers(seconds: float) -> Seen:
-    return saw(Phase.READY, RemoteStatus(Phase.RUNNING, deadline=at(seconds)))
+    return saw(Phase.READY, RemoteStatus(Phase.RUNNING, deadline=at(seconds), watchdog=HOLDS))
 
 
 @pytest.mark.parametrize(
     ("more", "seen", "rules", "act", "granted"),
     [
-        ({}, TRAINS, {}, Act.EXTEND, False),
-        ({"answered": 1, "moved": 1}, TRAINS, {}, Act.EXTEND, False),
-        ({"answered": 2}, TRAINS, {}, Act.FOLLOW, False),
-        ({"moved": 2}, TRAINS, {}, Act.FOLLOW, False),  # the machine has not said what it goes by
+        ({}, HELD, {}, Act.EXTEND, False),
+        ({"answered": 1, "moved": 1}, HELD, {}, Act.EXTEND, False),
+        ({"answered": 2}, HELD, {}, Act.FOLLOW, False),
+        ({"moved": 2}, HELD, {}, Act.FOLLOW, False),  # the machine has not said what it goes by
         ({"moved": 2}, saw(), {}, Act.FOLLOW, False),
         ({"moved": 2}, answers(3600), {}, Act.FOLLOW, False),
         ({"moved": 2}, answers(7201), {}, Act.FOLLOW, False),
         ({"moved": 2}, answers(7200.9), {}, Act.FOLLOW, True),
         ({"moved": 2}, answers(7199.1), {}, Act.FOLLOW, True),
-        ({}, TRAINS, BARE, Act.EXTEND, False),
+        ({}, HELD, BARE, Act.EXTEND, False),
         ({"moved": 2}, saw(Phase.READY), BARE, Act.WAIT, True),
     ],
 )
@@ -357,7 +369,7 @@ LOST = in_state(State.COLLECTING, reason=Reason.LOST)
         (Act.FOLLOW, RUNS, TRAINS, 100, {}, False),
         (Act.FOLLOW, RUNS, TRAINS, SAVE_BY, {}, True),
         (Act.FOLLOW, RUNS, TRAINS, 100, {"wish": WISH}, False),  # an extension waits for the bytes
-        (Act.FOLLOW, RUNS, TRAINS, 61, SHOWS, True),
+        (Act.FOLLOW, BLIND, TRAINS, 261, SHOWS, True),
         (Act.START, STARTS, UP, 301, {}, False),
         (Act.START, STARTS, UP, DEADLINE, {}, True),
         (Act.COLLECT, LOST, Seen(), 1000, {}, False),
@@ -373,14 +385,6 @@ LOST = in_state(State.COLLECTING, reason=Reason.LOST)
 def test_what_moves_is_given_up_only_for_what_has_to_be_done(row: tuple[Any, ...]) -> None:
     act, memory, seen, seconds, rules, expected = row
     assert is_overtaken(act, memory, seen, at(seconds), replace(RULES, **rules)) is expected
-
-
-@pytest.mark.parametrize(
-    ("now", "seconds"),
-    [(0, SAVE_BY), (SAVE_BY - 1, 1), (SAVE_BY, DEADLINE - SAVE_BY), (DEADLINE - 1, 1), (DEADLINE, math.inf)],
-)
-def test_nobody_sleeps_past_the_time_to_save_or_to_end(now: float, seconds: float) -> None:
-    assert seconds_to_limit(at(now), RULES) == seconds
 
 
 def test_a_machine_is_seen_whole_and_its_step_remembered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from decisions import (
     LAG,
     POOR,
     RULES,
+    SAVE_BY,
     STOP,
     T0,
     at,
@@ -336,3 +338,11 @@ def test_a_result_that_turned_up_late_overrules_lost_and_a_limit(
 def test_an_allocation_without_a_job_is_ended_with_nothing_to_collect() -> None:
     memory = replace(RUNS, detail="adopted")
     assert told(step(memory, saw(Phase.READY), DEADLINE, BARE)) == (*OUT, Reason.DEADLINE, "adopted")
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [(0, SAVE_BY), (SAVE_BY - 1, 1), (SAVE_BY, DEADLINE - SAVE_BY), (DEADLINE - 1, 1), (DEADLINE, math.inf)],
+)
+def test_nobody_sleeps_past_the_time_to_save_or_to_end(now: float, seconds: float) -> None:
+    assert lifecycle.seconds_to_limit(at(now), RULES) == seconds
