@@ -109,6 +109,7 @@ def _submit(hub: Hub, namespace: str, job: Job, offer: Offer, timeout: int) -> s
 def labels(mark: Mark, timeout: int) -> dict[str, str]:
     """Give what anybody with the key can judge the job by."""
     return {
+        **reading.OURS,
         reading.MARK: str(mark),
         reading.RUN: mark.run_id,
         reading.TIMEOUT: str(timeout),

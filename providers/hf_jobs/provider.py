@@ -203,8 +203,13 @@ class HfProvider:
         return False
 
     def allocations(self) -> Sequence[Allocation]:
-        """Everything of the namespace that waits or runs, every page of it."""
-        return [self._allocation(one) for one in self._hub.jobs(self.namespace, stages=reading.LIVE)]
+        """Everything of the namespace that waits or runs, and all that bears our label, ended or in whatever stage.
+
+        A filter by stage knows no stage that the Hub makes up later: what is ours must not hide behind one.
+        """
+        listed = {one.id: one for one in self._hub.jobs(self.namespace, stages=reading.LIVE)}
+        listed |= {one.id: one for one in self._hub.jobs(self.namespace, labels=reading.OURS)}
+        return [self._allocation(one) for one in listed.values()]
 
     def _allocation(self, job: JobInfo) -> Allocation:
         return reading.allocation(job, self._price(job))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from huggingface_hub import JobInfo
 
 MARK, RUN, TIMEOUT = "gpurun-mark", "gpurun-run", "gpurun-timeout"  # labels
+OURS = {"gpurun": "1"}
 LIVE = ["SCHEDULING", "RUNNING"]
 _ID = re.compile(r"[0-9a-f]{24}")
 _TERMINAL = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})
