@@ -62,13 +62,19 @@ def extension(row: RunRow, deadline: datetime, max_cost: Decimal | None) -> Wish
     """Make the wish for a later deadline, with what the run may then cost.
 
     Raises:
-        RefusedError: the run is over or on its way out, the deadline is no later one, or the budget forbids it.
+        RefusedError: the run is over or on its way out, an earlier wish is not answered yet, the deadline is no later
+            one, or the budget forbids it.
     """
     memory = row.memory
     if memory.is_done:
         raise RefusedError(f"{row.run_id} is over", hint=f"gpurun show {row.run_id}")
     if memory.state not in _LATEST or memory.stop_requested or memory.told_to_stop is not None:
         raise RefusedError(f"{row.run_id} is ending: nothing can be added to it", hint=f"gpurun wait {row.run_id}")
+    if row.wish is not None and memory.answered < row.wish.id:  # the vendor's own limits may be moved by it already
+        raise RefusedError(
+            f"an extension of {row.run_id} was asked for already, and is not answered yet",
+            hint=f"gpurun show {row.run_id}; then ask again",
+        )
     if deadline.timestamp() <= row.deadline:
         raise RefusedError(f"{row.run_id} ends at {utc(row.deadline):%Y-%m-%d %H:%M} UTC: that is no later")
     ceiling = max(deadline, utc(row.ceiling))

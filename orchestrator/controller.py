@@ -168,7 +168,11 @@ class Controller:
             case Act.TELL_STOP:
                 self._reach.remote(self._row).tell(Order(1 + self._last_wish, OrderKind.STOP))
             case Act.EXTEND:
-                self._extend()
+                try:
+                    self._extend()
+                except ProviderError:
+                    self._follow()  # it is tried again, perhaps for hours: the log comes home meanwhile
+                    raise
             case Act.COLLECT:
                 self._collect(seen)
             case Act.TERMINATE:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +124,8 @@ class Ledger(Spending):
                     lease.run_id,
                 ),
             )
+            if late:
+                self._shift_wish(lease.run_id, memory.answered, late)
             if granted is not None:
                 self._grant(lease, memory.attempt, granted, now)
             if before != memory.state:
@@ -204,6 +208,15 @@ class Ledger(Spending):
             text = f"{wish.id}: to {wish.deadline:%Y-%m-%d %H:%M:%S} UTC, worst case ${wish.worst}"
             self._event(now, run_id, row.memory.attempt, "cli", "extend", "intent", text)
             return wish.id
+
+    def _shift_wish(self, run_id: str, answered: int, late: int) -> None:
+        """Move what was asked for and not answered as the limits are: it was for so much more than those."""
+        text = self._db.one("SELECT wish FROM runs WHERE run_id = ?", run_id)["wish"]
+        wish = None if text is None else memo.load_wish(text)
+        if wish is not None and wish.id > answered:
+            by = timedelta(seconds=late)
+            later = replace(wish, deadline=wish.deadline + by, ceiling=wish.ceiling + by)
+            self._db.execute("UPDATE runs SET wish = ? WHERE run_id = ?", (memo.dump_wish(later), run_id))
 
     def _grant(self, lease: Lease, attempt: int, wish: Wish, now: datetime) -> None:
         self._db.execute(

@@ -285,6 +285,7 @@ def _next(memory: Memory, now: datetime) -> Decision:
     fresh = Memory(
         attempt=memory.attempt + 1,
         step=memory.step,
+        answered=memory.answered,  # a wish that was refused must not come true on the next machine
         signatures=memory.signatures,
         evidence=memory.evidence,
     )

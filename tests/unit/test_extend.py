@@ -149,3 +149,69 @@ def test_a_kill_at_any_line_of_an_extension_leaves_one_answer(fast_path: Path) -
         world.check_ended()
         assert [one.kind for one in answers(world)] == ["done"], number
         world.ledger.close()
+
+
+def test_a_wish_that_was_refused_stays_refused_for_the_next_attempt(long_world: World) -> None:
+    long_world.cloud.movable = False
+    before = long_world.row.deadline
+    wish(long_world, 600)
+    long_world.drive(until=lambda: bool(answers(long_world)))
+    long_world.cloud.movable = True
+    long_world.cloud.machines["m-1"].ended = long_world.clock()  # the vendor took it back
+    long_world.drive()
+    long_world.check_ended()
+    assert len(long_world.cloud.machines) > 1
+    assert [one.kind for one in answers(long_world)] == ["failed"]
+    assert long_world.row.deadline == before
+
+
+def test_what_was_granted_is_answered_once_though_another_attempt_follows(long_world: World) -> None:
+    wish(long_world, 600)
+    long_world.drive(until=lambda: bool(answers(long_world)))
+    long_world.cloud.machines["m-1"].ended = long_world.clock()
+    long_world.drive()
+    long_world.check_ended()
+    assert len(long_world.cloud.machines) > 1
+    assert [one.kind for one in answers(long_world)] == ["done"]
+    assert long_world.cloud.machines["m-2"].mark.ceiling == utc(long_world.row.ceiling)
+
+
+def test_a_wish_is_refused_while_another_is_being_carried_out(long_world: World) -> None:
+    """The vendor's limit may be moved already: a nearer one in the ledger would be less than what may bill."""
+    long_world.cloud.faults["tell"].extend(["unreachable"] * 3)
+    wish(long_world, 600)
+    long_world.drive(until=lambda: not long_world.cloud.faults["tell"])
+    assert long_world.cloud.machines["m-1"].mark.ceiling > utc(long_world.row.ceiling)
+    with pytest.raises(RefusedError, match="not answered yet"):
+        wish(long_world, 60)
+    long_world.drive(until=lambda: bool(answers(long_world)))
+    assert wish(long_world, 60) == 2
+    long_world.drive()
+    long_world.check_ended()
+    assert long_world.cloud.machines["m-1"].mark.ceiling == utc(long_world.row.ceiling)
+
+
+def test_hours_that_were_added_while_nothing_was_to_be_had_count_from_the_launch_too(fast_path: Path) -> None:
+    world = World(fast_path, wait_seconds=3600)
+    world.cloud.total_steps, world.cloud.sold_out = LONG, {"gpu_1x_a10"}
+    before = world.row.deadline
+    world.drive(until=lambda: world.memory.rounds > 3)
+    wish(world, 60)
+    world.drive(until=lambda: world.memory.rounds > 12)
+    world.cloud.sold_out.clear()
+    world.drive(until=lambda: bool(answers(world)))
+    waited = world.cloud.machines["m-1"].since - START
+    assert waited.total_seconds() > 60
+    assert world.row.deadline - before == pytest.approx(60 + waited.total_seconds(), abs=35)
+    assert world.cloud.machines["m-1"].mark.ceiling == utc(world.row.ceiling)
+
+
+def test_a_vendor_that_does_not_answer_an_extension_keeps_no_log_from_coming_home(long_world: World) -> None:
+    step = long_world.memory.step
+    long_world.cloud.faults["extend"].extend(["unreachable"] * 20)
+    wish(long_world, 600)
+    log = long_world.home.run(RUN).log
+    size = log.stat().st_size
+    long_world.drive(until=lambda: long_world.memory.step > step + 30)
+    assert long_world.cloud.faults["extend"]
+    assert log.stat().st_size > size
