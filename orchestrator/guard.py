@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from providers.base import Allocation, Mark, Provider
+    from providers.errors import GpurunError
 
 SKEW_SECONDS = 60.0  # a clock that is farther off than this is told
+_TIMELY = timedelta(minutes=5)  # that a list may take, with all its pages
 _READS = 3  # without it on the list, where the vendor has no word for "ended"
 
 
@@ -148,6 +150,7 @@ class Post:
         self.notes: list[str] = []
         self.reads = 0  # whole lists
         self._known, self._clock, self._books = known, clock, books or Books()
+        self._begun = clock()  # the last look
         self._since: datetime | None = None  # the first round of this pass that owed something
 
     @property
@@ -167,13 +170,16 @@ class Post:
 
     def look(self) -> Mapping[str, Allocation] | None:
         """List and judge; None = nobody could look."""
-        begun = self._clock()  # before the list: what is extended while it is read is judged by its new mark next time
+        begun = self._begun = self._clock()  # before the list: what is extended meanwhile is judged anew next time
         self.trouble = ""
         try:
             self.account = self.provider.account()
             listed = list(self.provider.allocations())
         except ProviderError as error:
             self.trouble = _words(error)
+            return None
+        if not timedelta(0) <= self._clock() - begun <= _TIMELY:
+            self.trouble = "the computer slept over the list, or its clock was set: nobody knows how old it is"
             return None
         self.reads += 1
         self.verdicts = judge(listed, begun, self.skew, self._known, self.account)
@@ -202,7 +208,8 @@ class Post:
 
     def _settle(self, listed: Mapping[str, Allocation]) -> None:
         """Take what is owed off the list of debts where its end is proven."""
-        now, wanted = self._vendors_now(), {verdict.allocation.id for verdict in self.verdicts if verdict.to_end}
+        now = (self._begun + self.skew).timestamp()
+        wanted = {verdict.allocation.id for verdict in self.verdicts if verdict.to_end}
         for one in [one for one in self.owed.values() if one.account == self.account]:
             row = listed.get(one.id)
             if row is not None and row.billing and one.id not in wanted:
@@ -238,7 +245,7 @@ class Post:
     def _end(self, due: Sequence[Verdict]) -> None:
         if not due:
             return
-        self._note(self._books.ending, self.provider, self.account, due, self._clock())
+        self._note(self._books.ending, self.provider, self.account, due, self._begun)
         for verdict in due:
             row = verdict.allocation
             self.owed.setdefault(row.id, Owed(row.id, self.account, str(row.mark), verdict.kind))
@@ -286,7 +293,7 @@ def skew_note(post: Post) -> str:
     return f"this computer's clock is {abs(seconds):.0f} s {which} {post.provider.name}'s"
 
 
-def _words(error: Exception) -> str:
+def _words(error: GpurunError) -> str:
     """What happened, and what to do about it."""
     what = f"the key was not taken: {error}" if isinstance(error, CredentialsError) else str(error)
-    return f"{what} {getattr(error, 'hint', '')}".strip()
+    return f"{what} {error.hint}".strip()

@@ -151,13 +151,17 @@ class LedgerBooks(Books):
         one, mark = verdict.allocation, verdict.allocation.mark
         if mark is None:  # pragma: no cover - only a mark makes an orphan
             return
+        ended = [known.spell.ended for known in self._ledger.allocations(mark.run_id) if known.id == one.id]
+        fresh = any(end is not None and now.timestamp() - end <= provider.traits.list_lag_seconds for end in ended)
+        if fresh or (one.ending and ended and ended[0] is not None):
+            return  # proven gone, and the list is older than that, or shows it as going still
         row = self._ledger.run(mark.run_id)
         began = row.created if one.since is None else one.since.timestamp()
         price = offer_of(row).price if one.price is None else one.price
         spell = Spell(price, provider.traits.billing_step_seconds, began, now.timestamp(), None, None)
         self._ledger.open_allocation(one.id, mark, spell, provider=provider.name, account=account)
         look = Observation(Phase.RUNNING, billing=True, evidence="listed", price=one.price, ending=one.ending)
-        self._ledger.saw_billing(provider.name, one.id, now, look)
+        self._ledger.saw_billing(provider.name, one.id, now, look, lag=provider.traits.list_lag_seconds)
         self._reopened.add(one.id)
 
 

@@ -75,8 +75,12 @@ class Spending:
                 ),
             )
 
-    def saw_billing(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
+    def saw_billing(
+        self, provider: str, allocation_id: str, now: datetime, look: Observation, *, lag: float = 0.0
+    ) -> None:
         """Note a read that said "billing", with what the vendor told: price, start, whether the end is under way.
+
+        Such a read may be `lag` seconds old: it may have ended since.
 
         While it is queued, or has failed the vendor's check, it may bill or may not. That moves the latest moment at
         which the billing can have begun, as does the first read of a machine that is up: it came up before that.
@@ -84,13 +88,13 @@ class Spending:
         at, began = now.timestamp(), None if look.billed_from is None else look.billed_from.timestamp()
         # One that was adopted billed before: that is not this run's.
         queued = (look.phase is Phase.QUEUED or bool(look.failure)) and began is None and not look.ending
-        latest = began is None and (queued or look.phase is Phase.READY)
+        latest = began is None and (queued or look.phase in {Phase.READY, Phase.RUNNING})
         with self._db.write():
             self._db.execute(
                 "UPDATE allocations SET price = coalesce(:price, price), ended = NULL,"
                 " ending = CASE WHEN :ending THEN coalesce(ending, :at) END,"
                 " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
-                "   ELSE max(coalesce(billing_seen, 0), :at) END,"
+                "   ELSE max(coalesce(billing_seen, 0), :at - :lag) END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
                 " start_high = CASE WHEN :began > start_low - :slack THEN :began"
                 "   WHEN :latest AND billing_seen IS NULL THEN max(start_high, :at)"
@@ -102,6 +106,7 @@ class Spending:
                     "queued": queued,
                     "latest": latest,
                     "at": at,
+                    "lag": lag,
                     "began": began,
                     "slack": _SLACK_SECONDS,
                     "provider": provider,
@@ -112,15 +117,29 @@ class Spending:
     def saw_free(self, provider: str, allocation_id: str, now: datetime, look: Observation) -> None:
         """Note that the end is proven, on whose word.
 
-        It bills until the vendor's own record says, else until the vendor first said that it was ending it.
+        It bills until the vendor's own record says, else until the vendor first said that it was ending it. Such a
+        record is as good as having seen it bill to the last, and tells the begin too.
         """
         until = now.timestamp() if look.billed_until is None else look.billed_until.timestamp()
         own = look.billed_until is not None
+        began = None if look.billed_from is None else look.billed_from.timestamp()
         with self._db.write():
             self._db.execute(
-                "UPDATE allocations SET ended = CASE WHEN ? THEN ? ELSE coalesce(ending, ?) END, evidence = ?"
-                " WHERE provider = ? AND id = ? AND ended IS NULL",
-                (own, until, until, look.evidence, provider, allocation_id),
+                "UPDATE allocations SET ended = CASE WHEN :own THEN :until ELSE coalesce(ending, :until) END,"
+                " billing_seen = CASE WHEN :own THEN :until ELSE billing_seen END,"
+                " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
+                " start_high = CASE WHEN :began > start_low - :slack THEN :began ELSE start_high END,"
+                " evidence = :evidence"
+                " WHERE provider = :provider AND id = :id AND ended IS NULL",
+                {
+                    "own": own,
+                    "until": until,
+                    "began": began,
+                    "slack": _SLACK_SECONDS,
+                    "evidence": look.evidence,
+                    "provider": provider,
+                    "id": allocation_id,
+                },
             )
 
     def doubt_end(self, provider: str, allocation_id: str) -> None:

@@ -48,6 +48,7 @@ class Past:
         spell = Spell(Decimal(price), 60, begun.timestamp(), begun.timestamp() + 2, None, None)
         mark = Mark(self.ledger.home_id, run_id, 1, begun + timedelta(hours=2))
         self.ledger.open_allocation(one, mark, spell, provider=provider, account="acct-1")
+        self.billing(one, begun + timedelta(seconds=2), provider=provider, price=price)
 
     def billing(self, one: str, at: datetime, *, provider: str = "lambda", price: str = "1.20") -> None:
         look = Observation(Phase.RUNNING, billing=True, evidence=f"GET {one} → active", price=Decimal(price))

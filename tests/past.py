@@ -46,7 +46,8 @@ def admit(home: Path, run_id: str, memory: Memory, *, age: float = 60.0, ended: 
     if price != "0":
         spell = Spell(Decimal(price), 1, begun, begun, None, None)
         ledger.open_allocation(f"i-{run_id}", Mark("0000", run_id, 1, moment), spell, provider="local", account="a")
-        ledger.saw_billing("local", f"i-{run_id}", moment, Observation(Phase.RUNNING, billing=True, evidence=""))
+        for at in (datetime.fromtimestamp(begun, UTC), moment):
+            ledger.saw_billing("local", f"i-{run_id}", at, Observation(Phase.RUNNING, billing=True, evidence=""))
     ledger.save(lease, memory, moment, looked=True)
     ledger.close()
 

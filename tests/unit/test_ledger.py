@@ -188,6 +188,7 @@ def test_money_is_an_interval_until_an_end_was_read(ledger: Ledger) -> None:
     ledger.open_allocation(
         "m-1", mark, Spell(Decimal(3600), 1, start, start + 2, None, None), provider="fake", account="a"
     )
+    ledger.saw_billing("fake", "m-1", NOW + timedelta(seconds=2), BILLS)
     ledger.saw_billing("fake", "m-1", NOW + timedelta(seconds=10), BILLS)
     interval = ledger.run(RUN).accrued(start + 60)
     assert (interval.low, interval.high) == (Decimal(16), Decimal(120))
@@ -211,6 +212,7 @@ def dollars(ledger: Ledger, seconds: int) -> tuple[Decimal, Decimal]:
 
 def test_an_end_under_way_dates_the_end_once_it_is_proven(metered: Ledger) -> None:
     one = replace(BILLS, price=Decimal(3600))
+    metered.saw_billing("fake", "m-1", at(2), one)
     metered.saw_billing("fake", "m-1", at(10), one)
     metered.saw_billing("fake", "m-1", at(12), replace(one, ending=True))
     metered.saw_billing("fake", "m-1", at(40), replace(one, ending=True))
@@ -221,6 +223,7 @@ def test_an_end_under_way_dates_the_end_once_it_is_proven(metered: Ledger) -> No
 
 def test_an_end_that_was_taken_and_not_carried_out_is_none(metered: Ledger) -> None:
     one = replace(BILLS, price=Decimal(3600))
+    metered.saw_billing("fake", "m-1", at(2), one)
     metered.saw_billing("fake", "m-1", at(12), replace(one, ending=True))
     metered.saw_billing("fake", "m-1", at(40), one)
     metered.saw_billing("fake", "m-1", at(50), replace(one, ending=True))
@@ -231,7 +234,15 @@ def test_an_end_that_was_taken_and_not_carried_out_is_none(metered: Ledger) -> N
 def test_the_vendor_s_own_begin_and_end_are_believed(metered: Ledger) -> None:
     metered.saw_billing("fake", "m-1", at(30), replace(BILLS, price=Decimal(3600), billed_from=at(20)))
     metered.saw_free("fake", "m-1", at(70), replace(GONE, billed_until=at(31)))
-    assert dollars(metered, 99) == (10, 11)
+    assert dollars(metered, 99) == (11, 11)
+
+
+def test_a_read_may_be_as_old_as_the_vendors_list_lags(metered: Ledger) -> None:
+    one = replace(BILLS, price=Decimal(3600), phase=Phase.READY)
+    metered.saw_billing("fake", "m-1", at(5), one, lag=3.0)
+    metered.saw_billing("fake", "m-1", at(40), one, lag=3.0)
+    metered.saw_free("fake", "m-1", at(50), GONE)
+    assert dollars(metered, 99) == (32, 50)  # what was read at 40 may have ended at 37
 
 
 def test_what_is_queued_may_bill_or_may_not(metered: Ledger) -> None:
