@@ -20,6 +20,11 @@ _METHODS = {
     "classify": "classification",
     "pretrain": "pretraining",
 }
+_FACTS = {
+    "usable_vram_mib": "memory as reported",
+    "memory_bandwidth_gbps": "bandwidth",
+    "dense_fp16_tflops": "peak",
+}
 _VERDICTS = {
     "fits": "fits",
     "tight": "tight: it may run out of memory",
@@ -111,6 +116,7 @@ def _notes(found: Estimate, notes: list[str]) -> list[str]:
         notes = [*notes, f"{found.work.model.kind or 'this class'} is not known: counted as a Llama"]
     if found.work.model.kind in HYBRID:
         notes = [*notes, f"{found.work.model.kind} has other layers besides attention: memory and pace are approximate"]
-    if found.card.unverified:
-        notes = [*notes, f"without a source for {found.card.name}: {', '.join(found.card.unverified)}"]
+    weak = [word for name, word in _FACTS.items() if name in found.card.unverified]
+    if weak:
+        notes = [*notes, f"nobody published the {' and '.join(weak)} of {found.card.name}: taken from its kind"]
     return notes
