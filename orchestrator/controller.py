@@ -168,11 +168,7 @@ class Controller:
             case Act.TELL_STOP:
                 self._reach.remote(self._row).tell(Order(1 + self._last_wish, OrderKind.STOP))
             case Act.EXTEND:
-                try:
-                    self._extend()
-                except ProviderError:
-                    self._follow()  # it is tried again, perhaps for hours: the log comes home meanwhile
-                    raise
+                self._extend()
             case Act.COLLECT:
                 self._collect(seen)
             case Act.TERMINATE:
@@ -253,6 +249,13 @@ class Controller:
         return self._row.wish.id if self._row.wish else 0
 
     def _extend(self) -> None:
+        try:
+            self._move_limits()
+        except ProviderError:
+            self._follow()  # it is tried again, perhaps for hours: the log comes home meanwhile
+            raise
+
+    def _move_limits(self) -> None:
         """Move the limits from the outside in: the vendor's first, so that whatever breaks off ends it too early."""
         wish = self._row.wish
         if wish is None:

@@ -162,36 +162,38 @@ class LambdaProvider:
             ProviderError: some may live on; the message names them.
         """
         ids = [one for one in dict.fromkeys(allocation_ids) if reading.is_id(one)]
+        refused: dict[str, ProviderError] = {}
         for start in range(0, len(ids), _BATCH):
-            self._terminate(ids[start : start + _BATCH])
+            refused |= self._terminate(ids[start : start + _BATCH])
+        for one, error in refused.items():
+            error.allocation_id = one
+            if len(refused) == 1:
+                raise error
+        if refused:
+            words = "; ".join(f"{one}: {error}" for one, error in refused.items())
+            raise ProviderError(f"not ended: {words}", hint=f"look at {reading.CONSOLE}", allocation_id=min(refused))
 
-    def _terminate(self, ids: Sequence[str]) -> None:
+    def _terminate(self, ids: Sequence[str]) -> dict[str, ProviderError]:
+        """End some; gives those whose end Lambda refuses, which keep none of the others from theirs."""
         reply = self._api.reply("POST", "/instance-operations/terminate", body={"instance_ids": list(ids)}, safe=True)
         if 200 <= reply.status < 300:
-            return  # whatever the body says: `inspect` proves it
+            return {}  # whatever the body says: `inspect` proves it
         refusal = api.error_of(reply)
         if isinstance(refusal, CredentialsError | UnreachableError):
             raise refusal
         if len(ids) > 1:  # one of them may be gone: what becomes of the others is not documented
-            self._one_by_one(ids)
-            return
+            return self._one_by_one(ids)
         look = self.inspect(ids[0])  # ending it twice was seen to answer global/unknown (SkyPilot 3410, 2024-04)
-        if look.billing and not look.ending:
-            refusal.allocation_id = ids[0]
-            raise refusal
+        return {ids[0]: refusal} if look.billing and not look.ending else {}
 
-    def _one_by_one(self, ids: Sequence[str]) -> None:
-        refused = {}
+    def _one_by_one(self, ids: Sequence[str]) -> dict[str, ProviderError]:
+        refused: dict[str, ProviderError] = {}
         for one in ids:
             try:
-                self._terminate([one])
+                refused |= self._terminate([one])
             except ProviderError as error:
                 refused[one] = error
-        if refused:
-            words = "; ".join(f"{one}: {error}" for one, error in refused.items())
-            raise ProviderError(
-                f"not ended: {words}", hint=f"look at {reading.CONSOLE}", allocation_id=next(iter(refused))
-            )
+        return refused
 
     def extend(self, allocation_id: str, ceiling: datetime) -> bool:
         """Rename it to its mark with the new ceiling; nothing else holds a limit."""

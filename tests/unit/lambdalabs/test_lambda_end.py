@@ -55,6 +55,17 @@ def test_an_end_that_is_refused_is_an_error_with_the_machine_in_it(sim, provider
     sim.faults({"terminate_unknown": 0})
 
 
+def test_one_whose_end_is_refused_keeps_none_of_the_others(sim, provider, tmp_path, monkeypatch):
+    monkeypatch.setattr("providers.lambdalabs.provider._BATCH", 1)
+    ids = [provider.launch(lambda_job(tmp_path / "home"), offer_of(provider)) for _ in range(3)]
+    sim.faults({"terminate_unknown": {"times": 1}})
+    with pytest.raises(ProviderError, match="global/unknown") as caught:
+        provider.terminate(ids)
+    assert caught.value.allocation_id == ids[0]
+    assert sim.meter()["billing_now"] == 1
+    sim.terminate(ids[0])
+
+
 def test_an_end_that_was_taken_and_ignored_still_bills(sim, provider, rented):
     sim.faults({"terminate_ignored": {"times": 1}})
     provider.terminate([rented[1]])
