@@ -239,14 +239,17 @@ def choose(offers: Sequence[Offer], gpu: str | None, *, waiting: bool = False) -
 
 
 def _matches(offer: Offer, gpu: str | None) -> bool:
-    """Compare as people type it: "A100", "a100 80gb", "a6000" for "rtx-a6000"; a family's name means all of it."""
+    """Compare as people type it: "A100", "a100 80gb", "a6000" for "rtx-a6000"; a family's name means all of it.
+
+    The vendor's own name of an offer means that one: "cpu-basic", "l4x4".
+    """
     if gpu is None or gpu == "auto":
         return True
     wanted = _plainly(gpu)
     if wanted == "cpu":
         return not offer.gpu_count
     names = {_plainly(offer.gpu), _plainly(offer.gpu).removeprefix("rtx-")}
-    return any(name == wanted or name.startswith(f"{wanted}-") for name in names)
+    return wanted == _plainly(offer.name) or any(name == wanted or name.startswith(f"{wanted}-") for name in names)
 
 
 def _plainly(gpu: str) -> str:

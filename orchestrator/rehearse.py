@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
-PROVIDERS = ("lambda",)
+# Who is simulated -> what a first launch there takes, and a fault to try.
+PROVIDERS = {
+    "lambda": ("--gpu a10 --accept-risk", '{"launch_capacity": 2}'),
+    "hf": ("--gpu a10g", '{"slow_scheduling": 1, "logs_cut": 3}'),
+}
 # Real keys, and the files in which libraries look for one.
 KEYS = ("LAMBDA_API_KEY", "RUNPOD_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 _MARKER = ".rehearsal"
@@ -122,8 +126,10 @@ def _refuse_incomplete(provider: str) -> None:
     if provider not in PROVIDERS:
         raise UsageError(
             f"there is no rehearsal of {provider!r}; there are: {' '.join(PROVIDERS)}",
-            hint=f"gpurun rehearse {PROVIDERS[0]}",
+            hint=f"gpurun rehearse {next(iter(PROVIDERS))}",
         )
+    if provider != "lambda":  # no machine there is reached over SSH
+        return
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
     for program, package in _NEEDED:
         if shutil.which(program, path=path) is None:
@@ -317,13 +323,14 @@ def tidied() -> Iterator[None]:
 
 def banner(vendor: Vendor, home: Path) -> str:
     """Say, before a shell, where one is and what there is to try."""
+    flags, fault = PROVIDERS[vendor.provider]
     return facts(
         [
             ("rehearsal", f"{vendor.provider}, simulated on this computer: nothing here costs money"),
             ("home", str(home)),
-            ("try", f"gpurun launch demo --provider {vendor.provider} --gpu a10 --accept-risk"),
+            ("try", f"gpurun launch demo --provider {vendor.provider} {flags}"),
             ("the bill", "curl $CONTROL/meter"),
-            ("break it", "curl $CONTROL/faults -d '{\"launch_capacity\": 2}'"),
+            ("break it", f"curl $CONTROL/faults -d '{fault}'"),
             ("leave", "exit: the simulator ends, and says what would still bill"),
         ]
     )

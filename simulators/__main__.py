@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from simulators.clock import FASTEST
 from simulators.faults import FaultError, Hit, drawn, listing, parse
 from simulators.hf_jobs import SCHEDULE_SECONDS, HfSimulator
+from simulators.hf_jobs.faults import drawn as drawn_hf
 from simulators.hf_jobs.faults import listing as hf_listing
 from simulators.hf_jobs.faults import parse as parse_hf
 from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
@@ -50,7 +51,9 @@ def _options() -> argparse.ArgumentParser:
 
 def _faults(options: argparse.Namespace) -> list[Hit]:
     if options.vendor == "hf":
-        return parse_hf(json.loads(options.faults)) if options.faults is not None else []
+        if options.faults is not None:
+            return parse_hf(json.loads(options.faults))
+        return [] if options.seed is None else drawn_hf(options.seed)
     if options.faults is not None:
         return parse(json.loads(options.faults))
     return [] if options.seed is None else drawn(options.seed)

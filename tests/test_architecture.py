@@ -50,6 +50,7 @@ STDLIB_ONLY = tuple(
         "helper",
         "lever",
         "limits",
+        "mounted",
         "outcome",
         "output",
         "place",

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from providers.errors import CredentialsError, GpurunError, ProviderError, QuotaError, UnreachableError
+from providers.errors import CredentialsError, GpurunError, ProviderError, QuotaError, UnreachableError, UsageError
 from providers.http import printable
 
 if TYPE_CHECKING:
@@ -160,8 +160,21 @@ class Hub:
     # ── buckets ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def make_bucket(self, bucket: str) -> None:
-        """Make it, private, unless it is there."""
-        self.run(f"bucket {bucket}", lambda api: api.create_bucket(bucket, private=True, exist_ok=True))
+        """Make it, private, unless it is there.
+
+        Raises:
+            UsageError: it is there, and everybody can read it.
+        """
+
+        def call(api: HfApi) -> bool:
+            api.create_bucket(bucket, private=True, exist_ok=True)
+            return bool(api.bucket_info(bucket).private)
+
+        if not self.run(f"bucket {bucket}", call):
+            raise UsageError(
+                f"the bucket {bucket} is public: code and data would be everybody's",
+                hint=f"make it private at {self.endpoint}/buckets/{bucket}",
+            )
 
     def upload(self, bucket: str, files: list[tuple[Path | bytes, str]]) -> None:
         """Put files into a bucket: pairs of a file or bytes, and a path there."""

@@ -5,6 +5,7 @@ Seconds are the vendor's own. A fault of a job strikes the next one that is subm
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from simulators.faults import FaultError, Hit
@@ -46,6 +47,7 @@ JOB: Mapping[str, Mapping[str, Value]] = {
 }
 TABLE = {**REQUEST, **JOB}
 _EVERYWHERE: Mapping[str, Value] = {"times": 1, "skip": 0}
+_DEADLY = {"no_credit", "forbidden", "unauthorized", "price_dearer"}
 _ALWAYS = {"clock_skew", "pages"}
 
 
@@ -79,6 +81,13 @@ def _hit(name: str, value: object) -> Hit:
     elif value is not True:
         raise FaultError(f"{name} takes a number of times, true, or an object of options")
     return Hit(name, options)
+
+
+def drawn(seed: int) -> list[Hit]:
+    """Draw one or two faults that a run can survive: the same seed draws the same ones."""
+    dice = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    names = dice.sample(sorted(TABLE.keys() - _DEADLY), dice.randint(1, 2))
+    return [_hit(name, True) for name in names]  # noqa: FBT003 - as a wish spells it
 
 
 def listing() -> str:

@@ -164,6 +164,30 @@ def test_a_run_goes_from_one_command_to_files_at_home_with_nothing_billing_and_n
     assert vendor.ask("/state")["buckets"]["alice/gpurun"] == []
 
 
+def test_a_submit_whose_answer_was_lost_made_exactly_one_job_and_the_run_goes_on_with_it(vendor):
+    (vendor.work / "go").touch()
+    vendor.tell("/faults", {"reply_lost": 1})
+    ended = vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu-basic", "-y")
+    assert ended.code == 0, ended
+    assert len(vendor.ask("/meter")["allocations"]) == 1
+    assert vendor.ask("/faults")["struck"] == ["reply_lost"]
+
+
+def test_a_refusal_for_want_of_credit_says_where_to_add_some_and_rents_nothing(vendor):
+    vendor.tell("/faults", {"no_credit": {"times": None}})
+    ended = vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu-basic", "-y")
+    assert ended.code == 3
+    assert "https://huggingface.co/settings/billing" in ended.out + ended.err
+    assert vendor.ask("/meter")["allocations"] == []
+
+
+def test_a_rehearsal_opens_an_account_that_doctor_can_read(vendor):
+    line = f"{sys.executable} -m orchestrator.cli doctor --json"
+    ended = vendor.gpurun("rehearse", "hf", "--pace", "100", "--", line)
+    (check,) = [one for one in json.loads(ended.out) if one["name"] == "provider hf"]
+    assert check["verdict"] == "ok"
+
+
 def test_a_stop_lets_it_save_and_brings_what_it_saved_home(vendor):
     launched = vendor.start("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach")
     assert launched.wait(60) == 0

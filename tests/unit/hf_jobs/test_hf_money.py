@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+import requests
 
 from providers.base import Phase, Place, Secret
 from providers.errors import (
@@ -92,6 +93,15 @@ def test_a_flavor_that_is_no_more_and_a_namespace_that_is_not_ours_rent_nothing(
     with pytest.raises((CredentialsError, NoCapacityError)):
         stranger.launch(hf.job(), hf.offer())
     assert hf.sim.meter()["allocations"] == []
+
+
+def test_a_bucket_that_everybody_can_read_gets_no_code_and_no_data(hf):
+    headers = {"Authorization": f"Bearer {hf.sim.exports['HF_TOKEN']}"}
+    url = f"{hf.sim.url}/api/buckets/alice/gpurun"
+    requests.post(url, json={"visibility": "public"}, headers=headers, timeout=30).raise_for_status()
+    with pytest.raises(UsageError, match="public"):
+        hf.provider.launch(hf.job(), hf.offer())
+    assert hf.sim.state()["buckets"] == {"alice/gpurun": []}
 
 
 def test_what_waits_past_its_queue_limit_is_broken_and_was_never_billed(start_hf):
