@@ -134,13 +134,15 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
 
 
 def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
+    trained = template.settings.training if template else None
+    name = str(flags.model or getattr(trained, "model", ""))
     if flags.data:
-        return inputs.rows(Path(flags.data).expanduser())
+        return inputs.rows(Path(flags.data).expanduser(), model_name=name)
     data = getattr(template.settings.training, "data", None) if template else None
     if template is None or not template.files:
         return None
     shipped = next((file for file in template.files if data is None or file.setting[-2:] == ("data", "train")), None)
-    return inputs.rows(shipped.path, data) if shipped and shipped.path.is_file() else None
+    return inputs.rows(shipped.path, data, name) if shipped and shipped.path.is_file() else None
 
 
 def _method(work: Work, method: str) -> Work:

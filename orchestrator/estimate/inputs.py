@@ -106,8 +106,8 @@ def _knock() -> None:
 # --- rows
 
 
-def rows(path: Path, data: Data | None = None) -> Lengths:
-    """Sample the lengths of a file's rows.
+def rows(path: Path, data: Data | None = None, model_name: str = "") -> Lengths:
+    """Sample the lengths of a file's rows, with the model's own tokenizer where that is on this computer.
 
     Raises:
         UsageError: there are no rows or no text in them.
@@ -127,7 +127,28 @@ def rows(path: Path, data: Data | None = None) -> Lengths:
         raise ConfigError(f"{path}: {error}") from error
     if data and data.max_rows:
         count = min(count, data.max_rows)
-    return lengths.of_texts(texts, count)
+    tokens = _counted(texts, model_name)
+    if tokens is None:
+        return lengths.of_texts(texts, count)
+    return lengths.of_counts(tokens, count, f"{len(texts)} rows with the model's tokenizer")
+
+
+def _counted(texts: list[str], model_name: str) -> list[int] | None:
+    """Count tokens with the model's tokenizer; None where it, or the package that reads it, is not here."""
+    path = Path(model_name).expanduser() / "tokenizer.json" if model_name else None
+    if path is not None and not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model_name, "tokenizer.json") if _HUB_NAME.fullmatch(model_name) else None
+        path = Path(cached) if isinstance(cached, str) else None
+    if path is None:
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:  # it comes with gpurun[payload]; the approximation is said to be one
+        return None
+    coded = Tokenizer.from_file(str(path)).encode_batch(texts)
+    return [len(one.ids) for one in coded]
 
 
 def _rows(path: Path) -> Iterator[Any]:

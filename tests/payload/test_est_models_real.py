@@ -5,9 +5,12 @@ from importlib.resources import files
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from orchestrator.estimate import models
+from orchestrator.estimate import inputs, models
 
 ROWS = list(csv.DictReader(files("orchestrator.estimate").joinpath("data/models.csv").read_text("utf-8").splitlines()))
 TEXT = {"gemma3", "gemma4", "gemma4_unified", "qwen3_5", "qwen3_5_moe"}  # the text part of a multimodal class
@@ -117,3 +120,13 @@ def test_a_config_json_of_a_known_type_is_counted_as_the_real_class(kind):
     shape = models.from_config(config.to_dict(), row["hub_id"])
     assert shape.exact
     assert shape.parameters == sum(one.numel() for one in real(row, config).parameters())
+
+
+def test_a_tokenizer_beside_the_model_counts_the_tokens(tmp_path):
+    words = Tokenizer(WordLevel({"word": 0, "?": 1}, unk_token="?"))  # noqa: S106 (a token of text)
+    words.pre_tokenizer = Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "rows.jsonl").write_text('{"text": "word word word"}\n{"text": "word"}\n')
+    found = inputs.rows(tmp_path / "rows.jsonl", model_name=str(tmp_path))
+    assert found.sampled == (1, 3)
+    assert found.basis == "2 rows with the model's tokenizer"
