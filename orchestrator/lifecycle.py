@@ -119,8 +119,6 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
             case Phase.READY:
                 if memory.state is State.PROVISIONING:
                     return Decision(memory.to(State.STARTING, now), Act.START)
-            case _:
-                pass
     if memory.entered is not None and seconds_between(memory.entered, now) > limit:
         return _end(memory, Reason.PROVIDER, memory.detail or late, now, rules, again=True)
     ready = memory.state is State.STARTING and look is not None and look.phase is Phase.READY

@@ -40,6 +40,7 @@ UNHELD = "nothing on the machine could stop the meter"
 WISH = Wish(2, at(7200), at(7200), Decimal(2))
 RICH = {"accrued_high": Decimal("0.50")}
 FAILED = RemoteStatus(Phase.EXITED, reason="failed", detail="out of memory")
+RAN_OUT = RemoteStatus(Phase.EXITED, reason="deadline")
 NEW = Memory()
 WAITS = replace(NEW, waiting_since=T0, rounds=1, detail="no a10 left")
 SENT = replace(NEW, state=State.PROVISIONING, launch=Launch.INTENDED, intended=T0, entered=T0, offer=OFFER)
@@ -92,10 +93,12 @@ def test_an_unclear_launch_that_is_found_is_followed() -> None:
     assert (decision.memory, decision.act) == (expected, Act.WAIT)
 
 
-def test_an_unclear_launch_that_made_two_ends_both() -> None:
-    decision = step(SENT, Seen(found=(allocation("m-7"), allocation("m-8"), allocation("m-9"))))
-    assert told(decision) == (State.TERMINATING, Act.TERMINATE, Reason.PROVIDER, "one launch made 3 allocations")
-    assert (decision.memory.allocation_id, decision.memory.extra_ids) == ("m-7", ("m-8", "m-9"))
+@pytest.mark.parametrize("extra", [("m-8",), ("m-8", "m-9")])
+def test_an_unclear_launch_that_made_more_than_one_ends_them_all(extra: tuple[str, ...]) -> None:
+    decision = step(SENT, Seen(found=tuple(map(allocation, ("m-7", *extra)))))
+    words = f"one launch made {1 + len(extra)} allocations"
+    assert told(decision) == (State.TERMINATING, Act.TERMINATE, Reason.PROVIDER, words)
+    assert (decision.memory.allocation_id, decision.memory.extra_ids) == ("m-7", extra)
     assert decision.memory.reroll
 
 
@@ -158,6 +161,7 @@ def priced(price: str | None) -> Seen:
         (BOOTS, saw(Phase.RUNNING), 100, {}, (State.RUNNING, Act.FOLLOW, None, "")),  # a vendor's job
         (BOOTS, saw(Phase.EXITED), 100, {}, (State.PROVISIONING, Act.WAIT, None, "")),
         (BOOTS, saw(Phase.EXITED, FAILED), 100, {}, (State.COLLECTING, Act.COLLECT, Reason.FAILED, "out of memory")),
+        (BOOTS, saw(Phase.EXITED, RAN_OUT), 100, BOUND, (State.COLLECTING, Act.COLLECT, Reason.BUDGET, "")),
         (BOOTS, GONE, 100, {}, (State.PROVISIONING, Act.WAIT, None, "")),
         # how long it may take
         (BOOTS, saw(Phase.QUEUED), 600, {}, (State.PROVISIONING, Act.WAIT, None, "")),
