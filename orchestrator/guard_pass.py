@@ -132,7 +132,8 @@ class LedgerBooks(Books):
             if not verdict.ours or mark is None or mark.run_id not in self._known.accounts:
                 continue
             self._ledger.note(mark.run_id, mark.attempt, "guard", "guard", "intent", f"{verdict.kind}: {one.id}", now)
-            if (mark.run_id, mark.attempt) in self._known.ended:
+            known = {rented.id for rented in self._ledger.allocations(mark.run_id)}
+            if one.id not in known or (mark.run_id, mark.attempt) in self._known.ended:
                 self._reopen(provider, account, verdict, now + provider.skew)
 
     def ended(self, provider: Provider, ended: Ended, now: datetime) -> None:
@@ -156,7 +157,7 @@ class LedgerBooks(Books):
         if fresh or (one.ending and ended and ended[0] is not None):
             return  # proven gone, and the list is older than that, or shows it as going still
         row = self._ledger.run(mark.run_id)
-        began = row.created if one.since is None else one.since.timestamp()
+        began = row.created + row.skew if one.since is None else one.since.timestamp()
         price = offer_of(row).price if one.price is None else one.price
         spell = Spell(price, provider.traits.billing_step_seconds, began, now.timestamp(), None, None)
         self._ledger.open_allocation(one.id, mark, spell, provider=provider.name, account=account)

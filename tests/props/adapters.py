@@ -72,6 +72,7 @@ class SimProvider:
     def __init__(self, vendor: Vendor, computer: Computer) -> None:
         self.vendor, self.computer = vendor, computer
         self.name = vendor.name
+        self.key = computer.key
         self.traits = traits_of(vendor)
         self.skew = timedelta(0)
 
@@ -84,6 +85,8 @@ class SimProvider:
         process, world = current(), self.computer.world
         assert isinstance(process, Process), "only a process calls out"
         process.step()
+        self.key = self.computer.key  # the one with which it asks, whatever is set meanwhile
+        key = self.key
         engine, chance, vendor = world.engine, world.chance, self.vendor
         slow = 8.0 if chance.random() < 0.02 else 0.15
         engine.sleep(chance.random() * slow)
@@ -92,12 +95,13 @@ class SimProvider:
             world.failed_call(self.computer, verb)
             engine.sleep(PATIENCE if flaw > 1 else 1.0)
             raise lost(f"{verb}: no answer")
-        if vendor.revoked.get(self.computer.key, engine.now + 1) <= engine.now:
+        if vendor.revoked.get(key, engine.now + 1) <= engine.now:
             world.failed_call(self.computer, verb)
             raise CredentialsError(f"{verb}: the key was revoked", hint="export VENDOR_KEY=…")
+        self.key = key
         result = what()
         if about or verb in _LISTS:
-            world.history.read(self.computer, process.home, about, result)
+            world.history.read(key, process.home, about, result)
         engine.sleep(chance.random() * slow)
         if 0.5 <= flaw < 1 or not self.computer.online(engine.now):
             vendor.counts["lost reply"] += 1
@@ -148,7 +152,7 @@ class SimProvider:
 
         def rent() -> Thing | None:
             vendor, name = self.vendor, str(job.mark)
-            key, by = self.computer.key, self.computer.name
+            key, by = self.key, self.computer.name
             thing = vendor.launch(name, key, offer.name, by, job.max_seconds, job, late)
             if thing is not None:
                 world.rented(thing, job)
@@ -180,7 +184,7 @@ class SimProvider:
 
         def read() -> list[Allocation]:
             moment = vendor.seen_at()
-            shown = vendor.listed(self.computer.key, moment)
+            shown = vendor.listed(self.key, moment)
             return [
                 allocation_of(one, moment)
                 for one in shown
@@ -205,7 +209,7 @@ class SimProvider:
         vendor, moment = self.vendor, self.vendor.seen_at()
         thing = vendor.things.get(allocation_id)
         told = f"GET {allocation_id} → "
-        if thing is None or thing.account != self.computer.key or thing.made > moment:
+        if thing is None or thing.account != self.key or thing.made > moment:
             return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
         if vendor.denies(thing, self.computer.name, wanted=self._lies()):
             return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
@@ -239,7 +243,7 @@ class SimProvider:
     def terminate(self, allocation_ids: Sequence[str]) -> None:
         def end() -> None:
             process, before = current(), len(self.vendor.ended_log)
-            self.vendor.terminate(list(allocation_ids), self.computer.key, process.name)
+            self.vendor.terminate(list(allocation_ids), self.key, process.name)
             self.computer.world.history.killed(process, before)
             self.computer.world.say(process.name, f"terminate {list(allocation_ids)}")
 
@@ -251,7 +255,7 @@ class SimProvider:
             mark = None if thing is None else Mark.parse(thing.name)
             if self.vendor.nature.jobs or thing is None or mark is None:
                 return False
-            return self.vendor.rename(allocation_id, self.computer.key, str(replace(mark, ceiling=ceiling)))
+            return self.vendor.rename(allocation_id, self.key, str(replace(mark, ceiling=ceiling)))
 
         return bool(self._call("extend", move))
 

@@ -36,6 +36,7 @@ class Historian:
         self._restored: set[str] = set()
         self._done: dict[str, set[str]] = defaultdict(set)
         self._free: dict[str, set[str]] = defaultdict(set)
+        self._open: dict[str, set[str]] = defaultdict(set)  # runs with an allocation that is not proven gone
 
     @property
     def now(self) -> float:
@@ -72,29 +73,32 @@ class Historian:
         self._dogs = [(one, who, start, self.now if who is dog else end) for one, who, start, end in self._dogs]
 
     def is_done(self, home: SimHome, run_id: str) -> bool:
-        return run_id in self._done[home.id]
+        return run_id in self._done[home.id] and run_id not in self._open[home.id]
 
-    def read(self, computer: Computer, home: str, about: str, result: Any) -> None:
+    def read(self, key: str, home: str, about: str, result: Any) -> None:
         """A look at one, or at the whole list."""
         if isinstance(result, list):
             listed = frozenset(getattr(row, "id", "") for row in result)
-            self._told.reads.append((self.now, home, computer.key, listed, ""))
+            self._told.reads.append((self.now, home, key, listed, ""))
         elif about and result.billing:
             self._told.priced.add((home, about))
         elif about:
-            self._told.reads.append((self.now, home, computer.key, frozenset(), about))
+            self._told.reads.append((self.now, home, key, frozenset(), about))
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:
         """A transaction was committed: what does the ledger say now that it did not say before?"""
         home, account = process.home, process.computer.key
         done = {row[0] for row in connection.execute("SELECT run_id FROM runs WHERE state = 'done'")}
+        known = {row[0] for row in connection.execute("SELECT run_id FROM allocations")}
         for run in done - self._done[home]:
-            self._told.claims.append(Claim(self.now, home, account, run))
+            blank = home in self._restored and run not in known
+            self._told.claims.append(Claim(self.now, home, account, run, blank=blank))
         self._done[home] = done
         rows = dict(connection.execute("SELECT id, run_id FROM allocations WHERE ended IS NOT NULL").fetchall())
         for one in rows.keys() - self._free[home]:
             self._told.claims.append(Claim(self.now, home, account, rows[one], one))
         self._free[home] = set(rows)
+        self._open[home] = {row[0] for row in connection.execute("SELECT run_id FROM allocations WHERE ended IS NULL")}
 
     def guarded(self, home: SimHome, begun: float, pulse: Any) -> None:
         """A guard's pass is over: what it says is gone, and whether it says that all is well."""
@@ -194,7 +198,8 @@ class Historian:
             home.id, run_id, str(row.memory.state), str(row.memory.reason or ""),
             float(interval.low), float(interval.high),
             recorded=bool(known) and all("ended at" in evidence for _, evidence in known),
-            step=self._world.vendor.nature.step, price=max((float(one.price) for one in (*row.spells, row.memory.offer) if one), default=0.0),
+            step=self._world.vendor.nature.step,
+            price=max((float(one.price) for one in (*row.spells, row.memory.offer) if one), default=0.0),
             known=known, events=events, folder=home.home.run(run_id).path, whole=home.id not in self._restored,
             answerable=(
                 computer.is_awake(calm) and computer.is_awake(self.now)

@@ -76,6 +76,7 @@ class Claim:
     account: str
     run: str
     id: str = ""
+    blank: bool = False  # by a ledger of before its launch: it can't know that there is anything to read back
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _said(history: History, verdict: Verdict) -> None:
         if not claim.id:
             named = [one for one in history.things if one.mark is not None and one.mark[:2] == (claim.home, claim.run)]
         for thing in named:
-            if thing.made > claim.at:
+            if thing.made > claim.at or claim.blank:
                 continue
             if thing.ended is None or thing.ended > claim.at:
                 verdict.violations.append(f"(1) {claim.run} said {claim.id or 'it was done'} while {thing.id} billed")
