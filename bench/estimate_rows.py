@@ -146,6 +146,8 @@ LOSSES = {"liger": Loss.LINEAR, "unsloth": Loss.FUSED, "chunked": Loss.CHUNKED, 
 def loss(row: dict[str, str]) -> Loss:
     """Read the loss's kernel. transformers' short name for it differs by source."""
     text = row.get("loss_kernel", "")
+    if not text and "llm-foundry" in row.get("framework", ""):
+        return Loss.CHUNKED  # flash-attn's cross-entropy, its default: the gradient overwrites the short logits
     if row["method"] == "classify":
         return Loss.LABELS
     if "fused" in text:
@@ -231,7 +233,8 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         micro_batch=micro,
         accumulation=int(_number(row.get("grad_accum")) or 1),
         checkpointing=row.get("checkpointing", "y").startswith(("y", "s")),
-        offload="offload" in row.get("checkpointing", ""),
+        # Unsloth moves what checkpointing keeps to host memory (April 2024: "100K context on 40 GB").
+        offload="offload" in row.get("checkpointing", "") or row.get("loss_kernel") == "unsloth",
         attention=Attention.EAGER if attention == "eager" else Attention.FLASH if "fa" in attention else Attention.SDPA,
         loss=loss(row),
         keeps_logits=keeps_logits(framework),

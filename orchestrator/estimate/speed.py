@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 FITTED: dict[str, float] = {
     # share of the dense peak that large products reach within a training step, by architecture
     "ampere": 0.74,
-    "hopper": 0.71,
+    "hopper": 0.72,
     "turing": 0.28,
     "volta": 0.25,
     "ada": 0.86,
     # of that, what attention's kernels reach
     "ampere attention": 0.88,
     "hopper attention": 0.31,
-    "turing attention": 0.21,
+    "turing attention": 0.2,
     # how often activations pass through memory, against transformers' own code
     "hf": 1.28,
-    "fused": 0.73,
-    "compiled": 0.43,
-    "native": 0.79,
+    "fused": 0.74,
+    "compiled": 0.44,
+    "native": 0.88,
     "eager": 0.83,  # and eager attention's scores
-    "adapters": 3.0,  # passes over inputs and outputs of what has an adapter
+    "adapters": 2.9,  # passes over inputs and outputs of what has an adapter
     "dequantise": 0.39,  # share of the bandwidth that kernels of quantised layers reach
     "launch": 10.0,  # microseconds from Python to a kernel
     "old launch": 23.0,  # on the slow hosts that T4 and V100 are rented with
-    "gather": 0.58,  # milliseconds that a sharded layer waits for its weights, each time
-    "link": 104.0,  # GB/s of a GPU's share in a gathering over NVLink
+    "gather": 0.57,  # milliseconds that a sharded layer waits for its weights, each time
+    "link": 103.0,  # GB/s of a GPU's share in a gathering over NVLink
 }
 # Architectures that nobody published: the nearest measured relative's, a little lower.
 RELATIVES = {"blackwell": ("hopper", 0.95), "cdna3": ("hopper", 0.7)}

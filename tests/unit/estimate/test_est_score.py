@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.estimate.fix import NO, judged
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -57,3 +59,10 @@ def test_a_table_of_ones_own_needs_few_columns(bench, tmp_path):
     assert [row.model for row in rows] == ["Qwen/Qwen2.5-7B", "someone/unheard-of"]
     scored = bench._score_source(rows, rows[0].source, shipped=True)
     assert {one.what for one in scored} == {"memory", "speed"}
+
+
+def test_what_somebody_ran_on_a_card_is_not_said_not_to_fit_there(bench):
+    rows = [row for row in bench.read(bench.TABLE) if row.quality != "C" and bench.card(row.card)]
+    refused = [row.id for row in rows if judged(row.work, bench.card(row.card), row.gpus) == NO]
+    assert len(rows) > 350
+    assert refused == []
