@@ -23,6 +23,7 @@ from orchestrator.guard import Books, Ended, Kind, Known, Owed, Post
 from orchestrator.guard_pulse import Pulse, Seen
 from orchestrator.jobs import offer_of
 from orchestrator.ledger import Ledger
+from orchestrator.safeguard import ids_of
 from orchestrator.words import EXIT_MAY_BILL, Launch
 from providers.base import Mark, Observation, Phase, seconds_between
 from providers.errors import CredentialsError, GpurunError, StateError
@@ -123,7 +124,6 @@ class LedgerBooks(Books):
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
-        self._reopened: set[str] = set()  # ids that billed on after the ledger had their attempt as ended
 
     def ending(self, provider: Provider, account: str, verdicts: Sequence[Verdict], now: datetime) -> None:
         """Note each intent; an orphan's money is counted again."""
@@ -143,7 +143,8 @@ class LedgerBooks(Books):
             return
         text = f"{ended.kind}: {ended.id}: {ended.evidence}"
         self._ledger.note(mark.run_id, mark.attempt, "guard", "guard", "done", text, now - provider.skew)
-        if ended.id in self._reopened or ended.kind is Kind.ORPHAN:
+        memory = self._ledger.run(mark.run_id).memory
+        if memory.is_done or ended.id not in ids_of(memory):  # else its controller reads it back itself
             gone = Observation(Phase.ABSENT, billing=False, evidence=ended.evidence)
             self._ledger.saw_free(provider.name, ended.id, now, gone)
 
@@ -163,7 +164,6 @@ class LedgerBooks(Books):
         self._ledger.open_allocation(one.id, mark, spell, provider=provider.name, account=account)
         look = Observation(Phase.RUNNING, billing=True, evidence="listed", price=one.price, ending=one.ending)
         self._ledger.saw_billing(provider.name, one.id, now, look, lag=provider.traits.list_lag_seconds)
-        self._reopened.add(one.id)
 
 
 class _Pass:
