@@ -104,6 +104,8 @@ class Hub:
             return self._refusal(name, error)
         if isinstance(error, GpurunError):
             return error
+        if isinstance(error, ImportError):
+            return ProviderError(f"{name}: {error.name} is not installed", hint=f"pip install {error.name}")
         if isinstance(error, _SENSELESS):
             return ProviderError(f"{name}: the answer can't be read ({type(error).__name__})")
         return UnreachableError(f"{name}: {self._words(type(error).__name__)}", hint="gpurun doctor")
@@ -256,7 +258,16 @@ def troubles() -> tuple[type[Exception], ...]:
     """Name all that the client is known to raise."""
     import httpx2
 
-    return (GpurunError, OSError, RuntimeError, *_SENSELESS, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL)
+    return (
+        GpurunError,
+        OSError,
+        RuntimeError,
+        ImportError,
+        *_SENSELESS,
+        httpx2.HTTPError,
+        httpx2.StreamError,
+        httpx2.InvalidURL,
+    )
 
 
 # ── one client for the whole process: the library has but one ────────────────────────────────────────────────────

@@ -37,7 +37,7 @@ class Container:
         self._root = root
         self._on_line, self._on_end = on_line, on_end
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], mounts: Mapping[str, Path], flavor: Flavor
@@ -69,8 +69,8 @@ class Container:
             env={**own, **given},
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, name=f"job {self._id}", daemon=True)
-        self._reader.start()
+        self._keeper = threading.Thread(target=self._keep, args=(self._process,), name=f"job {self._id}", daemon=True)
+        self._keeper.start()
 
     def _path(self, flavor: Flavor) -> str:
         if flavor.count:
@@ -79,16 +79,20 @@ class Container:
             return image.make(self._root, gpu)
         return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
-    def _read(self) -> None:
-        process = self._process
-        assert process is not None  # noqa: S101 - started before the thread
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        with process.stdout as output:
-            for line in output:
-                self._on_line(line.decode(errors="replace").rstrip("\n"))
+    def _keep(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for its first process; with it go all others, though one of them holds the pipe of its output."""
+        reader = threading.Thread(target=self._read, args=(process,), name=f"output {self._id}", daemon=True)
+        reader.start()
         code = process.wait()
         end_all(self._id)
+        reader.join(_PATIENCE_SECONDS)
         self._on_end(code)
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is not None:
+            with process.stdout as output:
+                for line in output:
+                    self._on_line(line.decode(errors="replace").rstrip("\n"))
 
     def ask(self) -> None:
         """Send its first process SIGTERM."""
@@ -102,8 +106,8 @@ class Container:
         if self._process.poll() is None:
             self._process.kill()
         end_all(self._id)
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join(_PATIENCE_SECONDS)
+        if self._keeper is not None:
+            self._keeper.join(_PATIENCE_SECONDS)
 
 
 def _replaced(text: str, mounts: Mapping[str, Path]) -> str:
