@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from orchestrator.home import Home
-    from providers.base import Offer
+    from providers.base import Offer, Provider
 
 FRESH_SECONDS = 900
 SUSPICIOUS = 5  # times
@@ -40,7 +40,7 @@ class Market:
 
 def market(home: Home, *, refresh: bool = False) -> Market:
     """Gather every offer: each vendor is asked where a key is at hand, once in a quarter of an hour."""
-    from providers.table import looked_at
+    from providers.table import looked_at, open_provider
 
     today = datetime.now(UTC).date()
     bundled = catalogue.listed()
@@ -49,9 +49,11 @@ def market(home: Home, *, refresh: bool = False) -> Market:
         if name == "local":
             continue
         try:
-            live = [_listed(offer, today) for offer in _asked(home, name, refresh=refresh)]
+            provider = open_provider(name, home.root)
         except CredentialsError:
-            continue  # the bundled prices stand, with their dates
+            continue  # no key: the bundled prices stand, with their dates
+        try:
+            live = [_listed(offer, today) for offer in _asked(home, name, provider, refresh=refresh)]
         except GpurunError as error:
             notes.append(f"{name} could not be asked ({error}): its prices are the bundled ones")
             continue
@@ -64,14 +66,13 @@ def market(home: Home, *, refresh: bool = False) -> Market:
     return Market(tuple(sorted(offers, key=lambda one: (one.price, one.provider, one.name))), tuple(notes), today)
 
 
-def _asked(home: Home, name: str, *, refresh: bool) -> Sequence[Offer]:
+def _asked(home: Home, name: str, provider: Provider, *, refresh: bool) -> Sequence[Offer]:
     from providers.base import Offer
-    from providers.table import open_provider
 
     kept = {} if refresh else _kept(home)
     if name in kept and time.time() - kept[name]["at"] < FRESH_SECONDS:
         return [Offer(**{**one, "price": Decimal(one["price"])}) for one in kept[name]["offers"]]
-    found = [one for one in open_provider(name, home.root).offers() if one.gpu_count]
+    found = [one for one in provider.offers() if one.gpu_count]
     keys = (
         "provider",
         "name",
@@ -85,7 +86,7 @@ def _asked(home: Home, name: str, *, refresh: bool) -> Sequence[Offer]:
         "available",
     )
     plain = [{key: getattr(one, key) for key in keys} | {"price": str(one.price)} for one in found]
-    write_json(home.root / _NAME, {**kept, name: {"at": time.time(), "offers": plain}})
+    write_json(home.ensure().root / _NAME, {**kept, name: {"at": time.time(), "offers": plain}})
     return found
 
 
@@ -103,9 +104,7 @@ def _listed(offer: Offer, today: date) -> Listed | None:
         return None
     if offer.vram_gib:  # what the vendor says of this very machine
         card = next((one for one in gpus.family(offer.gpu) if abs(one.memory_gib - offer.vram_gib) < 4), card)
-    bundled = next(
-        (one for one in catalogue.listed() if (one.provider, one.name) == (offer.provider, offer.name)), None
-    )
+    bundled = next((one for one in catalogue.listed() if _kind(one) == (offer.provider, _bare(offer.name))), None)
     step = bundled.step_seconds if bundled else 60
     return Listed(
         offer.provider, offer.name, card, offer.gpu_count, offer.price, offer.vcpus, offer.memory_gib, offer.disk_gib,
@@ -113,12 +112,21 @@ def _listed(offer: Offer, today: date) -> Listed | None:
     )  # fmt: skip
 
 
+def _bare(name: str) -> str:
+    """Lambda's offers carry their region: `gpu_1x_a10@us-west-1`."""
+    return name.partition("@")[0]
+
+
+def _kind(one: Listed) -> tuple[str, str]:
+    return one.provider, _bare(one.name)
+
+
 def _flagged(live: Sequence[Listed], bundled: Sequence[Listed]) -> list[str]:
     """Tell of prices that cannot be believed without a second look."""
-    known = {(one.provider, one.name): one.price for one in bundled}
+    known = {_kind(one): one.price for one in bundled}
     notes = []
     for one in live:
-        before = known.get((one.provider, one.name))
+        before = known.get(_kind(one))
         if before and one.price and not Decimal(1) / SUSPICIOUS <= one.price / before <= SUSPICIOUS:
             notes.append(
                 f"{one.provider} {one.name}: ${one.price}/h, but ${before} in the catalogue: look before you trust it"
