@@ -60,8 +60,7 @@ class Log(threading.Thread):
                 break
             if not grew:
                 time.sleep(0.05)
-        if self.rest:
-            self.pass_on(b"\n")
+        self.flush_rest()
         if file is not None:
             os.close(file)
 
@@ -70,10 +69,19 @@ class Log(threading.Thread):
         whole, mark, self.rest = (self.rest + piece).rpartition(b"\n")
         if mark:
             self.lines += whole.count(b"\n") + 1
-            with contextlib.suppress(OSError):  # nobody takes it: the files matter more
-                sys.stdout.buffer.write(whole + mark)
-                sys.stdout.buffer.flush()
+            self.write(whole + mark)
         return bool(piece)
+
+    def flush_rest(self) -> None:
+        """Give a last line without an end its end."""
+        if self.rest:
+            self.pass_on(b"\n")
+
+    def write(self, data: bytes) -> None:
+        """Write to standard output; where nobody takes it, the files matter more."""
+        with contextlib.suppress(OSError):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
 
 
 class Mirror:

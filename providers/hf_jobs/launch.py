@@ -11,6 +11,7 @@ What waits past the queue limit is cancelled, since its time would end past the 
 from __future__ import annotations
 
 import json
+import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from providers.base import Job, Mark, Offer
     from providers.hf_jobs.hub import Hub
+
+log = logging.getLogger("gpurun.hf")
 
 BUCKET = "gpurun"
 MOUNT = "/gpurun"
@@ -71,6 +74,7 @@ def launch(hub: Hub, namespace: str, job: Job, offer: Offer, pace: float) -> str
 
 def _submit(hub: Hub, namespace: str, job: Job, offer: Offer, timeout: int) -> str:
     image = images.image_for(job.command, offer.gpu_count)
+    log.info("%s runs in %s: %s", job.mark, image.name, image.reason)
 
     def call(api: HfApi) -> str:
         from huggingface_hub import Volume
