@@ -23,8 +23,9 @@ lint: base ## ruff: rules and formatting
 types: base ## mypy --strict on all that decides about money and processes
 	@$(python) -m mypy $(ARGS)
 
-mutants: payload tools ## seed known bugs; each must be caught by an assertion
+mutants: payload tools ## seed known bugs, then all that a machine can think of; each must be caught or judged
 	@$(python) tests/mutants/run.py $(ARGS)
+	@$(if $(ARGS),,$(python) tests/mutants/generated.py)
 
 bench: payload tools ## start-up, installed size, transfer and launch against their peers, as tables and JSON
 	@$(python) bench/startup.py

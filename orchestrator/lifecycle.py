@@ -305,7 +305,7 @@ def _end(memory: Memory, reason: Reason, detail: str, now: datetime, rules: Rule
     """Enter TERMINATING; `again` = a next attempt may help."""
     memory = replace(memory, detail=detail)
     memory = _failed(memory, reason, detail, rules, now) if again else replace(memory, reason=reason, reroll=False)
-    return Decision(replace(memory.to(State.TERMINATING, now), terminate_sent=True, absences=()), Act.TERMINATE)
+    return Decision(replace(memory.to(State.TERMINATING, now), terminate_sent=True), Act.TERMINATE)
 
 
 def _failed(memory: Memory, reason: Reason, detail: str, rules: Rules, now: datetime) -> Memory:

@@ -87,9 +87,16 @@ MUTANTS = (
     Mutant(
         "nobody on the machine, and it goes on",
         _LIFE,
-        "    if rules.needs_watchdog and _is_unheld(memory, now):\n",
-        "    if rules.bare and _is_unheld(memory, now):\n",
+        "    if rules.needs_watchdog and remote is not None and _is_unheld(memory, now):\n",
+        "    if rules.bare and remote is not None and _is_unheld(memory, now):\n",
         HOLDERS,
+    ),
+    Mutant(
+        "silence taken for a want of a holder",
+        _LIFE,
+        "    if rules.needs_watchdog and remote is not None and _is_unheld(memory, now):\n",
+        "    if rules.needs_watchdog and _is_unheld(memory, now):\n",
+        ("tests/unit/test_decide.py",),
     ),
     Mutant(
         "the accepted risk is not taken",
