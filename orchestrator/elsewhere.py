@@ -100,6 +100,8 @@ def judge(told: Mapping[str, Any], provider: str, account: str, now: datetime) -
     late = _staleness(beat, now)
     if late:
         return late, beat
+    if "installed" in told and not told.get("watched") and (not told["installed"] or told.get("note")):
+        return f"nobody runs it again: {told.get('note') or 'no timer is installed there: gpurun guard install'}", beat
     providers = told.get("providers")
     seen = providers.get(provider) if isinstance(providers, dict) else None
     if not isinstance(seen, dict):
@@ -153,7 +155,7 @@ def pulse_at(address: str) -> Mapping[str, Any]:
     text, words = _by_ssh(address) if by_ssh else _by_http(address)
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict):
         raise UnreachableError(f"no pulse there: {words or 'the answer is no JSON object'}")

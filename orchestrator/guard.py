@@ -209,10 +209,10 @@ class Post:
     def _settle(self, listed: Mapping[str, Allocation]) -> None:
         """Take what is owed off the list of debts where its end is proven."""
         now = (self._begun + self.skew).timestamp()
-        wanted = {verdict.allocation.id for verdict in self.verdicts if verdict.to_end}
+        spared = {verdict.allocation.id for verdict in self.verdicts if not verdict.to_end}
         for one in [one for one in self.owed.values() if one.account == self.account]:
             row = listed.get(one.id)
-            if row is not None and row.billing and one.id not in wanted:
+            if one.id in spared and (one.kind is Kind.OVERDUE or self._lives(one.id)):
                 self.notes.append(f"{one.name} ({one.id}) was given a later end meanwhile: left alone")
                 del self.owed[one.id]
                 continue
@@ -220,6 +220,10 @@ class Post:
             if evidence:
                 del self.owed[one.id]
                 self._prove(Ended(one.id, one.name, one.kind, evidence))
+
+    def _lives(self, allocation_id: str) -> bool:
+        """Whether this home's ledger, where it can be read, says that an attempt is under way."""
+        return any(one.ours and one.kind is Kind.LIVE and one.allocation.id == allocation_id for one in self.verdicts)
 
     def _evidence(self, one: Owed, row: Allocation | None, now: float) -> str:
         """Give the words that prove its end; "" = not yet."""

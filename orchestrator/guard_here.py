@@ -16,7 +16,7 @@ from orchestrator import glance, guard_pass, guard_pulse, keys
 from orchestrator.guard import Post
 from orchestrator.guard_pass import FREE, Means, Memory
 from orchestrator.ledger import Ledger
-from providers.errors import CredentialsError, GpurunError, StateError
+from providers.errors import CredentialsError, GpurunError, StateError, UnreachableError
 from providers.table import looked_at, open_provider
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Looked = Post | tuple[str, GpurunError]  # an account, or its provider and why it can't be opened
 
+WATCHED = "GPURUN_GUARD_WATCHED"  # set for the passes of `gpurun guard watch`
 _LOCK = "guard.lock"
 
 
@@ -48,7 +49,8 @@ def sweep(home: Home, pause: Callable[[float], None] = time.sleep) -> Pulse:
     """Make one pass, tell what there is to tell, and give the sign of life."""
     from orchestrator import notify
 
-    means = Means(_now, pause, lambda: _tend(home), lambda one: _tell(home, one))
+    watched = bool(os.environ.get(WATCHED))
+    means = Means(_now, pause, lambda: _tend(home), lambda one: _tell(home, one), watched)
     pulse = guard_pass.once(home, vendors(home), means)
     if home.ledger.exists():
         notify.catch_up(home)
@@ -68,11 +70,12 @@ def look(home: Home) -> list[Looked]:
     found: list[Looked] = []
     for name, one in vendors(home).items():
         if isinstance(one, GpurunError):
-            found.append((name, one))
+            expected = any(row.provider == name for row in memory.rented)
+            found.append((name, UnreachableError(str(one), hint=one.hint) if expected else one))
             continue
         post = Post(one, memory.known, _now)
         post.look()
-        found.append(post)
+        found += [post, *((name, UnreachableError(text)) for text in guard_pass.strays(memory, post))]
     return found
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.guard_timer import Timer
     from orchestrator.home import Home
 
+_UNDER_WAY = "another pass is under way"  # as `gpurun guard once` says it
+_PATIENCE_SECONDS = 600.0
 _KEPT = "the timer stays installed; mend it, then again: gpurun guard install"
 
 
@@ -44,6 +46,9 @@ def install(home: Home, way: str, say: Callable[[str], None]) -> Installed:
     timer = guard_timer.install(home, way)
     begun = time.time()
     code, words = guard_timer.try_once(home, timer.way)
+    while _UNDER_WAY in words and time.time() < begun + _PATIENCE_SECONDS:  # the timer itself was quicker
+        time.sleep(1.0)
+        code, words = guard_timer.try_once(home, timer.way)
     pulse = guard_pulse.read(home)
     failure = _failure(pulse, begun, code, words)
     if failure is not None:

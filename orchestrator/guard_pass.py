@@ -57,6 +57,7 @@ class Means:
     pause: Callable[[float], None]
     tend: Callable[[], list[str]] = list  # gives unheld runs to controllers; names them
     tell: Callable[[Notice], None] = lambda _notice: None
+    watched: bool = False  # another pass follows by itself, without a timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,15 @@ def remember(ledger: Ledger, damaged: str = "") -> Memory:
     accounts = {row.run_id: str(row.plan.get("account", "")) for row in rows}
     rented = tuple(row for row in rows if not row.memory.is_done and row.memory.launch is not Launch.NOT_YET)
     return Memory(Known(home, frozenset(ended), live, accounts), rented, troubles)
+
+
+def strays(memory: Memory, post: Post) -> list[str]:
+    """Name this home's runs that the key can't show: of them nothing is known, least of all that they are gone."""
+    return [
+        f"{row.run_id} is unknown: it runs on {row.plan.get('account')}, and the key opens {post.account}"
+        for row in memory.rented
+        if row.provider == post.provider.name and post.account and row.plan.get("account") != post.account
+    ]
 
 
 class LedgerBooks(Books):
@@ -255,7 +265,8 @@ class _Pass:
         lost = {row.provider for row in self._memory.rented} - seen.keys() - {FREE}
         troubles = [*self._troubles, *(f"no provider is called {name}, and a run is there" for name in sorted(lost))]
         seconds = max(seconds_between(self._begun, now), 0.0)
-        return Pulse(now.timestamp(), socket.gethostname(), seconds, seen, troubles, self._tended)
+        host, watched = socket.gethostname(), self._means.watched
+        return Pulse(now.timestamp(), host, seconds, seen, troubles, self._tended, watched=watched)
 
     def _seen(self, post: Post) -> Seen:
         troubles = [post.trouble] if post.trouble else []
@@ -267,20 +278,12 @@ class _Pass:
             counts=dict(Counter(verdict.kind.value for verdict in post.verdicts)) if post.reads else None,
             ended=[asdict(one) for one in post.ended],
             unproven=[asdict(one) for one in post.owed.values()],
-            troubles=troubles + self._elsewhere(post),
+            troubles=troubles + strays(self._memory, post),
             notes=[*post.notes, *([skew] if skew else [])],
             skew_seconds=post.skew / timedelta(seconds=1),
             console_url=post.provider.traits.console_url,
             unknown=[str(one.allocation.mark) for one in post.verdicts if one.kind is Kind.UNKNOWN],
         )
-
-    def _elsewhere(self, post: Post) -> list[str]:
-        """Name this home's runs that the key can't show: of them nothing is known, least of all that they are gone."""
-        return [
-            f"{row.run_id} is unknown: it runs on {row.plan.get('account')}, and the key opens {post.account}"
-            for row in self._memory.rented
-            if row.provider == post.provider.name and post.account and row.plan.get("account") != post.account
-        ]
 
 
 def _alarms(pulse: Pulse) -> list[Notice]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "guard.json"
 SCRIPT = "guard.sh"  # what a timer runs: there while one is installed
 SILENT_SECONDS = 180.0  # three beats missed
+AHEAD_SECONDS = 60.0  # by which clocks may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Pulse:
     tended: list[str] = field(default_factory=list)  # runs that nobody held
     alerted: list[str] = field(default_factory=list)  # what lasts and was told already
     under_way: bool = False  # the pass goes on: it waits for a proof
+    watched: bool = False  # `gpurun guard watch` makes the next one
 
     @property
     def unproven(self) -> int:
@@ -116,6 +118,14 @@ def is_installed(home: Home) -> bool:
     return (home.root / SCRIPT).is_file()
 
 
+def staleness(pulse: Pulse, now: float) -> str:
+    """Say why a pulse proves no living guard; "" = it does. One from the future was written by a clock that was set."""
+    age = now - pulse.when
+    if age < -AHEAD_SECONDS:
+        return f"its last pulse is {duration(-age)} ahead of this clock"
+    return f"silent for {duration(age)}" if age > SILENT_SECONDS else ""
+
+
 def line(home: Home, now: float, *, wanted: bool = True) -> str:
     """Say in one line how the guard is: "guard: 40 s ago, all well"; "" = there is none, and none is `wanted`."""
     try:
@@ -126,10 +136,9 @@ def line(home: Home, now: float, *, wanted: bool = True) -> str:
     if pulse is None:
         none = "no guard installed: gpurun guard install" if wanted else ""
         return "guard: installed, and has not run yet" if installed else none
-    age = max(now - pulse.when, 0.0)
-    if age > SILENT_SECONDS:
-        silent = f"silent for {duration(age)}"
-        return f"guard: {silent}: gpurun guard status" if installed else f"no guard installed, last pass {ago(age)}"
+    age, stale = max(now - pulse.when, 0.0), staleness(pulse, now)
+    if stale:
+        return f"guard: {stale}: gpurun guard status" if installed else f"no guard installed, last pass {ago(age)}"
     return fit(f"guard: {ago(age)}, {summary(pulse)}", WIDTH)
 
 

@@ -56,8 +56,9 @@ def status_screen(pulse: Pulse | None, timer: Timer | None, now: float) -> str:
     pairs = [("timer", _timer(timer)), *(("", str(path)) for path in (timer.files if timer else ()))]
     if pulse is None:
         return facts([*pairs, ("last pass", "none in this home")])
-    silent = now - pulse.when > guard_pulse.SILENT_SECONDS
-    when = f"{ago(max(now - pulse.when, 0))}{': SILENT' if silent else ''} ({moment(pulse.when)}, on {pulse.host})"
+    stale = guard_pulse.staleness(pulse, now)
+    told = "" if not stale else ": SILENT" if now > pulse.when else f": CAN'T TELL: {stale}"
+    when = f"{ago(max(now - pulse.when, 0))}{told} ({moment(pulse.when)}, on {pulse.host})"
     seen = [line for name, one in pulse.providers.items() for line in _of_provider(name, one)]
     return facts(
         [*pairs, ("last pass", when), ("verdict", guard_pulse.summary(pulse)), ("saw", "\n".join(seen))]

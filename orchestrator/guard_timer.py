@@ -19,7 +19,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.guard_pulse import SCRIPT
 from orchestrator.home import write_aside
@@ -78,12 +78,20 @@ def install(home: Home, way: str = "") -> Timer:
     if "\n" in str(home.root):
         text = "a home with a line break in its name can't stand in a timer's file"
         raise UsageError(text, hint="gpurun guard watch")
-    way = way or way_here()
+    way, before = way or way_here(), find(home)
+    _write(home.root / SCRIPT, script(home, os.environ), 0o700)
+    try:
+        timer = _INSTALL[way](home)
+    except StateError:  # what was installed before goes on; half a timer must not pass for one
+        if before is None or before.way != way:
+            _REMOVE[way](home)
+        if before is None:
+            (home.root / SCRIPT).unlink(missing_ok=True)
+        raise
     for other in WAYS:
         if other != way:
             _REMOVE[other](home)
-    _write(home.root / SCRIPT, script(home, os.environ), 0o700)
-    return _INSTALL[way](home)
+    return timer
 
 
 def uninstall(home: Home) -> list[str]:
@@ -104,7 +112,7 @@ def find(home: Home) -> Timer | None:
         return Timer("systemd", units, note)
     if _plist(home).is_file():
         return Timer("launchd", (_plist(home),))
-    if _there("crontab") and any(name in line for line in _crontab()):
+    if any(name in line and not line.lstrip().startswith("#") for line in _readable_crontab()):
         return Timer("cron", (), _cron_note())
     return None
 
@@ -264,27 +272,31 @@ def _install_cron(home: Home) -> Timer:
 
 
 def _remove_cron(home: Home) -> list[str]:
-    try:
-        lines = _crontab() if _there("crontab") else []
-    except StateError:
-        return []  # who may not read a crontab has none
+    lines = _readable_crontab()
     ours = [line for line in lines if name_of(home) in line]
     if ours:
         _set_crontab([line for line in lines if line not in ours])
     return [f"crontab: {line}" for line in ours]
 
 
+def _readable_crontab() -> list[str]:
+    try:
+        return _crontab() if _there("crontab") else []
+    except StateError:
+        return []  # who may not read a crontab has none
+
+
 def _crontab() -> list[str]:
-    done = _run("crontab", "-l")
+    done = _run("crontab", "-l", errors="surrogateescape")  # others' lines are written back as they were, byte by byte
     if done.returncode == 0:
-        return done.stdout.splitlines()
+        return done.stdout.removesuffix("\n").split("\n") if done.stdout else []
     if "no crontab for" in done.stderr or "No such file" in done.stderr:  # the latter is busybox's word
         return []
     raise StateError(f"crontab -l: {done.stderr.strip()}", hint="gpurun guard watch")  # never write over what is there
 
 
 def _set_crontab(lines: list[str]) -> None:
-    _must("crontab", "-", text="".join(f"{line}\n" for line in lines))
+    _must("crontab", "-", text="".join(f"{line}\n" for line in lines), errors="surrogateescape")
 
 
 def _cron_note() -> str:
@@ -310,12 +322,15 @@ def _there(tool: str) -> bool:
 
 
 def _run(
-    *argv: str, text: str = "", seconds: float = 60.0, env: Mapping[str, str] | None = None
+    *argv: str,
+    text: str = "",
+    seconds: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    errors: str = "replace",
 ) -> subprocess.CompletedProcess[str]:
+    how: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "timeout": seconds, "env": env}
     try:
-        return subprocess.run(
-            argv, input=text, capture_output=True, text=True, errors="replace", timeout=seconds, check=False, env=env
-        )
+        return subprocess.run(argv, input=text, capture_output=True, check=False, **how)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(argv, 127, "", f"{argv[0]}: {error}")
 
@@ -324,8 +339,8 @@ def _quiet(*argv: str) -> bool:
     return _run(*argv).returncode == 0
 
 
-def _must(*argv: str, text: str = "") -> None:
-    done = _run(*argv, text=text)
+def _must(*argv: str, text: str = "", errors: str = "replace") -> None:
+    done = _run(*argv, text=text, errors=errors)
     if done.returncode:
         words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
         raise StateError(f"{' '.join(argv)}: {words}", hint="leave this running instead: gpurun guard watch")

@@ -42,13 +42,19 @@ def once(*, quiet: bool, as_json: bool) -> int:
     Examples:
       gpurun guard once
     """
-    from orchestrator import guard_here, guard_pass, guard_screens
+    from orchestrator import guard_here, guard_pass, guard_pulse, guard_screens
     from orchestrator.render import to_json, wants_colour
+    from orchestrator.words import EXIT_MAY_BILL
 
-    pulse = guard_here.once(Home.default())
+    home = Home.default()
+    pulse = guard_here.once(home)
     if pulse is None:
-        click.echo("another pass is under way in this home", err=True)
-        return 0
+        last = guard_pulse.read(home)
+        stale = "it has left no pulse yet" if last is None else guard_pulse.staleness(last, time.time())
+        click.echo(f"another pass is under way in this home{stale and f': {stale}'}", err=True)
+        if as_json:
+            click.echo(to_json(last))
+        return EXIT_MAY_BILL if stale or (last is not None and last.may_bill) else 0
     if as_json:
         click.echo(to_json(pulse))
     elif not (quiet and pulse.is_well):
@@ -65,10 +71,13 @@ def watch() -> None:
     Examples:
       gpurun guard watch
     """
+    from orchestrator.guard_here import WATCHED
+
     argv = [sys.executable, "-P", "-m", "orchestrator.cli", "guard", "once", "--quiet"]
+    env = {**os.environ, WATCHED: "1"}
     while True:  # each pass a process of its own: one that dies or hangs ends no watch
         try:
-            subprocess.run(argv, timeout=_PASS_SECONDS, check=False)
+            subprocess.run(argv, timeout=_PASS_SECONDS, check=False, env=env)
         except subprocess.TimeoutExpired:
             click.echo(f"guard: a pass took over {_PASS_SECONDS:.0f} s and was ended", err=True)
         time.sleep(_BEAT_SECONDS)
@@ -114,7 +123,7 @@ def uninstall() -> None:
 def status(*, as_json: bool) -> int:
     """Say when the guard last ran, what it saw, and what runs it.
 
-    Leaves with 5 when its last pass left something unproven or could not look.
+    Leaves with 5 when its last pass left something unproven, could not look, or was too long ago for what is installed.
 
     \b
     Examples:
@@ -130,4 +139,5 @@ def status(*, as_json: bool) -> int:
         click.echo(to_json(guard_screens.status_json(pulse, timer, now)))
     else:
         click.echo(guard_screens.status_screen(pulse, timer, now))
-    return EXIT_MAY_BILL if pulse is not None and pulse.may_bill else 0
+    silent = pulse is not None and timer is not None and bool(guard_pulse.staleness(pulse, now))
+    return EXIT_MAY_BILL if silent or (pulse is not None and pulse.may_bill) else 0

@@ -47,5 +47,5 @@ MUTANTS = (
     Mutant("told each minute", _ROUND, "            if notice.key not in self._before.alerted:\n", "            if notice.key:\n", PASS),
     Mutant("a damaged home taken for well", _ROUND, "    return StateError.exit_code if pulse.troubles else 0", "    return 0", PASS),
     Mutant("no key at all taken for well", _PULSE, "or self.blind or not self.providers)", "or self.blind)", PASS),
-    Mutant("silence not said", _PULSE, "    if age > SILENT_SECONDS:", "    if age > 1e9:", TIMER),
+    Mutant("silence not said", _PULSE, "if age > SILENT_SECONDS else", "if age > 1e9 else", TIMER),
 )  # fmt: skip

@@ -181,8 +181,8 @@ MUTANTS = (
     Mutant(
         "a refused end is taken for an end",
         _LAMBDA,
-        "        if look.billing and not look.ending:\n",
-        "        if look.billing and look.ending:\n",
+        "if look.billing and not look.ending else {}",
+        "if look.billing and look.ending else {}",
         (f"{_ADAPTER}_end.py", "-k", "that_is_refused"),
     ),
     Mutant(

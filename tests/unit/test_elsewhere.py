@@ -53,6 +53,8 @@ def test_a_fresh_pulse_that_saw_the_account_is_a_holder() -> None:
     [
         (pulse(when=BEAT - 141), "its last pulse was 3 min 01 s ago"),
         (pulse(when=NOW.timestamp() + 90), "its clock is 1 min 30 s ahead"),
+        (pulse(installed=None, note=""), "nobody runs it again: no timer is installed there"),
+        (pulse(installed={"way": "cron"}, note="no cron daemon runs here"), "nobody runs it again: no cron daemon"),
         (pulse(seen={"account": "key-2"}), "it looks at key-2, and this is key-1"),
         (pulse(seen={"account": ""}), "it looks at no account"),
         (pulse(seen={"troubles": ["no answer"]}), "it has trouble: no answer"),
@@ -71,6 +73,11 @@ def test_every_other_pulse_is_an_absence_with_its_reason(told: dict[str, Any], w
     found = holder(told)
     assert (found.proof, found.proven_at) == (Proof.ABSENT, None)
     assert why in found.evidence
+
+
+def test_a_guard_that_is_watched_or_has_a_timer_comes_again() -> None:
+    assert holder(pulse(installed=None, note="", watched=True)).proof is Proof.PROVEN
+    assert holder(pulse(installed={"way": "systemd"}, note="")).proof is Proof.PROVEN
 
 
 def test_what_a_guard_says_reaches_no_terminal_raw() -> None:

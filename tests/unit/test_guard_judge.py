@@ -122,9 +122,11 @@ class Vendor:
 class Hands:
     """A post at such a vendor, and a clock that is moved by hand."""
 
-    def __init__(self, *lists: list[Allocation] | ProviderError, owed: tuple[Owed, ...] = ()) -> None:
+    def __init__(
+        self, *lists: list[Allocation] | ProviderError, owed: tuple[Owed, ...] = (), known: Known = NO_LEDGER
+    ) -> None:
         self.vendor, self.now = Vendor(*lists), NOW
-        self.post = Post(self.vendor, NO_LEDGER, lambda: self.now, owed=owed)  # type: ignore[arg-type]
+        self.post = Post(self.vendor, known, lambda: self.now, owed=owed)  # type: ignore[arg-type]
 
     def after(self, seconds: float) -> list[str]:
         """Wait, make a round; gives the ids that are proven gone so far."""
@@ -196,6 +198,19 @@ def test_what_was_given_a_later_end_meanwhile_is_left_alone() -> None:
     hands.after(60)
     assert not hands.post.may_bill
     assert len(hands.vendor.orders) == 1
+
+
+def test_an_orphan_that_was_told_to_end_stays_owed_though_the_ledger_can_not_be_read_any_more() -> None:
+    orphan = Allocation("i-1", Mark(OURS, RUN, 1, NOW + timedelta(hours=1)), "", billing=True)
+    owed = Owed("i-1", ACCOUNT, "name", Kind.ORPHAN, told=NOW.timestamp())
+    hands = Hands([orphan], owed=(owed,))
+    hands.after(60)
+    assert hands.post.may_bill
+    assert hands.post.notes == []
+    alive = Known(OURS, live={(RUN, 1)}, accounts={RUN: ACCOUNT})
+    hands = Hands([orphan], owed=(owed,), known=alive)
+    hands.after(60)
+    assert not hands.post.may_bill
 
 
 def test_an_outage_at_one_vendor_costs_the_other_no_round() -> None:

@@ -12,7 +12,7 @@ import pytest
 from fakes import START, Clock, FakeCloud, Machine
 from worlds import RUN, World
 
-from orchestrator import guard_pass, guard_pulse
+from orchestrator import guard_here, guard_pass, guard_pulse, guard_screens
 from orchestrator.guard_pass import Means
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
@@ -315,6 +315,22 @@ def test_runs_of_this_home_on_another_account_are_unknown_never_gone(world: Worl
     assert guard_pass.exit_code(pulse) == 5
     assert pulse.blind == [f"fake: {RUN} is unknown: it runs on acct-fake, and the key opens acct-other"]
     assert world.memory.state is State.RUNNING
+
+
+def test_a_sweep_by_hand_never_says_nothing_bills_where_a_run_is_on_another_account(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drive(until=lambda: world.memory.state is State.RUNNING)
+    other = FakeCloud(world.clock)
+    other.account = lambda: "acct-other"  # type: ignore[method-assign]
+    for vendors, why in (
+        ({"fake": other}, "it runs on acct-fake, and the key opens acct-other"),
+        ({"fake": CredentialsError("no key"), "more": FakeCloud(world.clock, name="more")}, "fake: CAN'T TELL: no key"),
+    ):
+        monkeypatch.setattr(guard_here, "vendors", lambda _home, told=vendors: told)
+        looked = guard_here.look(world.home)
+        assert guard_here.is_blind(looked)
+        assert why in guard_screens.sweep_screen(looked)
 
 
 def test_a_run_whose_vendor_has_no_key_here_is_missed(world: World) -> None:

@@ -105,6 +105,64 @@ def test_two_homes_have_two_timers(tmp_path: Path) -> None:
     assert guard_timer.name_of(Home(tmp_path / "a")) != guard_timer.name_of(Home(tmp_path / "b"))
 
 
+# ── tools of this computer, in a folder that the PATH names ──────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A crontab that keeps its lines in `tab`, and a systemctl whose `enable` fails."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    crontab = f'#!/bin/sh\nif [ "$1" = -l ]; then cat {tmp_path}/tab; else cat > {tmp_path}/tab; fi\n'
+    systemctl = '#!/bin/sh\n[ "$2" != enable ] || { echo "no bus"; exit 1; }\n'
+    for name, text in {"crontab": crontab, "systemctl": systemctl, "loginctl": "#!/bin/sh\n"}.items():
+        (bin_ / name).write_text(text)
+        (bin_ / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
+
+
+def test_others_lines_in_a_crontab_stay_as_they_were_byte_by_byte(tools: Path, home: Path) -> None:
+    others = "# f\xfcr den Laptop\n0 4 * * * a\x0cb\x85c\n\n".encode("latin-1") + "1 4 * * * naïve\u2028x\n".encode()
+    (tools / "tab").write_bytes(others)
+    here = Home(home).ensure()
+    for _ in range(2):
+        guard_timer.install(here, "cron")
+    assert (tools / "tab").read_bytes().startswith(others)
+    assert guard_timer.uninstall(here)
+    assert (tools / "tab").read_bytes() == others
+
+
+def test_a_line_that_was_commented_out_runs_nothing(tools: Path, home: Path) -> None:
+    here = Home(home).ensure()
+    guard_timer.install(here, "cron")
+    assert guard_timer.find(here) is not None
+    (tools / "tab").write_text("# " + (tools / "tab").read_text())
+    assert guard_timer.find(here) is None
+
+
+def test_an_install_that_fails_leaves_no_half_of_a_timer(tools: Path, home: Path) -> None:
+    here = Home(home).ensure()
+    (tools / "tab").write_text("")
+    with pytest.raises(StateError, match="no bus"):
+        guard_timer.install(here, "systemd")
+    assert not guard_pulse.is_installed(here)
+    assert guard_timer.find(here) is None
+
+
+def test_an_install_that_fails_keeps_the_timer_of_another_way(tools: Path, home: Path) -> None:
+    here = Home(home).ensure()
+    (tools / "tab").write_text("")
+    guard_timer.install(here, "cron")
+    with pytest.raises(StateError, match="no bus"):
+        guard_timer.install(here, "systemd")
+    assert guard_pulse.is_installed(here)
+    kept = guard_timer.find(here)
+    assert kept is not None
+    assert kept.way == "cron"
+
+
 # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -146,6 +204,7 @@ WELL = Seen("acct", {"live": 1})
     [
         (40, {"lambda": WELL}, "guard: 40 s ago, all well"),
         (10800, {"lambda": WELL}, "guard: silent for 3 h: gpurun guard status"),
+        (-10800, {"lambda": WELL}, "guard: its last pulse is 3 h ahead of this clock: gpurun guard status"),
         (40, {"lambda": Seen(troubles=["no answer"])}, "guard: 40 s ago, CAN'T TELL: lambda: no answer"),
         (40, {"lambda": Seen("acct", {}, unproven=[{"id": "i-1"}])}, "guard: 40 s ago, 1 NOT PROVEN GONE"),
         (40, {}, "guard: 40 s ago, CAN'T TELL: no provider's key is at hand"),
