@@ -81,7 +81,7 @@ def estimate(template: str | None, sets: tuple[str, ...], price: str | None, *, 
     Examples:
       gpurun estimate qlora-sft --gpu a10 --rows 12000
       gpurun estimate --model Qwen/Qwen2.5-7B --method qlora --seq 2048 --gpu 4090
-      gpurun estimate --model ./config.json --method full --gpu h100 --rows 9000
+      gpurun estimate --model ./config.json --method full --gpu h100
     """
     from orchestrator.estimate.answer import Flags, answer
     from orchestrator.estimate.page import page
