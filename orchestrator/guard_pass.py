@@ -168,7 +168,7 @@ class LedgerBooks(Books):
         if fresh or (one.ending and ended and ended[0] is not None):
             return  # proven gone, and the list is older than that, or shows it as going still
         row = self._ledger.run(mark.run_id)
-        began = row.created + row.skew if one.since is None else one.since.timestamp()
+        began = row.created if one.since is None else one.since.timestamp()
         price = offer_of(row).price if one.price is None else one.price
         spell = Spell(price, provider.traits.billing_step_seconds, began, now.timestamp(), None, None)
         self._ledger.open_allocation(one.id, mark, spell, provider=provider.name, account=account)

@@ -157,8 +157,8 @@ class World:
         folder.path.mkdir()
         folder.bundle.write_bytes(b"")
         JobFile(("{python}", "x.py"), (), 60, ()).write(folder)
-        begin = computer.wall()  # the limits go by the vendor's clock, the true one
-        end = self.engine.now + wish.minutes * 60
+        begin = self.engine.now  # all of a run's times go by the vendor's clock, the true one
+        end = begin + wish.minutes * 60
         offers = [Offer("sim", f"a10@{one}", "a10", 1, money(PRICE + one / 10)) for one in range(wish.offers)]
         plan = {
             "candidates": [_plain(asdict(one)) for one in offers],
@@ -174,7 +174,7 @@ class World:
         row = RunRow(
             run_id, "demo", "sim", begin, end, end + wish.more * 60, int(wish.minutes * 12), wish.attempts,
             None if wish.max_cost is None else Decimal(str(wish.max_cost)), Decimal(1), plan, Memory(),
-            skew=self.engine.now - begin,
+            skew=begin - computer.wall(),
         )  # fmt: skip
         ledger = Ledger(home.home.ledger)
         ledger.admit(row, computer.clock())

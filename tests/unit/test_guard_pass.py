@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -290,6 +290,21 @@ def test_an_orphan_of_this_home_is_ended_and_counted_in_its_ledger(world: World)
         ("intent", "orphan:"),
         ("done", "orphan:"),
     ]
+
+
+def test_an_orphan_of_which_no_start_is_told_counts_from_the_launch_which_is_told_by_the_vendors_clock(
+    world: World,
+) -> None:
+    world.drive()
+    world.ledger._db.execute("UPDATE runs SET skew = 10800")
+    end, told = START + timedelta(hours=9), world.cloud.allocations
+    stray = Machine("m-9", Mark(world.ledger.home_id, RUN, 1, end), Decimal(6), world.clock(), 0.0)
+    world.cloud.machines[stray.id] = stray
+    world.cloud.allocations = lambda: [replace(one, since=None) for one in told()]  # type: ignore[method-assign]
+    world.clock.advance(600)
+    passes(world)
+    (found,) = [one.spell for one in world.ledger.allocations(RUN) if one.id == stray.id]
+    assert found.start_low == world.row.created
 
 
 def test_an_attempt_that_the_ledger_does_not_know_is_left_until_its_ceiling(world: World) -> None:
