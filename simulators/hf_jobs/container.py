@@ -1,19 +1,23 @@
 """A job's container: a real process with folders of its own, and nothing of ours in its environment.
 
-    <root>/home    HOME, and where it starts      mounts ── folders of buckets; their paths are put into its command
+    <root>/home    HOME, and where it starts      mounts ── folders of buckets, at their paths in a root of its own
     <root>/usr     python3, and on GPU flavors nvidia-smi and a torch that sees cards     output ── a pipe, by lines
 
-There is no mount namespace: a mount's path in the command and the environment is replaced by the folder's own.
+Where the kernel gives no mount namespaces, and for a path below a folder that this computer has, the path is replaced
+by the folder's own in the command and the environment: a program that has it written inside does not find it then.
 Its processes are known by JOB_ID in their environment; all of them end with it.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -59,9 +63,12 @@ class Container:
             **image.environment(os.environ),
             **{name: value for name, value in os.environ.items() if name in {"OMP_NUM_THREADS", "GPURUN_TEST_SESSION"}},
         }
-        given = {name: _replaced(value, mounts) for name, value in environment.items()}
+        entered = {path: folder for path, folder in mounts.items() if _can_enter() and _is_free(path)}
+        replaced = {path: folder for path, folder in mounts.items() if path not in entered}
+        given = {name: _replaced(value, replaced) for name, value in environment.items()}
+        argv = [_replaced(part, replaced) for part in command]
         self._process = subprocess.Popen(
-            [_replaced(part, mounts) for part in command],
+            _entering(argv, entered, self._root, home) if entered else argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -108,6 +115,28 @@ class Container:
         end_all(self._id)
         if self._keeper is not None:
             self._keeper.join(_PATIENCE_SECONDS)
+
+
+def _entering(argv: Sequence[str], mounts: Mapping[str, Path], root: Path, cwd: Path) -> list[str]:
+    """Give the command that runs another one in a root of its own."""
+    new = root / "root"
+    new.mkdir(parents=True)
+    folders = {path: str(folder) for path, folder in mounts.items()}
+    order = {"root": str(new), "cwd": str(cwd), "mounts": folders, "argv": list(argv)}
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("enter.py")), json.dumps(order)]
+
+
+@functools.cache
+def _can_enter() -> bool:
+    """Whether this computer gives a process a root of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        argv = _entering(["true"], {}, Path(name), Path("/"))
+        return subprocess.run(argv, capture_output=True, timeout=_PATIENCE_SECONDS, check=False).returncode == 0
+
+
+def _is_free(path: str) -> bool:
+    """Whether mounting there leaves no trace on this computer."""
+    return Path(path).is_dir() or not Path("/", *Path(path).parts[1:2]).exists()
 
 
 def _replaced(text: str, mounts: Mapping[str, Path]) -> str:

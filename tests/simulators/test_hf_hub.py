@@ -156,6 +156,20 @@ def test_a_bucket_takes_and_gives_files_through_the_vendor_s_own_storage_library
     assert list(api.list_bucket_tree("alice/b", recursive=True)) == []
 
 
+def test_a_bucket_is_mounted_at_its_path_and_shows_the_folder_that_was_named(hub):
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=hub.sim.url, token=hub.sim.exports["HF_TOKEN"])
+    api.create_bucket("alice/b", private=True)
+    api.batch_bucket_files("alice/b", add=[(b"in it", "runs/a/name"), (b"beside it", "name")])
+    volume = {"type": "bucket", "source": "alice/b", "mountPath": "/hf-test-data", "path": "runs/a"}
+    copy = "cp /hf-test-data/name /hf-test-data/copy"
+    told = hub.ended(hub.submit("sh", "-c", copy, volumes=[volume]))
+    assert told["status"]["stage"] == "COMPLETED"
+    assert hub.ask("GET", "/buckets/alice/b/resolve/runs%2Fa%2Fcopy").content == b"in it"
+    assert not Path("/hf-test-data").exists()
+
+
 def test_what_a_job_started_dies_with_it_though_it_hid(hub):
     nap = f"77.{uuid.uuid4().int % 10**9}"  # known by it among all processes
     hide = f"import subprocess; subprocess.Popen(['sleep', '{nap}'], start_new_session=True); print('hid')"
