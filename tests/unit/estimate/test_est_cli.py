@@ -6,7 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli.estimate import estimate
+from orchestrator.cli import cli
 from providers.errors import ConfigError, GpurunError, UsageError
 
 LLAMA = {
@@ -23,7 +23,8 @@ LLAMA = {
 
 
 def run(*args):
-    return CliRunner().invoke(estimate, [str(arg) for arg in args], catch_exceptions=False, standalone_mode=False)
+    # Through the group: click keeps a command's help option as it was first asked for, with or without -h.
+    return CliRunner().invoke(cli, ["estimate", *map(str, args)], catch_exceptions=False, standalone_mode=False)
 
 
 def answered(*args):

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli import compare as commands
+from orchestrator.cli import cli
 from orchestrator.estimate import catalogue, gpus, models
 from orchestrator.estimate.ask import Question
 from orchestrator.estimate.compare import compare, frontier
@@ -33,7 +33,8 @@ def _home(tmp_path, monkeypatch):
 
 
 def run(command, *args):
-    return CliRunner().invoke(command, [str(one) for one in args], catch_exceptions=False, standalone_mode=False)
+    # Through the group: click keeps a command's help option as it was first asked for, with or without -h.
+    return CliRunner().invoke(cli, [command, *map(str, args)], catch_exceptions=False, standalone_mode=False)
 
 
 def test_what_fits_comes_first_by_likely_cost():
@@ -104,30 +105,28 @@ def test_the_drawing_is_xml_with_a_dot_for_each_offer():
 
 
 def test_compare_shows_a_table_of_80_columns_and_what_does_not_fit():
-    page = run(commands.compare, "lora-8bit", "--rows", 3000).output
+    page = run("compare", "lora-8bit", "--rows", 3000).output
     assert max(map(len, page.splitlines())) <= 80
     assert "STOPS" in page
     assert "does not fit:" in page
 
 
 def test_compare_in_json_has_what_programs_need():
-    rows = json.loads(
-        run(commands.compare, "--model", "Qwen2.5-7B", "--method", "qlora", "--rows", 500, "--json").output
-    )
+    rows = json.loads(run("compare", "--model", "Qwen2.5-7B", "--method", "qlora", "--rows", 500, "--json").output)
     assert {"fits", "usd", "hours", "usd_per_hour", "price_age_days", "who_stops_the_meter", "memory_gib"} <= set(
         rows[0]
     )
 
 
 def test_compare_draws_where_it_is_told(tmp_path):
-    run(commands.compare, "lora-8bit", "--rows", 300, "--plot", tmp_path / "a.svg")
+    run("compare", "lora-8bit", "--rows", 300, "--plot", tmp_path / "a.svg")
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     with pytest.raises(UsageError, match="no drawing"):
-        run(commands.compare, "lora-8bit", "--rows", 300, "--plot", tmp_path / "a.gif")
+        run("compare", "lora-8bit", "--rows", 300, "--plot", tmp_path / "a.gif")
 
 
 def test_the_classic_comparison_can_be_printed():
-    rows = json.loads(run(commands.offers, "--json").output)
+    rows = json.loads(run("offers", "--json").output)
     classic = {(row["provider"], row["gpu"]) for row in rows}
     assert {("colab", "t4"), ("hf", "a10g"), ("lambda", "a100-40gb"), ("runpod", "rtx-3090")} <= classic
     colab = next(row for row in rows if (row["provider"], row["name"]) == ("colab", "A100"))
@@ -136,19 +135,19 @@ def test_the_classic_comparison_can_be_printed():
 
 
 def test_offers_are_kept_to_what_was_asked_for():
-    rows = json.loads(run(commands.offers, "--gpu", "a100", "--max-price", "2", "--min-vram", 80, "--json").output)
+    rows = json.loads(run("offers", "--gpu", "a100", "--max-price", "2", "--min-vram", 80, "--json").output)
     assert rows
     assert all(row["gpu"].startswith("a100-80gb") and float(row["usd_per_hour"]) <= 2 for row in rows)
-    assert run(commands.offers, "--available").output == "nothing on offer is like that\n"
+    assert run("offers", "--available").output == "nothing on offer is like that\n"
 
 
 def test_the_table_of_offers_keeps_to_80_columns():
-    assert max(map(len, run(commands.offers).output.splitlines())) <= 80
+    assert max(map(len, run("offers").output.splitlines())) <= 80
 
 
 def test_an_unknown_provider_is_told():
     with pytest.raises(UsageError, match="no provider is called"):
-        run(commands.offers, "--provider", "aws")
+        run("offers", "--provider", "aws")
 
 
 # --- live prices
