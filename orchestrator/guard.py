@@ -209,7 +209,8 @@ class Post:
     def _settle(self, listed: Mapping[str, Allocation]) -> None:
         """Take what is owed off the list of debts where its end is proven."""
         now = (self._begun + self.skew).timestamp()
-        spared = {verdict.allocation.id for verdict in self.verdicts if not verdict.to_end}
+        # A vendor may drop the name of what it is ending: what has lost its mark was not given more time.
+        spared = {one.allocation.id for one in self.verdicts if not one.to_end and one.kind is not Kind.FOREIGN}
         for one in [one for one in self.owed.values() if one.account == self.account]:
             row = listed.get(one.id)
             if one.id in spared and (one.kind is Kind.OVERDUE or self._lives(one.id)):

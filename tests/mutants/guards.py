@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutant import Mutant
 
 JUDGE = ("tests/unit/test_guard_judge.py",)  # and what it takes for a proof
+ROUNDS = ("tests/unit/test_guard_rounds.py",)
 PASS = ("tests/unit/test_guard_pass.py",)
 TIMER = ("tests/unit/test_guard_timer.py",)
 
@@ -39,6 +40,7 @@ MUTANTS = (
         "        for one in list(self.owed.values()):",
         JUDGE,
     ),
+    Mutant("what lost its mark taken for extended", _GUARD, " if not one.to_end and one.kind is not Kind.FOREIGN}", " if not one.to_end}", ROUNDS),
     Mutant("one vendor waits for another", _GUARD, "        open_posts = [post for post in open_posts if not post.round()]\n", "        if open_posts[0].round():\n            open_posts = open_posts[1:]\n", JUDGE),
     Mutant("what is owed forgotten between passes", _ROUND, "for one in (seen.unproven if seen else ())]", "for one in ()]", PASS),
     Mutant("a missing key passed over", _ROUND, "        return name in self._before.providers or any(", "        return any(", PASS),

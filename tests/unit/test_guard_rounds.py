@@ -199,6 +199,17 @@ def test_each_debt_of_a_round_is_settled_by_its_own_row() -> None:
     assert list(hands.post.owed) == ["bills", "unlisted"]
 
 
+def test_what_lost_its_mark_after_it_was_told_to_end_is_owed_until_it_is_gone() -> None:
+    hands = Hands(Vendor(row()))
+    hands.at(0)
+    hands.vendor.rows = [Allocation("i-1", None, "", billing=True)]
+    hands.at(1)
+    assert (hands.post.may_bill, hands.post.notes, hands.vendor.orders) == (True, [], [["i-1"]])
+    hands.vendor.rows = [Allocation("i-1", None, "", billing=False)]
+    hands.at(2)
+    assert [one.id for one in hands.post.ended] == ["i-1"]
+
+
 @pytest.mark.parametrize(
     ("reads", "evidence"),
     [
