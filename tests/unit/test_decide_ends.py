@@ -216,12 +216,12 @@ def test_the_proven_end_is_the_last_or_the_next_attempt_s_begin(
     assert (memory.state, memory.reason) == (state, reason)
 
 
-def test_the_next_attempt_knows_how_far_the_last_got_how_it_failed_and_nothing_else() -> None:
+def test_the_next_attempt_knows_how_far_the_last_got_how_it_failed_what_was_answered_and_nothing_else() -> None:
     last = replace(ENDS, reason=Reason.LOST, reroll=True, attempt=2, step=40, signatures=("a", "b"), detail="gone")
-    decision = step(replace(last, extra_ids=("m-2",), moved=3, start_failures=1), OVER)
-    evidence = "GET m-1 → terminated"
+    decision = step(replace(last, extra_ids=("m-2",), moved=3, answered=3, start_failures=1), OVER)
     assert decision.act is Act.WAIT
-    assert decision.memory == Memory(attempt=3, entered=at(100), step=40, signatures=("a", "b"), evidence=evidence)
+    kept = {"step": 40, "signatures": ("a", "b"), "answered": 3, "evidence": "GET m-1 → terminated"}
+    assert decision.memory == Memory(attempt=3, entered=at(100), **kept)  # type: ignore[arg-type]
 
 
 def test_what_is_done_stays_done() -> None:

@@ -83,9 +83,9 @@ class Diary(Books):
 class Hands:
     """A post at such a vendor, and a clock that is moved by hand."""
 
-    def __init__(self, vendor: Vendor, *owed: Owed, books: Books | None = None) -> None:
+    def __init__(self, vendor: Vendor, *owed: Owed, books: Books | None = None, known: Known | None = None) -> None:
         self.vendor, self.now = vendor, NOW
-        self.post = Post(vendor, Known(), lambda: self.now, owed=owed, books=books)  # type: ignore[arg-type]
+        self.post = Post(vendor, known or Known(), lambda: self.now, owed=owed, books=books)  # type: ignore[arg-type]
 
     def at(self, seconds: float) -> bool:
         """Make a round so many seconds after noon; True = nothing to wait for."""
@@ -197,6 +197,35 @@ def test_each_debt_of_a_round_is_settled_by_its_own_row() -> None:
     assert hands.post.ended == [Ended("over", "mark of over", Kind.OVERDUE, "scripted's list calls it ended")]
     assert hands.post.notes == ["mark of later (later) was given a later end meanwhile: left alone"]
     assert list(hands.post.owed) == ["bills", "unlisted"]
+
+
+HOME, OTHERS = "0bbb", "0ccc"
+
+
+@pytest.mark.parametrize(
+    ("known", "let_go"),
+    [
+        (Known(HOME, live={(RUN, 1)}, accounts={RUN: ACCOUNT}), True),
+        (Known(HOME, accounts={RUN: ACCOUNT}), False),  # a ledger that was restored from a backup
+        (Known(HOME, live={(RUN, 1)}), False),
+        (Known(OTHERS, live={(RUN, 1)}, accounts={RUN: ACCOUNT}), False),
+        (Known(), False),  # a ledger that can't be read
+    ],
+)
+def test_an_orphan_that_is_owed_is_let_go_only_on_this_home_s_ledger_s_word(known: Known, *, let_go: bool) -> None:
+    orphan = Owed("i-1", ACCOUNT, "mark of i-1", Kind.ORPHAN, told=NOW.timestamp())
+    hands = Hands(Vendor(row(seconds=900)), orphan, known=known)
+    hands.at(0)
+    assert (list(hands.post.owed), len(hands.post.notes)) == (([], 1) if let_go else (["i-1"], 0))
+
+
+def test_an_orphan_that_is_owed_is_not_let_go_for_another_that_lives() -> None:
+    orphan = Owed("i-1", ACCOUNT, "mark of i-1", Kind.ORPHAN, told=NOW.timestamp())
+    lives = Allocation("i-2", mark(900, attempt=2), "", billing=True)
+    known = Known(HOME, live={(RUN, 2)}, accounts={RUN: ACCOUNT})
+    hands = Hands(Vendor(row(seconds=900), lives), orphan, known=known)
+    hands.at(0)
+    assert list(hands.post.owed) == ["i-1"]
 
 
 def test_what_lost_its_mark_after_it_was_told_to_end_is_owed_until_it_is_gone() -> None:
