@@ -281,7 +281,13 @@ class LambdaProvider:
         forget = functools.partial(launch.forget_key, self._api, access.folder)
         orders = ender.orders(self._url, self._key, found.id) if access.key_on_machine else None
         return SshRemote(
-            target, found.birth_mark, on_login=forget, progress=access.progress, go_on=access.go_on, ender=orders
+            target,
+            found.birth_mark,
+            on_login=forget,
+            progress=access.progress,
+            go_on=access.go_on,
+            ender=orders,
+            ahead=self.skew.total_seconds(),
         )
 
 

@@ -48,10 +48,12 @@ class SshRemote:
         go_on: Callable[[], None] | None = None,
         patience: Patience | None = None,
         ender: Secret | None = None,
+        ahead: float = 0.0,
     ) -> None:
         """`on_login` is called once, when a job was begun or found; `progress` with bytes shipped and to ship.
 
         `go_on` is called often while files come home; what it raises ends that, and the next fetch carries on.
+        `ahead`: seconds by which the vendor's clock, which a job's limits are told by, is ahead of ours.
         `ender`: what the machine ends itself by, with a key of the account in it (payload/ender.py); None = nothing.
         """
         self._target = target
@@ -59,6 +61,7 @@ class SshRemote:
         self._door = Door(self._link, str(mark))
         self._on_login = on_login
         self._ender = ender
+        self._ahead = ahead
         self._progress = progress
         self._go_on = go_on or (lambda: None)
         self._log_size = 0  # as the machine told last
@@ -69,7 +72,7 @@ class SshRemote:
         target = self._target if isinstance(self._target, Target) else self._target()
         with shipping.alone(target.access.folder):
             self._link.connect()
-            shipping.start(self._link, self._door, job, self._progress, ender=self._ender)
+            shipping.start(self._link, self._door, job, self._progress, ender=self._ender, ahead=self._ahead)
         self._greet()
 
     def status(self) -> RemoteStatus:

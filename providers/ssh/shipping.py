@@ -70,8 +70,16 @@ def alone(access: Path) -> Iterator[None]:
         yield
 
 
-def start(link: Link, door: Door, job: Job, progress: Progress | None = None, *, ender: Secret | None = None) -> None:
-    """Arm, ship, begin. See `Remote.start`.
+def start(
+    link: Link,
+    door: Door,
+    job: Job,
+    progress: Progress | None = None,
+    *,
+    ender: Secret | None = None,
+    ahead: float = 0.0,
+) -> None:
+    """Arm, ship, begin. See `Remote.start`; `ahead` = seconds by which the clock of the job's limits is ahead of ours.
 
     Raises:
         StartError: the job, the user's files or the machine are at fault.
@@ -83,8 +91,8 @@ def start(link: Link, door: Door, job: Job, progress: Progress | None = None, *,
     except (OSError, ValueError) as error:
         raise StartError(f"what is to be shipped can't be read here: {error}") from error
     items = {item.sha256: item for item in (bundle, *data, *seed)}
-    shipment = _Shipment(job, progress or _tell())
-    answer = _seed(door, job, items.values())
+    shipment = _Shipment(job.deadline.timestamp() - ahead, progress or _tell())
+    answer = _seed(door, job, items.values(), ahead)
     if ender is not None and answer.get("ender") is not True:
         _put_ender(door, ender)
     if answer.get("begun") is True:
@@ -128,11 +136,11 @@ def _checkpoint(folder: Path) -> Iterable[_Item]:
         yield _Item(digest, size, path, name)
 
 
-def _seed(door: Door, job: Job, items: Iterable[_Item]) -> dict[str, Any]:
+def _seed(door: Door, job: Job, items: Iterable[_Item], ahead: float) -> dict[str, Any]:
     payload = files("payload")
     guards = {name: payload.joinpath(name).read_text(encoding="utf-8") for name in _FIRST}
     want = _want(items)
-    left = max(1.0, job.ceiling.timestamp() - time.time())  # steady seconds: a machine's clock may be wrong
+    left = max(1.0, job.ceiling.timestamp() - ahead - time.time())  # steady seconds: a machine's clock may be wrong
     arm = {**wire.arm_json(job), "max_seconds": min(job.max_seconds, left), "rearm": True}
     try:
         answer = door.first(guards, {"arm": arm, "want": want}, limit=2**20 + _LISTED * len(want))
@@ -140,9 +148,9 @@ def _seed(door: Door, job: Job, items: Iterable[_Item]) -> dict[str, Any]:
         raise
     except RemoteError as error:
         raise StartError(f"the job can't be started: {error}") from error
-    ahead = (wire.number(answer.get("time")) or time.time()) - time.time()
-    if abs(ahead) > _WRONG_CLOCK:
-        _log.warning("the machine's clock is %.0f s %s ours", abs(ahead), "ahead of" if ahead > 0 else "behind")
+    off = (wire.number(answer.get("time")) or time.time()) - time.time()
+    if abs(off) > _WRONG_CLOCK:
+        _log.warning("the machine's clock is %.0f s %s ours", abs(off), "ahead of" if off > 0 else "behind")
     return answer
 
 
@@ -214,8 +222,9 @@ def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
 class _Shipment:
     """What is on its way: how far it is, and until when it may be."""
 
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self._deadline = job.deadline.timestamp()
+    def __init__(self, deadline: float, progress: Progress) -> None:
+        """`deadline` is by our clock."""
+        self._deadline = deadline
         self._progress = progress
         self._done = self._whole = 0
 

@@ -343,6 +343,18 @@ def test_time_counts_from_the_arming_by_a_clock_that_no_one_can_set(machine):
         assert left - 1 < machine.read(job, name)["max_seconds"] < left + 20
 
 
+def test_limits_are_the_vendors_times_whatever_the_clock_here_says(machine):
+    now = datetime.now(UTC)
+    limits = {"deadline": now + timedelta(seconds=1080), "ceiling": now + timedelta(seconds=1090)}
+    job = machine.job("long", max_seconds=10_000, **limits)
+    machine.remote(job, ahead=1000.0).start(job)
+    assert 60 < machine.read(job, "arm.json")["max_seconds"] < 91
+    limits["deadline"] = now + timedelta(seconds=999)
+    late = machine.job("long", blobs=(machine.blob("data/x", b"small"),), **limits)
+    with pytest.raises(RemoteError, match="deadline"):
+        machine.remote(late, ahead=1000.0).start(late)
+
+
 def test_a_machine_with_another_host_key_gets_nothing(machine):
     job = machine.job()
     (machine.sshd.folder / "host_ed25519.pub").write_text((machine.sshd.folder / "client_ed25519.pub").read_text())
