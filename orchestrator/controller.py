@@ -325,11 +325,15 @@ class Controller:
         """Record the end of billing when it is proven, not when it first seemed so: one absence may be a lag."""
         before, after = self._row.memory, decision.memory
         if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:
-            # Never found: it may have billed all the same, from the intent until now.
-            name = f"unclear-{mark_of(self._row, self._ledger.home_id)}"
-            self._looker.open(self._row, name, before.intended or now)
+            # Never found, or gone before it could be remembered: it may have billed from the intent until now.
+            known = [one for one in self._ledger.allocations(self._row.run_id) if one.attempt == before.attempt]
+            ids = [one.id for one in known if one.spell.ended is None]
+            if not known:
+                ids = [f"unclear-{mark_of(self._row, self._ledger.home_id)}"]
+                self._looker.open(self._row, ids[0], before.intended or now)
             gone = Observation(Phase.ABSENT, billing=False, evidence=after.evidence)
-            self._ledger.saw_free(self._provider.name, name, now, gone)
+            for one in ids:
+                self._ledger.saw_free(self._provider.name, one, now, gone)
         ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
         if ended and decision.act is not Act.COLLECT and seen.observation is not None:
             for one, look in seen.looks:

@@ -109,6 +109,8 @@ class Seen:
     broken: str = ""  # the machine is not the one that was made: nothing may be sent to it
     accrued_high: Decimal = Decimal(0)
     looks: tuple[tuple[str, Observation], ...] = ()  # at each id of the attempt; `observation` is what counts of them
+    asked: datetime | None = None  # when the vendor was asked: an answer is as old as its question
+    strays: tuple[str, ...] | None = ()  # what else bills for the run: a twin, or an attempt of a lost ledger's
 
 
 @dataclass(frozen=True, slots=True)

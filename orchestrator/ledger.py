@@ -129,7 +129,8 @@ class Ledger(Spending):
             if granted is not None:
                 self._grant(lease, memory.attempt, granted, now)
             if before != memory.state:
-                evidence = memory.evidence if before == "terminating" or memory.is_done else ""
+                never = before == "provisioning" and memory.state == "pending"  # an unclear launch, found by nobody
+                evidence = memory.evidence if before == "terminating" or never or memory.is_done else ""
                 words = " · ".join(part for part in (memory.reason or "", memory.detail, evidence) if part)
                 text = f"{before} -> {memory.state} {words}".strip()
                 self._event(now, lease.run_id, memory.attempt, lease.actor, "state", "note", text)

@@ -71,12 +71,24 @@ def _done(memory: Memory, _seen: Seen, _now: datetime, _rules: Rules) -> Decisio
 
 
 def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
+    if seen.strays:  # never two for one run
+        return _stray(memory, seen.strays, now, rules)
+    if seen.strays is None and memory.attempt > 1:
+        return Decision(memory, Act.WAIT)
     waiting = memory.waiting_since is not None  # the limits count from the launch
     ending = _ending(memory, seen, now, rules, timed=not waiting)
     if ending is not None:
         evidence = memory.evidence or "nothing was launched"
         return Decision(replace(memory, reason=ending, evidence=evidence).to(State.DONE, now), Act.FINISH)
+    if seen.strays is None:
+        return Decision(memory, Act.WAIT)
     return try_next(memory, seen, now, rules)
+
+
+def _stray(memory: Memory, strays: tuple[str, ...], now: datetime, rules: Rules) -> Decision:
+    """End what bills for the run and is not in the ledger: one that was put back knows less than there is."""
+    memory = launch_accepted(memory, strays[0], strays[1:])
+    return _end(memory, Reason.PROVIDER, "what the ledger does not know bills for it", now, rules, again=True)
 
 
 def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -88,12 +100,14 @@ def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> De
 def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Find out what an unclear launch made, before anything else is launched."""
     if seen.found:
-        ids = [allocation.id for allocation in seen.found]
+        ids = list(dict.fromkeys(one.id for one in seen.found))  # a list in pages may name one twice
         memory = launch_accepted(memory, ids[0], tuple(ids[1:]))
         if len(ids) > 1:
             return _end(memory, Reason.PROVIDER, f"one launch made {len(ids)} allocations", now, rules, again=True)
         return Decision(memory, Act.WAIT)
-    if not proven_absent(memory, rules, _UNCLEAR_LAGS):
+    if seen.strays:
+        return _stray(memory, seen.strays, now, rules)
+    if seen.strays is None or not proven_absent(memory, rules, _UNCLEAR_LAGS):
         return Decision(memory, Act.WAIT)
     memory = replace(memory, launch=Launch.NOT_YET, evidence="not found by its mark over thrice the list's lag")
     return _next(_failed(memory, Reason.PROVIDER, "the launch left no trace", rules, now), now)
@@ -267,6 +281,11 @@ def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Dec
         taken = absent or (look is not None and look.ending and patience)
         wait = memory.terminate_sent and taken
         return Decision(replace(memory, terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
+    if seen.strays:
+        ids = dict.fromkeys((*memory.extra_ids, *(one for one in seen.strays if one != memory.allocation_id)))
+        return Decision(replace(memory, extra_ids=tuple(ids), absences=()), Act.TERMINATE)
+    if seen.strays is None:
+        return Decision(memory, Act.WAIT)
     memory = replace(memory, evidence=look.evidence)
     if not memory.collected and look.phase is Phase.EXITED:
         # The files outlived the process (a local run's do): bring home what there is, once.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.capacity import wants_planned
@@ -21,12 +22,21 @@ from orchestrator.proof import what_counts
 from orchestrator.reach import check_account
 from orchestrator.safeguard import ids_of
 from orchestrator.words import Launch, State
-from providers.base import Phase
-from providers.errors import GpurunError, HostKeyError, LedgerError, ProviderError, RemoteError, UnreachableError
+from providers.base import Phase, seconds_between, utc
+from providers.errors import (
+    CredentialsError,
+    GpurunError,
+    HostKeyError,
+    LedgerError,
+    ProviderError,
+    RemoteError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
+    from decimal import Decimal
 
     from orchestrator.home import RunFolder
     from orchestrator.ledger import Ledger
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.safeguard import VendorClock
     from providers.base import Holder, Observation, Offer, Provider, RemoteStatus
 
+_TIMELY = timedelta(minutes=1)  # that an answer may take
 _PROOF_SECONDS = 60.0  # between two notes of a proof that did not change
 
 
@@ -70,25 +81,65 @@ class Looker:
         if memory.state is State.DONE:
             return Seen(accrued_high=accrued)
         if memory.state is State.PENDING:
-            return Seen(offers=self._offers(row), accrued_high=accrued)
+            return self._before_a_launch(row, accrued)
+        begun = self._clock()
         try:
             check_account(self._provider, row)
             if memory.launch is Launch.INTENDED:
                 found = tuple(self._provider.find(mark_of(row, self._ledger.home_id)))
                 self._now.heard()
+                asked = self._asked(begun)
                 for allocation in found:
                     self.open(row, allocation.id, memory.intended or self._now())
-                return Seen(found=found, accrued_high=accrued)
-            looks = self._inspect(row)
+                strays = () if found else self._strays(row)
+                return Seen(found=found, accrued_high=accrued, asked=asked, strays=strays)
+            looks = {one: self._provider.inspect(one) for one in ids_of(memory)}
+            self._now.heard()
+            asked = self._asked(begun)
+            self._note(row, looks, asked)
+            observation, each = what_counts(list(looks.values())), tuple(looks.items())
+            if memory.state is State.TERMINATING and not observation.billing:
+                strays = self._strays(row, each)
+                return Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
         except ProviderError as error:
             self._trouble(f"look: {error}")
             return Seen(accrued_high=accrued)
-        observation, each = what_counts(list(looks.values())), tuple(looks.items())
         try:
-            return Seen(observation, self._ask(row, observation), accrued_high=accrued, looks=each)
+            return Seen(observation, self._ask(row, observation), accrued_high=accrued, looks=each, asked=asked)
         except HostKeyError as error:
             self._trouble(f"ask: {error}")
-            return Seen(observation, broken=words_of(error), accrued_high=accrued, looks=each)
+            return Seen(observation, broken=words_of(error), accrued_high=accrued, looks=each, asked=asked)
+
+    def _before_a_launch(self, row: RunRow, accrued: Decimal) -> Seen:
+        """Look for what bills for the run already: a ledger that was put back knows less than there is."""
+        try:
+            strays = self._strays(row) if row.plan["account"] == self._provider.account() else ()
+        except CredentialsError:
+            strays = ()  # the launch will say so
+        except ProviderError as error:
+            self._trouble(f"look: {error}")
+            strays = None
+        return Seen(offers=self._offers(row), accrued_high=accrued, strays=strays)
+
+    def _strays(self, row: RunRow, looks: Iterable[tuple[str, Observation]] = ()) -> tuple[str, ...]:
+        """Name what is listed for this run, whichever attempt, and is not proven gone.
+
+        One that was absent just now is named too: then one of the two answers was wrong.
+        """
+        known = {one.id for one in self._ledger.allocations(row.run_id) if one.spell.ended is not None}
+        known.update(one for one, look in looks if look.ended or look.billed_until is not None)
+        found = [
+            one.id
+            for one in self._provider.allocations()
+            if one.mark is not None and (one.mark.home, one.mark.run_id) == (self._ledger.home_id, row.run_id)
+            if one.billing and not one.ending and one.id not in known
+            if row.memory.launch is not Launch.INTENDED or one.mark.attempt != row.memory.attempt  # `find` is for that
+        ]
+        self._now.heard()
+        admitted = utc(row.created)  # by the vendor's clock
+        for one in found:
+            self.open(row, one, min(admitted, row.memory.intended or admitted))
+        return tuple(dict.fromkeys(found))
 
     def _offers(self, row: RunRow) -> tuple[Offer, ...] | None:
         """Ask again what is to be had, where what was planned is old; None = as planned, or can't be told now."""
@@ -103,21 +154,30 @@ class Looker:
         self._now.heard()
         return offers
 
-    def _inspect(self, row: RunRow) -> dict[str, Observation]:
-        """Look at all that this attempt made."""
-        looks = {one: self._provider.inspect(one) for one in ids_of(row.memory)}
-        self._now.heard()
+    def _asked(self, begun: datetime) -> datetime:
+        """Say when, by the vendor's clock, the question was put that was answered just now: as old is the answer.
+
+        Raises:
+            UnreachableError: the computer slept over it, or its clock was set: nobody knows how old it is.
+        """
+        age = self._clock() - begun
+        if not timedelta(0) <= age <= _TIMELY:
+            raise UnreachableError(f"the answer lay here for {age.total_seconds():.0f} s")
+        return self._now() - age
+
+    def _note(self, row: RunRow, looks: Mapping[str, Observation], asked: datetime) -> None:
+        """Keep what was seen of all that this attempt made."""
+        age = self._provider.traits.list_lag_seconds + seconds_between(asked, self._now())
         try:
             for one, look in looks.items():
                 if look.billing:
                     if not row.spells:  # an adoption that was cut off before it could note this
                         self.open(row, one, row.memory.intended or self._now())
-                    self._ledger.saw_billing(self._provider.name, one, self._now(), look)
+                    self._ledger.saw_billing(self._provider.name, one, self._now(), look, lag=age)
                 if row.memory.state is State.TERMINATING:
                     self._note_read(row, one, look)
         except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
             self._trouble(f"ledger: {error}")
-        return looks
 
     def _note_read(self, row: RunRow, one: str, look: Observation) -> None:
         """Keep each read that counts as proof, and each change of what is said on the way there."""

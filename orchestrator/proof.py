@@ -43,7 +43,8 @@ def remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
     absent = seen.observation is not None and seen.observation.phase is Phase.ABSENT
     unlisted = memory.launch is Launch.INTENDED and seen.found == ()
     if absent or unlisted:
-        return replace(memory, absences=(*memory.absences[: PROOF_READS - 1], now))  # the first ones and the last
+        at = seen.asked or now  # a computer may sleep between an answer and the look at it
+        return replace(memory, absences=(*memory.absences[: PROOF_READS - 1], at))  # the first ones and the last
     if seen.observation is not None or seen.found:
         return replace(memory, absences=())
     return memory

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cost import Interval, Spell, accrued
 from orchestrator.facts import Rules
 from orchestrator.jobs import candidates_of
+from orchestrator.words import Launch
 from providers.base import Place, Proof, utc
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from orchestrator.facts import Memory, Wish
     from providers.base import Traits
+
+
+_UNCLEAR_STEP_SECONDS = 60  # the longest billing step of those whose launch can be unclear
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,15 @@ class RunRow:
 
     def accrued(self, now: float) -> Interval:
         """What it cost by `now`, epoch seconds of our own clock."""
-        return accrued(self.spells, (self.ended or now) + self.skew)
+        return accrued((*self.spells, *self._unclear()), (self.ended or now) + self.skew)
+
+    def _unclear(self) -> tuple[Spell, ...]:
+        """What a launch may have rented that nobody has settled yet: from the intent on, or nothing at all."""
+        memory = self.memory
+        if memory.launch is not Launch.INTENDED or memory.intended is None or memory.offer is None:
+            return ()
+        began = memory.intended.timestamp()
+        return (Spell(memory.offer.price, _UNCLEAR_STEP_SECONDS, began, began, None, None),)
 
 
 def _needs_watchdog(plan: dict[str, Any]) -> bool:
