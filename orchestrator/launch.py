@@ -121,7 +121,8 @@ def prepare(
         job_file.write(folder)
         work = work_of(template.config, data)
         like = seconds_of_same_runs(ledger, work, offer)
-        step, most = provider.traits.billing_step_seconds, (times.ceiling - now).total_seconds()
+        step, queue = provider.traits.billing_step_seconds, int(provider.traits.queue_seconds)
+        most = (times.ceiling - now).total_seconds() - queue
         quote = planning.quote(offer, dearest.price, most, step, like, settings.name, times.attempts)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
@@ -147,7 +148,10 @@ def prepare(
 
 def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *, saves: bool) -> planning.Times:
     step, poll = provider.traits.billing_step_seconds, provider.traits.poll_seconds
-    return planning.times(limits, dearest.price, now, step_seconds=step, poll_seconds=poll, saves=saves)
+    queue = provider.traits.queue_seconds
+    return planning.times(
+        limits, dearest.price, now, step_seconds=step, poll_seconds=poll, queue_seconds=queue, saves=saves
+    )
 
 
 def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bool) -> JobFile:

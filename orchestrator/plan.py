@@ -136,6 +136,7 @@ def times(
     *,
     step_seconds: int = 1,
     poll_seconds: float = 0.0,
+    queue_seconds: float = 0.0,
     saves: bool = True,
 ) -> Times:
     """Turn hours and dollars into absolute limits that hold with the laptop off.
@@ -144,6 +145,9 @@ def times(
     begun steps count whole, and C lies two minutes before the money is gone, because a guard may take them. At D the
     controller needs a look and an answer; where a vendor is looked at so rarely that two minutes don't hold both, D
     lies before C by the rest. What of an end the vendor carries out later, it does not bill (decision 008).
+
+    Where a launch may wait unbilled for `queue_seconds`, both limits lie that much later: hours and dollars are for
+    what runs, and the vendor's own time limit holds them there.
 
     `saves` = the job has something to save before its deadline, and needs the time for it.
 
@@ -161,7 +165,8 @@ def times(
         raise _nothing_left(limits, budget, price, step_seconds)
     seconds, ceiling = int(seconds), int(ceiling)  # a mark tells whole seconds
     grace = min(MAX_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * _GRACE_SHARE))
-    deadline, end = launched + timedelta(seconds=seconds), launched + timedelta(seconds=ceiling)
+    begun = launched + timedelta(seconds=int(queue_seconds))
+    deadline, end = begun + timedelta(seconds=seconds), begun + timedelta(seconds=ceiling)
     return Times(deadline, end, max(grace, 1), attempts, budget if cuts or limits.max_cost else None, bound)
 
 

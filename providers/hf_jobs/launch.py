@@ -32,7 +32,6 @@ log = logging.getLogger("gpurun.hf")
 BUCKET = "gpurun"
 MOUNT = "/gpurun"
 QUEUE_SECONDS = 900.0  # a job was seen to wait for twelve hours (huggingface_hub 4376, 2026-06): not ours
-_QUEUE_SHARE = 1 / 8  # of a short job's time
 _LEAST_SECONDS = 30  # of running: less is no job
 _SPARE_SECONDS = 60.0  # of the deadline, for the last files to reach the bucket
 _MIRROR_SECONDS = 10.0  # the mount itself takes up to 30 s to show a change
@@ -50,12 +49,12 @@ def prefix_of(mark: Mark) -> str:
     return f"runs/{mark}"
 
 
-def queue_seconds(max_seconds: int) -> int:
-    """How long a job may wait for hardware, so that its time limit still ends before the ceiling."""
-    return int(min(QUEUE_SECONDS, max_seconds * _QUEUE_SHARE))
+def timeout_of(job: Job, queue_seconds: float) -> int:
+    """Give the Hub's own time limit: it counts from the job's start, which may come as late as the queue limit."""
+    return job.max_seconds - int(queue_seconds)
 
 
-def launch(hub: Hub, namespace: str, job: Job, offer: Offer, pace: float) -> str:
+def launch(hub: Hub, namespace: str, job: Job, offer: Offer, queue_seconds: float, pace: float) -> str:
     """Ship, and submit once; gives the job's id.
 
     Raises:
@@ -63,9 +62,12 @@ def launch(hub: Hub, namespace: str, job: Job, offer: Offer, pace: float) -> str
         UnclearError: it may have been.
         UnreachableError: the files did not get there, and nothing was asked for.
     """
-    timeout = job.max_seconds - queue_seconds(job.max_seconds)
+    timeout = timeout_of(job, queue_seconds)
     if timeout < _LEAST_SECONDS:
-        raise UsageError(f"{job.max_seconds} s are no time for a job on Hugging Face", hint="raise --max-hours")
+        words = (
+            f"{job.max_seconds} s to the ceiling, of which a job may wait for {queue_seconds:.0f}, leave no time to run"
+        )
+        raise UsageError(words, hint="raise --max-hours")
     bucket = bucket_of(namespace)
     hub.make_bucket(bucket)
     hub.upload(bucket, shipment(job, offer, timeout, pace))

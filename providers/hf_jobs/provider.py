@@ -64,6 +64,7 @@ class HfProvider:
             console_url=CONSOLE,
             retry_seconds=60.0 / pace,
             ending_seconds=max(120.0 / pace, _LEAST_SECONDS),
+            queue_seconds=max(launch.QUEUE_SECONDS / pace, 5.0),
         )
 
     @classmethod
@@ -123,7 +124,7 @@ class HfProvider:
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:  # noqa: ARG002 (the contract's shape)
         """The Hub itself, by the time limit that every job is given, and the watchdog in the container."""
-        timeout = job.max_seconds - launch.queue_seconds(job.max_seconds)
+        timeout = launch.timeout_of(job, self.traits.queue_seconds)
         words = f"timeoutSeconds={timeout}, from the start of the job on; it is cancelled if it waits for longer"
         return [
             Holder("Hugging Face's time limit", Place.SERVER, Proof.UNPROVEN, worst_overrun_seconds=60, evidence=words),
@@ -135,7 +136,7 @@ class HfProvider:
     def launch(self, job: Job, offer: Offer) -> str:
         """Ship the job and submit it once; see launch.py."""
         _leave_sign(self._home)
-        return launch.launch(self._hub, self.namespace, job, offer, self._pace)
+        return launch.launch(self._hub, self.namespace, job, offer, self.traits.queue_seconds, self._pace)
 
     def find(self, mark: Mark) -> Sequence[Allocation]:
         """Look for the run's label, whatever became of the job."""

@@ -31,6 +31,12 @@ def test_the_grace_is_a_fifth_of_the_run_and_ten_minutes_at_most(hours: float, g
     assert times(Limits(max_hours=hours), Decimal(0), NOW).grace_seconds == grace
 
 
+def test_limits_have_room_for_a_wait_that_is_not_billed_and_hours_are_for_what_runs() -> None:
+    plain, waits = (times(Limits(max_hours=1, max_cost=Decimal(9)), Decimal(1), NOW, queue_seconds=q) for q in (0, 900))
+    assert (waits.deadline - plain.deadline, waits.ceiling - plain.ceiling) == (timedelta(seconds=900),) * 2
+    assert waits.grace_seconds == plain.grace_seconds
+
+
 def test_a_rented_machine_is_not_ended_minutes_early_for_nothing_to_save() -> None:
     assert times(Limits(max_hours=3), Decimal(1), NOW, saves=False).grace_seconds == 30
 

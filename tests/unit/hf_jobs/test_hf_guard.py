@@ -27,7 +27,7 @@ def test_a_guard_with_the_token_alone_ends_what_is_past_its_ceiling_and_nothing_
     hf = start_hf(rate=0.001, pace=1, schedule_seconds=1, faults={"unknown_stage": {"seconds": 1e6}})
     _, overdue = hf.launch()  # it will hide in a stage that nobody knows
     foreign, live = by_hand(hf), long_lived(hf)
-    late = 100.0
+    late = 1000.0
     hf.sim.advance(late)
 
     def clock() -> datetime:

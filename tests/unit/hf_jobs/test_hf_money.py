@@ -32,7 +32,7 @@ def test_a_job_is_submitted_with_a_limit_that_ends_before_its_ceiling_however_lo
     began = hf.provider.look(allocation_id).created_at
     queue = job.max_seconds - body["timeoutSeconds"]
     assert body["timeoutSeconds"] > 0
-    assert queue > 0
+    assert queue == hf.provider.traits.queue_seconds == 900
     assert began + timedelta(seconds=queue + body["timeoutSeconds"]) <= job.mark.ceiling + timedelta(seconds=5)
     assert body["attempts"] == 1
     assert body["labels"]["gpurun-mark"] == body["labels"]["name"] == str(job.mark)
