@@ -27,7 +27,11 @@ from run import PARTS, ROOT, copy_tree
 MUTMUT = "mutmut==3.8.1"
 JUDGED = Path(__file__).with_name("survivors.txt")
 TESTS = {
-    "orchestrator/lifecycle.py": ("tests/unit/test_decide.py", "tests/unit/test_decide_ends.py"),
+    "orchestrator/lifecycle.py": (
+        "tests/unit/test_decide.py",
+        "tests/unit/test_decide_ends.py",
+        "tests/unit/test_decide_strays.py",
+    ),
     "orchestrator/guard.py": ("tests/unit/test_guard_judge.py", "tests/unit/test_guard_rounds.py"),
 }
 CAUGHT = {"killed", "timeout"}  # a mutant that never ends is noticed

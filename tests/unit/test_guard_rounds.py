@@ -132,6 +132,20 @@ def test_a_ceiling_that_passes_while_the_list_is_read_is_judged_the_next_time() 
     assert [one.kind for one in hands.post.verdicts] == [Kind.OVERDUE]
 
 
+@pytest.mark.parametrize(("seconds", "believed"), [(0, True), (300, True), (301, False), (-1, False)])
+def test_a_list_that_nobody_can_date_is_not_believed(seconds: float, *, believed: bool) -> None:
+    hands = Hands(Vendor(), debt("i-1"))
+
+    def slowly() -> None:
+        hands.now += timedelta(seconds=seconds)
+
+    hands.vendor.meanwhile = slowly
+    hands.at(0)
+    assert (hands.post.reads, len(hands.post.owed["i-1"].unlisted)) == ((1, 1) if believed else (0, 0))
+    words = "the computer slept over the list, or its clock was set: nobody knows how old it is"
+    assert hands.post.trouble == ("" if believed else words)
+
+
 # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -258,6 +272,16 @@ def test_what_is_no_longer_listed_is_gone_after_three_reads_over_the_lag(
         hands.at(seconds)
     assert [one.evidence for one in hands.post.ended] == ([] if evidence is None else [evidence])
     assert hands.post.may_bill is (evidence is None)
+
+
+def test_reads_are_spread_by_the_vendor_s_clock() -> None:
+    hands = Hands(Vendor(), debt("i-1"))
+    hands.at(0)
+    hands.at(1)
+    hands.vendor.skew = timedelta(seconds=-1000)  # ours was set a thousand seconds ahead
+    hands.at(1002)
+    assert hands.post.ended == []
+    assert hands.post.owed["i-1"].unlisted == [NOW.timestamp() + seconds for seconds in (0, 1, 2)]
 
 
 def test_a_row_that_bills_again_takes_back_the_reads_that_lacked_it() -> None:

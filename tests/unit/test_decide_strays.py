@@ -1,0 +1,90 @@
+"""What bills for a run and is not in its ledger: never two for one run, and no end while nobody could look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from decisions import ABSENT_TWICE, DEADLINE, GONE, LAG, OFFER, STOP, T0, at, in_state, look, step, told
+
+from orchestrator.facts import Memory, Seen
+from orchestrator.words import Act, Launch, Reason, State
+from providers.base import Allocation, Phase
+
+WORDS = "what the ledger does not know bills for it"
+NEW = Memory()
+SENT = replace(NEW, state=State.PROVISIONING, launch=Launch.INTENDED, intended=T0, entered=T0, offer=OFFER)
+ENDS = in_state(State.TERMINATING, reason=Reason.COMPLETED, terminate_sent=True, collected=True)
+OVER = look(Phase.EXITED, billing=False)
+
+
+def found(*names: str) -> tuple[Allocation, ...]:
+    return tuple(Allocation(name, None, name, billing=True) for name in names)
+
+
+@pytest.mark.parametrize("memory", [NEW, replace(NEW, attempt=2), replace(SENT, absences=ABSENT_TWICE)])
+def test_a_stray_is_ended_before_anything_is_rented(memory: Memory) -> None:
+    decision = step(memory, Seen(offers=(OFFER,), found=(), strays=("m-8", "m-9")), 3 * LAG)
+    assert told(decision) == (State.TERMINATING, Act.TERMINATE, Reason.PROVIDER, WORDS)
+    after = decision.memory
+    assert (after.allocation_id, after.extra_ids, after.launch) == ("m-8", ("m-9",), Launch.ACCEPTED)
+    assert after.reroll
+
+
+@pytest.mark.parametrize(
+    ("more", "seconds", "state", "act"),
+    [
+        ({}, 0, State.PENDING, Act.WAIT),
+        (STOP, 0, State.DONE, Act.FINISH),  # nothing was launched yet, so nothing is looked for
+        ({}, DEADLINE, State.DONE, Act.FINISH),
+        ({"attempt": 2}, 0, State.PENDING, Act.WAIT),
+        ({"attempt": 2, **STOP}, 0, State.PENDING, Act.WAIT),
+        ({"attempt": 2}, DEADLINE, State.PENDING, Act.WAIT),
+    ],
+)
+def test_while_nobody_can_look_for_strays_nothing_is_rented_and_no_later_attempt_ends(
+    more: dict[str, Any], seconds: float, state: State, act: Act
+) -> None:
+    decision = step(replace(NEW, **more), Seen(offers=(OFFER,), strays=None), seconds)
+    assert (decision.memory.state, decision.act) == (state, act)
+
+
+def test_an_unclear_launch_is_not_called_traceless_while_nobody_can_look_for_strays() -> None:
+    decision = step(replace(SENT, absences=ABSENT_TWICE), Seen(found=(), strays=None), 3 * LAG)
+    assert (decision.memory.launch, decision.act) == (Launch.INTENDED, Act.WAIT)
+
+
+def test_a_list_that_names_one_twice_tells_of_one() -> None:
+    decision = step(SENT, Seen(found=found("m-7", "m-7")))
+    assert (decision.memory.allocation_id, decision.memory.extra_ids, decision.act) == ("m-7", (), Act.WAIT)
+
+
+@pytest.mark.parametrize(
+    ("known", "strays", "extra"),
+    [
+        ((), ("m-8",), ("m-8",)),
+        (("m-2",), ("m-8", "m-9"), ("m-2", "m-8", "m-9")),
+        (("m-2",), ("m-2", "m-8"), ("m-2", "m-8")),
+        ((), ("m-1", "m-8"), ("m-8",)),
+    ],
+)
+def test_a_run_does_not_end_before_its_strays(
+    known: tuple[str, ...], strays: tuple[str, ...], extra: tuple[str, ...]
+) -> None:
+    memory = replace(ENDS, extra_ids=known, absences=ABSENT_TWICE)
+    decision = step(memory, replace(GONE, strays=strays), LAG)
+    assert decision.act is Act.TERMINATE
+    assert decision.memory == replace(memory, extra_ids=extra, absences=())
+
+
+def test_a_run_does_not_end_while_nobody_can_look_for_strays() -> None:
+    assert step(ENDS, Seen(OVER, strays=None)).act is Act.WAIT
+    assert step(ENDS, Seen(OVER, strays=())).act is Act.FINISH
+
+
+def test_an_absence_is_as_old_as_the_question() -> None:
+    memory = replace(ENDS, absences=ABSENT_TWICE)
+    asked = replace(GONE, asked=at(LAG - 1))
+    assert step(memory, asked, LAG * 100).act is Act.WAIT, "a computer may sleep between an answer and the look at it"
+    assert step(memory, replace(GONE, asked=at(LAG)), LAG * 100).act is Act.FINISH
