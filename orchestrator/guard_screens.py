@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import guard_pulse
 from orchestrator.guard import Kind, Post
-from orchestrator.render import ago, clean, facts, moment, paint, price, rfc3339, table
+from orchestrator.render import WIDTH, ago, clean, facts, fit, moment, paint, price, rfc3339, table, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +25,13 @@ _WORDS = {Kind.OVERDUE: "OVERDUE", Kind.ORPHAN: "ORPHAN", Kind.FOREIGN: "also bi
 
 def pass_screen(pulse: Pulse, *, colour: bool = False) -> str:
     """One pass in lines: the verdict first."""
-    head = f"guard: {guard_pulse.summary(pulse)}"
+    head = fit(f"guard: {guard_pulse.summary(pulse)}", WIDTH)
     lines = [paint(head, "bad", colour=colour and not pulse.is_well)]
     for name, seen in pulse.providers.items():
-        lines += [f"  {clean(line)}" for line in _of_provider(name, seen)]
-    lines += [f"  this home: {clean(text)}" for text in pulse.troubles]
+        lines += [wrap(f"  {clean(line)}", indent="    ") for line in _of_provider(name, seen)]
+    lines += [wrap(f"  this home: {clean(text)}", indent="    ") for text in pulse.troubles]
     if pulse.tended:
-        lines.append(f"  nobody held {' '.join(pulse.tended)}: background controllers carry on")
+        lines.append(wrap(f"  nobody held {' '.join(pulse.tended)}: background controllers carry on", indent="    "))
     return "\n".join(lines)
 
 
@@ -92,7 +92,7 @@ def sweep_screen(looked: Sequence[Looked], *, colour: bool = False) -> str:
     told = [head] if cells else []
     for (_, verdict), line in zip(rows, lines, strict=True):
         told.append(paint(line, "bad", colour=colour and verdict.to_end))
-    return "\n".join([*told, *unseen(looked)]) or "nothing bills"
+    return "\n".join([*told, *(wrap(text, indent="  ") for text in unseen(looked))]) or "nothing bills"
 
 
 def _cells(where: str, verdict: Verdict) -> tuple[str, ...]:

@@ -329,6 +329,7 @@ def test_runs_of_this_home_on_another_account_are_unknown_never_gone(world: Worl
     pulse = guard_pass.once(world.home, {"fake": other}, Means(world.clock, world.clock.advance))
     assert guard_pass.exit_code(pulse) == 5
     assert pulse.blind == [f"fake: {RUN} is unknown: it runs on acct-fake, and the key opens acct-other"]
+    assert max(map(len, guard_screens.pass_screen(pulse).split("\n"))) <= 80
     assert world.memory.state is State.RUNNING
 
 
@@ -345,7 +346,7 @@ def test_a_sweep_by_hand_never_says_nothing_bills_where_a_run_is_on_another_acco
         monkeypatch.setattr(guard_here, "vendors", lambda _home, told=vendors: told)
         looked = guard_here.look(world.home)
         assert guard_here.is_blind(looked)
-        assert why in guard_screens.sweep_screen(looked)
+        assert why in " ".join(guard_screens.sweep_screen(looked).split())
 
 
 def test_a_run_whose_vendor_has_no_key_here_is_missed(world: World) -> None:
