@@ -166,7 +166,7 @@ class Controller:
             case Act.FOLLOW:
                 self._follow()
             case Act.TELL_STOP:
-                self._reach.remote(self._row).tell(Order(1 + self._last_wish, OrderKind.STOP))
+                self._tell_stop()
             case Act.EXTEND:
                 self._extend()
             case Act.COLLECT:
@@ -236,8 +236,13 @@ class Controller:
             self._save(lifecycle.start_failed(self._row.memory, str(error), permanent=permanent, theirs=theirs))
             raise
 
+    def _tell_stop(self) -> None:
+        self._reach.remote(self._row).tell(Order(1 + self._last_wish, OrderKind.STOP))
+
     def _follow(self) -> None:
         remote = self._reach.remote(self._row)
+        if self._row.memory.told_to_stop is not None:
+            self._tell_stop()  # again and again: the first order may have been lost, and is obeyed once
         Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             fetch(remote, remote.manifest(), self._folder.path)

@@ -115,6 +115,14 @@ def test_a_stop_after_an_extension_is_a_newer_order(long_world: World) -> None:
     assert long_world.home.run(RUN).result.is_file(), "the order was not obeyed"
 
 
+def test_a_stop_whose_order_was_lost_is_told_again(long_world: World) -> None:
+    long_world.cloud.faults["tell"].extend(["unreachable"] * 2)
+    long_world.ledger.request_stop(RUN, long_world.clock())
+    long_world.drive()
+    long_world.check_ended()
+    assert long_world.home.run(RUN).result.is_file(), "the training was never asked to save"
+
+
 def test_a_wish_that_is_no_later_or_too_late_is_refused_at_once(long_world: World) -> None:
     with pytest.raises(RefusedError, match="no later"):
         wish(long_world, -60)
