@@ -283,9 +283,7 @@ class Traits:
     retry_seconds: float = 30.0  # between two rounds while no offer has capacity
     ending_seconds: float = 180.0  # that it may take over an end before it is told again
     key_on_machine: bool = False  # a machine there can end itself with the account's own key, and with nothing less
-    queue_seconds: float = (
-        0.0  # that a launch may wait unbilled before it runs; longer, and it is ended: C has room for it
-    )
+    queue_seconds: float = 0.0  # that a launch may wait unbilled before it runs: the ceiling has room for it
 
 
 @runtime_checkable

@@ -64,7 +64,6 @@ def offers(rows: list[Any], seen_at: datetime) -> Iterator[Offer]:
             vcpus=int(_number(row.cpu)),
             memory_gib=round(_number(row.ram) * 1e9 / 2**30, 1),
             disk_gib=round(_number(row.ephemeral_storage) * 1e9 / 2**30, 1),
-            region="any",
             seen_at=seen_at,
         )
 
