@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.words import Reason, outcome_of
-from providers.errors import LedgerError, StateError, UsageError
+from providers.errors import GpurunError, LedgerError, StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,16 +177,27 @@ def find(home: Home, prefix: str | None, now: float) -> Run:
 
 
 def tend(home: Home, found: Sequence[Run], now: float) -> list[str]:
-    """Start a controller for every unfinished run that nobody holds; gives their ids."""
-    alone = [run.run_id for run in found if not run.is_done and not run.held(now)]
-    if alone:
-        from orchestrator import settings_file
-        from orchestrator.processes import spawn_controller
+    """Start a controller for every unfinished run that nobody holds; gives their ids.
 
+    Raises:
+        GpurunError: the defaults can't be read; the controllers of what bills were started all the same.
+    """
+    alone = [run for run in found if not run.is_done and not run.held(now)]
+    if not alone:
+        return []
+    from orchestrator import settings_file
+    from orchestrator.processes import spawn_controller
+
+    try:
         settings_file.export_python(home.root / settings_file.NAME)
-        for run_id in alone:
-            spawn_controller(home, run_id)
-    return alone
+    except GpurunError:
+        for run in alone:
+            if run.provider != "local":  # which Python trains here is not known: what costs nothing waits for it
+                spawn_controller(home, run.run_id)
+        raise
+    for run in alone:
+        spawn_controller(home, run.run_id)
+    return [run.run_id for run in alone]
 
 
 def steps(home: Home, found: Sequence[Run]) -> dict[str, str]:

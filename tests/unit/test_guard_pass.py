@@ -12,13 +12,13 @@ import pytest
 from fakes import START, Clock, FakeCloud, Machine
 from worlds import RUN, World
 
-from orchestrator import guard_here, guard_pass, guard_pulse, guard_screens
+from orchestrator import glance, guard_here, guard_pass, guard_pulse, guard_screens, processes
 from orchestrator.guard_pass import Means
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
 from orchestrator.words import State
 from providers.base import Mark
-from providers.errors import CredentialsError, ProviderError, StateError
+from providers.errors import ConfigError, CredentialsError, ProviderError, StateError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -364,6 +364,17 @@ def test_runs_that_nobody_holds_are_given_to_controllers_even_where_no_vendor_an
 
     pulse = passes(world, tend=fails)
     assert "can't be carried on" in pulse.troubles[0]
+
+
+def test_damaged_defaults_keep_no_machine_from_its_controller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.drive(until=lambda: world.memory.state is State.RUNNING)
+    world.ledger._db.execute("UPDATE runs SET lease_until = NULL, lease_holder = NULL")
+    (world.home.root / "config.toml").write_text("max-hours = [")
+    started: list[str] = []
+    monkeypatch.setattr(processes, "spawn_controller", lambda _home, run_id: started.append(run_id))
+    with pytest.raises(ConfigError, match="is not TOML"):
+        glance.tend(world.home, glance.runs(world.home, 0.0), 0.0)
+    assert started == [RUN]
 
 
 def test_a_full_disk_keeps_no_guard_from_ending_what_bills(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
