@@ -72,6 +72,7 @@ class Memory:
     retry_at: datetime | None = None  # when the next round begins
     waiting_since: datetime | None = None  # for capacity
     allocation_id: str = ""
+    unclear: bool = False  # the launch was found, not answered: it may have made more than was listed then
     extra_ids: tuple[str, ...] = ()  # a launch that made more than one: all are ended
     stop_requested: bool = False
     told_to_stop: datetime | None = None

@@ -29,6 +29,7 @@ _LAST_SECONDS = 20.0  # for what a run that never ended by itself has at its dea
 _LOST_PATIENCE_SECONDS = 60.0
 _PROOF_SECONDS = 60.0  # that a machine gets to prove that its holder can end it, and to prove it again
 _UNHELD = "nothing on the machine could stop the meter"
+_UNDER_WAY = (State.PROVISIONING, State.STARTING, State.RUNNING)
 _LIMITS = (Reason.DEADLINE, Reason.BUDGET)
 _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # which machine it was, not what broke
 
@@ -37,6 +38,8 @@ def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Say what comes next for a run. Pure: the same arguments give the same decision."""
     seen = _merged(seen, rules)
     memory = remember(memory, seen, now)
+    if seen.strays and memory.launch is Launch.ACCEPTED and memory.state in _UNDER_WAY:
+        return _twin(memory, seen.strays, now, rules)
     return _ROADS[memory.state](memory, seen, now, rules)
 
 
@@ -91,6 +94,13 @@ def _stray(memory: Memory, strays: tuple[str, ...], now: datetime, rules: Rules)
     return _end(memory, Reason.PROVIDER, "what the ledger does not know bills for it", now, rules, again=True)
 
 
+def _twin(memory: Memory, strays: tuple[str, ...], now: datetime, rules: Rules) -> Decision:
+    """End all that one launch made, when more of it turns up than was found at first."""
+    ids = tuple(dict.fromkeys((*memory.extra_ids, *strays)))
+    words = f"one launch made {len(ids) + 1} allocations"
+    return _end(replace(memory, extra_ids=ids), Reason.PROVIDER, words, now, rules, again=True)
+
+
 def _provisioning(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     if memory.launch is Launch.INTENDED:
         return _settle(memory, seen, now, rules)
@@ -101,7 +111,7 @@ def _settle(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision
     """Find out what an unclear launch made, before anything else is launched."""
     if seen.found:
         ids = list(dict.fromkeys(one.id for one in seen.found))  # a list in pages may name one twice
-        memory = launch_accepted(memory, ids[0], tuple(ids[1:]))
+        memory = replace(launch_accepted(memory, ids[0], tuple(ids[1:])), unclear=True)
         if len(ids) > 1:
             return _end(memory, Reason.PROVIDER, f"one launch made {len(ids)} allocations", now, rules, again=True)
         return Decision(memory, Act.WAIT)

@@ -8,7 +8,7 @@ What could not be asked stays None: it proves nothing.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.safeguard import VendorClock
     from providers.base import Holder, Observation, Offer, Provider, RemoteStatus
 
+_TWIN_LAGS = 5.0  # of the list, after an unclear launch, for which more of it is looked for
 _TIMELY = timedelta(minutes=1)  # that an answer may take
 _PROOF_SECONDS = 60.0  # between two notes of a proof that did not change
 
@@ -101,14 +102,25 @@ class Looker:
             if memory.state is State.TERMINATING and not observation.billing:
                 strays = self._strays(row, each)
                 return Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
+            strays = self._twins(row)
         except ProviderError as error:
             self._trouble(f"look: {error}")
             return Seen(accrued_high=accrued)
+        seen = Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
         try:
-            return Seen(observation, self._ask(row, observation), accrued_high=accrued, looks=each, asked=asked)
+            return replace(seen, remote=self._ask(row, observation))
         except HostKeyError as error:
             self._trouble(f"ask: {error}")
-            return Seen(observation, broken=words_of(error), accrued_high=accrued, looks=each, asked=asked)
+            return replace(seen, broken=words_of(error))
+
+    def _twins(self, row: RunRow) -> tuple[str, ...]:
+        """Name what else an unclear launch made: a list that lags, or pages that lose a row, show it later."""
+        memory = row.memory
+        since = None if memory.intended is None else seconds_between(memory.intended, self._now())
+        if not memory.unclear or since is None or since > _TWIN_LAGS * self._provider.traits.list_lag_seconds:
+            return ()
+        ours = ids_of(memory)
+        return tuple(one for one in self._strays(row) if one not in ours)
 
     def _before_a_launch(self, row: RunRow, accrued: Decimal) -> Seen:
         """Look for what bills for the run already: a ledger that was put back knows less than there is."""

@@ -107,6 +107,7 @@ class FakeCloud:
     proof: Proof = Proof.PROVEN  # what the holder on the machine shows
     movable: bool = True  # whether the vendor lets a mark be changed
     behind_seconds: float = 0.0  # by which the machines' clocks are slow
+    hidden: dict[str, float] = field(default_factory=dict)  # id -> seconds for which no list shows it
     deaf: bool = False  # orders reach the machines and nobody there takes them up
     machines: dict[str, Machine] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
@@ -244,6 +245,7 @@ class FakeCloud:
             )
             for machine in self.machines.values()
             if self._listed(machine)
+            and (self.clock.now - machine.since).total_seconds() >= self.hidden.get(machine.id, 0.0)
         ]
 
     def tidy(self, live: Collection[Mark]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fakes import START
+from worlds import RUN
 
 from orchestrator.facts import Memory, Seen
 from orchestrator.lifecycle import decide
@@ -65,3 +66,12 @@ def test_an_end_before_the_start_is_another_failure_than_an_end_after_it(world: 
     ends = [decide(Memory(state=state, launch=Launch.ACCEPTED), seen, START, rules).memory for state in states]
     assert {end.reason for end in ends} == {Reason.LOST}
     assert len({end.detail for end in ends}) == len(states)
+
+
+def test_a_twin_that_is_listed_later_ends_both(world: World) -> None:
+    world.cloud.faults["launch"].append("twice")
+    world.cloud.hidden["m-2"] = 45.0
+    world.drive()
+    world.check_ended()
+    assert len(world.cloud.machines) == 3, "one launch made two, and the next one made one"
+    assert {one.id for one in world.ledger.allocations(RUN)} == {"m-1", "m-2", "m-3"}
