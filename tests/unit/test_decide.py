@@ -89,7 +89,7 @@ def test_what_earlier_attempts_cost_counts_for_the_budget_of_one_that_waits() ->
 
 def test_an_unclear_launch_that_is_found_is_followed() -> None:
     decision = step(replace(SENT, absences=(T0,)), Seen(found=(allocation("m-7"),)))
-    expected = replace(SENT, launch=Launch.ACCEPTED, allocation_id="m-7")
+    expected = replace(SENT, launch=Launch.ACCEPTED, allocation_id="m-7", unclear=True)
     assert (decision.memory, decision.act) == (expected, Act.WAIT)
 
 
