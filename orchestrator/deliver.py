@@ -107,6 +107,7 @@ def _post(url: str, seconds: float, **content: Any) -> None:
     import requests
 
     headers = {"User-Agent": AGENT, **(content.pop("headers", None) or {})}
+    content["auth"] = content.get("auth") or (lambda request: request)  # or ~/.netrc would put a login in
     try:
         # A redirect could carry the notice, and its token, elsewhere.
         with requests.post(url, timeout=seconds, headers=headers, allow_redirects=False, **content) as reply:

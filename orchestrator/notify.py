@@ -18,6 +18,7 @@ from collections import Counter
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator import guard_pulse, settings_file, targets
 from orchestrator.home import Home, write_private
@@ -128,8 +129,14 @@ def heartbeat(home: Home, *, ok: bool, text: str = "") -> None:
     with _undisturbed():
         url = settings_file.load(home.root / settings_file.NAME).get("heartbeat")
         if url:
-            address = str(url) if ok else f"{str(url).rstrip('/')}/fail"
+            address = str(url) if ok else failing(str(url))
             spawn(home, {"heartbeat": address, "text": text[:1000]})
+
+
+def failing(url: str) -> str:
+    """Give the address that says "not well": `/fail` behind the path, and before what is asked with it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))
 
 
 # ── the targets ─────────────────────────────────────────────────────────────────────────────────

@@ -112,6 +112,14 @@ def test_ntfy_is_published_to_as_its_manual_says(hook: Hook) -> None:
     assert (body["priority"], body["tags"]) == (4, ["warning"])
 
 
+def test_a_login_of_the_users_netrc_goes_nowhere(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password other-secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert told(f"{hook.url}/x") == ""
+    assert told(f"ntfy://tk_1@{hook.url.removeprefix('http://')}/topic") == ""
+    assert [got.headers.get("authorization") for got in hook.got] == [None, "Bearer tk_1"]
+
+
 def test_ntfy_takes_a_user_with_a_password_too(hook: Hook) -> None:
     assert told(f"ntfy://me:pass@127.0.0.1:{hook.port}/my-topic") == ""
     assert hook.got[0].headers["authorization"] == "Basic bWU6cGFzcw=="

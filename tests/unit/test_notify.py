@@ -311,6 +311,14 @@ def test_a_heartbeat_pings_its_url_and_says_when_all_is_not_well(
     assert hook.got[1].body == b"lambda can't be reached"
 
 
+def test_a_heartbeat_that_fails_never_pings_as_if_all_were_well(home: Path, hook: Hook) -> None:
+    (home / "config.toml").parent.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text(f'heartbeat = "{hook.url}/ping/{TOKEN}?create=1"\n')
+    notify.heartbeat(Home(home), ok=False)
+    until(lambda: len(hook.got) == 1)
+    assert hook.got[0].path == f"/ping/{TOKEN}/fail?create=1"
+
+
 def test_the_defaults_are_listed_and_said_back_without_their_tokens(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
