@@ -89,7 +89,8 @@ def cron_lines(argv: List[str], mark: str) -> List[str]:
 
 def crontab_without(crontab: str, mark: str) -> str:
     """Leave a job's lines out; all others stay as they are."""
-    kept = [line for line in crontab.splitlines() if not line.endswith(f" # gpurun {mark}")]
+    lines = crontab[:-1].split("\n") if crontab.endswith("\n") else crontab.split("\n") if crontab else []
+    kept = [line for line in lines if not line.endswith(f" # gpurun {mark}")]
     return "".join(f"{line}\n" for line in kept)
 
 
@@ -233,8 +234,9 @@ def change_crontab(change: Callable[[str], str]) -> None:
 def run(argv: List[str], stdin: str = "") -> str:
     """Run a command that must succeed; gives what it says. Its environment has no mark: it is not of the job."""
     env = {**{name: value for name, value in os.environ.items() if name != "GPURUN_MARK"}, "LC_ALL": "C"}
-    done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=SECONDS, check=True, env=env)
-    return done.stdout.decode("utf-8", "replace")
+    given = stdin.encode("utf-8", "surrogateescape")
+    done = subprocess.run(argv, input=given, capture_output=True, timeout=SECONDS, check=True, env=env)
+    return done.stdout.decode("utf-8", "surrogateescape")  # others' lines of a crontab are written back as they were
 
 
 def main(argv: List[str]) -> int:

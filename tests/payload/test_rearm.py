@@ -138,6 +138,16 @@ def test_cron_gets_two_lines_once_and_loses_them(rearm, cron, tmp_path):
     rearm.remove(MARK)
 
 
+def test_others_lines_stay_as_they_were_byte_by_byte(rearm, cron, tmp_path):
+    others = b"# f\xfcr alle\n0 4 * * * a\x0cb\xe2\x80\xa8c\n\n"
+    cron.write_bytes(others)
+    rearm.by_cron(tmp_path, MARK)
+    assert cron.read_bytes().startswith(others)
+    assert len(cron.read_bytes()) > len(others)
+    rearm.remove(MARK)
+    assert cron.read_bytes() == others
+
+
 def test_a_crontab_that_can_not_be_read_is_not_written(rearm, cron, tmp_path):
     cron.write_text("0 5 * * * backup\n")
     program = tmp_path / "programs" / "crontab"
