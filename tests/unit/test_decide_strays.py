@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from decisions import ABSENT_TWICE, DEADLINE, GONE, LAG, OFFER, STOP, T0, at, in_state, look, step, told
+from decisions import ABSENT_TWICE, DEADLINE, GONE, LAG, OFFER, STOP, T0, TRAINS, at, in_state, look, step, told
 
 from orchestrator.facts import Memory, Seen
+from orchestrator.lifecycle import launch_accepted
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Allocation, Phase
 
@@ -88,3 +89,36 @@ def test_an_absence_is_as_old_as_the_question() -> None:
     asked = replace(GONE, asked=at(LAG - 1))
     assert step(memory, asked, LAG * 100).act is Act.WAIT, "a computer may sleep between an answer and the look at it"
     assert step(memory, replace(GONE, asked=at(LAG)), LAG * 100).act is Act.FINISH
+
+
+UNDER_WAY = (State.PROVISIONING, State.STARTING, State.RUNNING)
+
+
+@pytest.mark.parametrize("state", UNDER_WAY)
+@pytest.mark.parametrize(
+    ("known", "strays", "extra"),
+    [((), ("m-8",), ("m-8",)), (("m-2",), ("m-8", "m-2", "m-9"), ("m-2", "m-8", "m-9"))],
+)
+def test_a_twin_that_turns_up_late_is_ended_with_the_one_that_was_found(
+    state: State, known: tuple[str, ...], strays: tuple[str, ...], extra: tuple[str, ...]
+) -> None:
+    decision = step(in_state(state, extra_ids=known), replace(TRAINS, strays=strays))
+    words = f"one launch made {1 + len(extra)} allocations"
+    assert told(decision) == (State.TERMINATING, Act.TERMINATE, Reason.PROVIDER, words)
+    assert (decision.memory.allocation_id, decision.memory.extra_ids) == ("m-1", extra)
+    assert decision.memory.reroll
+
+
+def test_while_nobody_can_look_for_a_twin_the_run_goes_on() -> None:
+    for strays in (None, ()):
+        assert step(in_state(State.RUNNING), replace(TRAINS, strays=strays)).act is Act.FOLLOW
+
+
+def test_files_come_home_before_a_twin_is_looked_after() -> None:
+    collecting = in_state(State.COLLECTING, reason=Reason.COMPLETED)
+    assert step(collecting, replace(TRAINS, strays=("m-8",))).act is Act.COLLECT
+
+
+def test_a_launch_that_was_found_and_not_answered_is_remembered_as_unclear() -> None:
+    assert step(SENT, Seen(found=found("m-7"))).memory.unclear
+    assert not launch_accepted(SENT, "m-7").unclear
