@@ -25,8 +25,8 @@ MUTANTS = (
     Mutant(
         "another host key is taken for silence",
         _LOOKS,
-        "            return Seen(observation, broken=words_of(error), accrued_high=accrued, looks=each)\n",
-        "            return Seen(observation, accrued_high=accrued, looks=each)\n",
+        "            return replace(seen, broken=words_of(error))\n",
+        "            return seen\n",
         (_CAPACITY, "-k", "another_host_key"),
     ),
     Mutant(
@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant(
         "the vendor's word on the beginning is not believed",
         _SPENDING,
-        '                    "began": began,\n',
-        '                    "began": None,\n',
+        '                    "lag": lag,\n                    "began": began,\n',
+        '                    "lag": lag,\n                    "began": None,\n',
         (_MONEY, "-k", "own_begin"),
     ),
     Mutant(

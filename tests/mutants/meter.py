@@ -136,8 +136,8 @@ MUTANTS = (
     Mutant(
         "an id of a double launch forgotten",
         _LOOKS,
-        "for one in ids_of(row.memory)}\n",
-        "for one in ids_of(row.memory)[:1]}\n",
+        "for one in ids_of(memory)}\n",
+        "for one in ids_of(memory)[:1]}\n",
         (*HOLDERS, "tests/unit/test_controller.py", "-k", "merely_absent or made_two"),
     ),
     # what the guard knows of this home

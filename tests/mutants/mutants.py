@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "unclear launch sent again",
         _LIFE,
-        "    if not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.WAIT)\n",
-        "    if not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.LAUNCH)\n",
+        "    if seen.strays is None or not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.WAIT)\n",
+        "    if seen.strays is None or not proven_absent(memory, rules, _UNCLEAR_LAGS):\n        return Decision(memory, Act.LAUNCH)\n",
         LIFE,
     ),
     Mutant(
@@ -84,9 +84,9 @@ MUTANTS = (
     Mutant(
         "an error read as absence",
         _LOOKS,
-        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        observation,',
+        '            self._trouble(f"look: {error}")\n            return Seen(accrued_high=accrued)\n        seen =',
         '            self._trouble(f"look: {error}")\n            from providers.base import Observation\n'
-        '            return Seen(Observation(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        observation,',
+        '            return Seen(Observation(Phase.ABSENT, False, "no answer"), accrued_high=accrued)\n        seen =',
         LIFE,
     ),
     Mutant("terminate skipped", _LOOP, "            self._provider.terminate(ids)\n", "            pass\n", LIFE),
