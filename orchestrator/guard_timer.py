@@ -195,7 +195,7 @@ WantedBy=timers.target
 def _install_systemd(home: Home) -> Timer:
     files = []
     for name, text in units(home).items():
-        _write(_units() / name, text, 0o644)
+        _write(_units() / name, text, 0o644, "gpurun guard install --way cron")
         files.append(_units() / name)
     _must("systemctl", "--user", "daemon-reload")
     _must("systemctl", "--user", "enable", "--now", f"{name_of(home)}.timer")
@@ -346,10 +346,10 @@ def _must(*argv: str, text: str = "", errors: str = "replace") -> None:
         raise StateError(f"{' '.join(argv)}: {words}", hint="leave this running instead: gpurun guard watch")
 
 
-def _write(path: Path, text: str, mode: int) -> None:
+def _write(path: Path, text: str, mode: int, hint: str = "gpurun doctor") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, text.encode())
         path.chmod(mode)
     except OSError as error:
-        raise StateError(f"{path} can't be written: {error.strerror}", hint="gpurun doctor") from error
+        raise StateError(f"{path} can't be written: {error.strerror}", hint=hint) from error

@@ -151,6 +151,16 @@ def test_an_install_that_fails_leaves_no_half_of_a_timer(tools: Path, home: Path
     assert guard_timer.find(here) is None
 
 
+def test_where_no_unit_can_be_written_the_error_names_cron(
+    tools: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tools / "tab").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tools / "tab"))
+    with pytest.raises(StateError, match="can't be written") as caught:
+        guard_timer.install(Home(home).ensure(), "systemd")
+    assert caught.value.hint == "gpurun guard install --way cron"
+
+
 def test_an_install_that_fails_keeps_the_timer_of_another_way(tools: Path, home: Path) -> None:
     here = Home(home).ensure()
     (tools / "tab").write_text("")
