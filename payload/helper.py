@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from typing import Any, Dict, List
 
@@ -63,6 +64,12 @@ class Helper:
         if not heard:
             self.close()
         return [said for said in map(read_line, lines) if said]
+
+    def wake(self) -> None:
+        """Let it go on if somebody stopped it, as who ends a job first stops all that may be of it."""
+        if self.runs:
+            with contextlib.suppress(OSError):  # dead, or root's, whom nobody here can have stopped
+                os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Hear it no more; it goes on."""

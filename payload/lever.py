@@ -121,6 +121,7 @@ class Lever:
         if self.runs and self.verb == "fire":
             self._hear(now)
         if self.runs and self.verb == "fire":
+            self.helper.wake()
             return True
         if self.verb == "fire" and self.said.get("said") == "gone":
             return False

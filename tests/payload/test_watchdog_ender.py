@@ -134,6 +134,19 @@ def test_it_fires_again_when_its_ender_is_killed_and_when_it_is_killed_itself(bo
     gone(each, folder)
 
 
+def test_an_ender_that_was_stopped_goes_on(box, house, vendor):
+    """As the agent may do that ends its training at the same moment: it stops all that may be of the job first."""
+    each = box(deadline=1.5, ceiling=60)
+    vendor.deaf = 10**6
+    folder = give(each, house, vendor.orders())
+    assert each.arm().returncode == 0
+    until(vendor.told, "its first shot", 90)
+    for pid in enders(folder):
+        os.kill(pid, signal.SIGSTOP)
+    vendor.deaf = 0
+    gone(each, folder)
+
+
 def test_a_vendor_that_is_away_at_the_deadline_is_asked_until_it_is_back(box, house, vendor):
     each = box(deadline=1.5, ceiling=60)
     orders = vendor.orders()
