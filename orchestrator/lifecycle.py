@@ -38,7 +38,7 @@ def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Say what comes next for a run. Pure: the same arguments give the same decision."""
     seen = _merged(seen, rules)
     memory = remember(memory, seen, now)
-    if seen.strays and memory.launch is Launch.ACCEPTED and memory.state in _UNDER_WAY:
+    if memory.launch is Launch.ACCEPTED and memory.state in _UNDER_WAY and seen.strays:
         return _twin(memory, seen.strays, now, rules)
     return _ROADS[memory.state](memory, seen, now, rules)
 
@@ -50,7 +50,8 @@ def is_overtaken(act: Act, memory: Memory, seen: Seen, now: datetime, rules: Rul
     """
     if memory.state is State.TERMINATING:  # nothing bills any more
         return False
-    if memory.state is State.COLLECTING and memory.entered is not None and memory.entered >= rules.deadline:
+    bills = seen.observation is None or seen.observation.billing
+    if bills and memory.state is State.COLLECTING and memory.entered and memory.entered >= rules.deadline:
         return seconds_between(memory.entered, now) > _LAST_SECONDS
     entered = None if memory.state is State.STARTING else memory.entered
     return decide(replace(memory, reason=None, entered=entered), seen, now, rules).act not in {act, Act.EXTEND}
@@ -285,15 +286,18 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
 
 def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     look = seen.observation
+    known = (memory.allocation_id, *memory.extra_ids)
+    more = tuple(one for one in seen.strays or () if one not in known)
+    if more:
+        return Decision(replace(memory, extra_ids=memory.extra_ids + more, absences=()), Act.TERMINATE)
     if not memory.terminate_sent or look is None or not proven_free(memory, look, rules):
         patience = memory.entered is not None and seconds_between(memory.entered, now) < rules.ending_seconds
         absent = look is not None and look.phase is Phase.ABSENT and not look.billing
         taken = absent or (look is not None and look.ending and patience)
         wait = memory.terminate_sent and taken
         return Decision(replace(memory, terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
-    if seen.strays:
-        ids = dict.fromkeys((*memory.extra_ids, *(one for one in seen.strays if one != memory.allocation_id)))
-        return Decision(replace(memory, extra_ids=tuple(ids), absences=()), Act.TERMINATE)
+    if seen.strays:  # a list that shows what was absent: one of the two was wrong
+        return Decision(replace(memory, absences=()), Act.TERMINATE)
     if seen.strays is None:
         return Decision(memory, Act.WAIT)
     memory = replace(memory, evidence=look.evidence)

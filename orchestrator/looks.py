@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from providers.base import Holder, Observation, Offer, Provider, RemoteStatus
 
 _TWIN_LAGS = 5.0  # of the list, after an unclear launch, for which more of it is looked for
+_TWIN_SECONDS = 60.0  # at least
 _TIMELY = timedelta(minutes=1)  # that an answer may take
 _PROOF_SECONDS = 60.0  # between two notes of a proof that did not change
 
@@ -117,7 +118,8 @@ class Looker:
         """Name what else an unclear launch made: a list that lags, or pages that lose a row, show it later."""
         memory = row.memory
         since = None if memory.intended is None else seconds_between(memory.intended, self._now())
-        if not memory.unclear or since is None or since > _TWIN_LAGS * self._provider.traits.list_lag_seconds:
+        lags = max(_TWIN_LAGS * self._provider.traits.list_lag_seconds, _TWIN_SECONDS)
+        if not memory.unclear or since is None or (since > lags and memory.state is not State.TERMINATING):
             return ()
         ours = ids_of(memory)
         return tuple(one for one in self._strays(row) if one not in ours)

@@ -84,7 +84,7 @@ class Vendor:
         self.down: list[tuple[float, float]] = []
         self.revoked: dict[str, float] = {}  # key -> since when
         self.double_next = False
-        self.ignored: list[tuple[float, str]] = []  # moments at which an order to end was forgotten
+        self.ignored: list[tuple[float, str]] = []  # when an order to end was forgotten, or its existence denied
         self.ended_log: list[tuple[float, str, str, str]] = []  # moment, who asked, what for, id
         self.counts: dict[str, int] = defaultdict(int)
         self._orders = 0
@@ -166,5 +166,6 @@ class Vendor:
             thing.denials[client] = 0
             return False
         thing.denials[client] = thing.denials.get(client, 0) + 1
+        self.ignored.append((self.engine.now, thing.id))
         self.counts["existence denied"] += 1
         return True

@@ -122,3 +122,10 @@ def test_files_come_home_before_a_twin_is_looked_after() -> None:
 def test_a_launch_that_was_found_and_not_answered_is_remembered_as_unclear() -> None:
     assert step(SENT, Seen(found=found("m-7"))).memory.unclear
     assert not launch_accepted(SENT, "m-7").unclear
+
+
+def test_a_twin_that_turns_up_while_the_first_is_ended_is_ended_at_once() -> None:
+    ending = look(Phase.QUEUED, billing=True, ending=True)
+    decision = step(replace(ENDS, unclear=True), Seen(ending, strays=("m-9",)))
+    assert (decision.memory.state, decision.act) == (State.TERMINATING, Act.TERMINATE)
+    assert decision.memory.extra_ids == ("m-9",)

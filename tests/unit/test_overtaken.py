@@ -112,3 +112,12 @@ def test_a_run_that_never_ended_by_itself_gets_some_seconds_for_its_last_words(w
     surprised = Memory(state=State.COLLECTING, entered=rules.deadline, reason=Reason.DEADLINE)
     late = [is_overtaken(Act.COLLECT, surprised, Seen(), rules.deadline + timedelta(seconds=s), rules) for s in (1, 60)]
     assert late == [False, True]
+
+
+def test_files_of_what_bills_no_more_have_all_the_time(world: World) -> None:
+    """A job that its vendor ended at its own limit leaves its files: they were given up again and again, for ever."""
+    rules = world.row.rules(world.cloud.traits)
+    surprised = Memory(state=State.COLLECTING, entered=rules.deadline, reason=Reason.DEADLINE)
+    free = Seen(Observation(Phase.EXITED, billing=False, evidence="ended"))
+    for seconds in (1, 60, 86_400):
+        assert not is_overtaken(Act.COLLECT, surprised, free, rules.deadline + timedelta(seconds=seconds), rules)
