@@ -172,7 +172,8 @@ class LedgerBooks(Books):
         price = offer_of(row).price if one.price is None else one.price
         spell = Spell(price, provider.traits.billing_step_seconds, began, now.timestamp(), None, None)
         self._ledger.open_allocation(one.id, mark, spell, provider=provider.name, account=account)
-        look = Observation(Phase.RUNNING, billing=True, evidence="listed", price=one.price, ending=one.ending)
+        # A list does not say whether it waits in a queue, where it may not bill yet.
+        look = Observation(Phase.QUEUED, billing=True, evidence="listed", price=one.price, ending=one.ending)
         self._ledger.saw_billing(provider.name, one.id, now, look, lag=provider.traits.list_lag_seconds)
 
 

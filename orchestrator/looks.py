@@ -146,7 +146,7 @@ class Looker:
             one.id
             for one in self._provider.allocations()
             if one.mark is not None and (one.mark.home, one.mark.run_id) == (self._ledger.home_id, row.run_id)
-            if one.billing and not one.ending and one.id not in known
+            if one.billing and one.id not in known
             if row.memory.launch is not Launch.INTENDED or one.mark.attempt != row.memory.attempt  # `find` is for that
         ]
         self._now.heard()
