@@ -1,8 +1,9 @@
-"""kill -9 the command, the controller, the agent, the watchdog and the training at random moments of a real run.
+"""kill -9 the command, the controller, agent, watchdog, training, guard and sshd at random moments of a real run.
 
     python bench/kill.py 20 [--seed N] [--provider lambda] [--jobs 2]
 
-With `--provider lambda` each run has a simulated vendor of its own, and the machine's SSH sessions are killed too.
+With `--provider lambda` each run has a simulated vendor of its own and a guard beside it; the machine's sshd and its
+sessions are killed too.
 After the next `gpurun` command each run must end DONE, with no process left, with the metrics and the weights of
 an uninterrupted run, and on the vendor's meter never two machines at once, none at the end. Prints a line a run and a
 summary; exits 1 if any law was broken. All 50 of --provider lambda: bench/results/local/kill_lambda.json.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 TARGETS = {
     "local": ("command", "controller", "agent", "training", "watchdog"),
-    "lambda": ("command", "controller", "agent", "training", "watchdog", "sessions"),
+    "lambda": ("command", "controller", "agent", "training", "watchdog", "sessions", "sshd", "guard"),
 }
 SHORTER = ["--set", "epochs=20"]  # on a rented machine, which takes its time to come up
 WHERE = {"local": ["-y"], "lambda": [*SHORTER, "--provider", "lambda", "--gpu", "a10", "--accept-risk", "-y"]}
@@ -55,6 +56,7 @@ class Watched:
     command: subprocess.Popen[bytes]
     started: float
     vendor: Vendor | None = None
+    guard: subprocess.Popen[bytes] | None = None
 
     @property
     def run_id(self) -> str:
@@ -82,8 +84,11 @@ class Watched:
         if target == "controller":
             holder = self.ledger("lease_holder")
             return [int(holder.rsplit(":", 2)[1])] if holder else []
-        if target == "sessions":
-            return [one.pid for one in self.vendor.machines() if is_session(one)] if self.vendor else []
+        if target == "guard":
+            return [self.guard.pid] if self.guard is not None and self.guard.poll() is None else []
+        if target in {"sessions", "sshd"}:
+            listens = target == "sshd"
+            return [one.pid for one in self.vendor.machines() if is_sshd(one, listens=listens)] if self.vendor else []
         found = []
         for process in marked(self.run_id):
             try:
@@ -120,13 +125,13 @@ def controllers(run_id: str) -> list[psutil.Process]:
     return found
 
 
-def is_session(process: psutil.Process) -> bool:
-    """Tell whether it is sshd's for one login, not the one that listens."""
+def is_sshd(process: psutil.Process, *, listens: bool) -> bool:
+    """Tell whether it is the sshd that listens, or one of a login's."""
     try:
         words = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return "sshd" in words and "listener" not in words and process.name().startswith("sshd")
+    return "sshd" in words and process.name().startswith("sshd") and ("listener" in words) is listens
 
 
 def gpurun(home: Path, vendor: Vendor | None, *words: str) -> subprocess.Popen[bytes]:
@@ -149,7 +154,13 @@ def launched(home: Path, provider: str) -> Iterator[Watched]:
         yield Watched(home, gpurun(home, None, "launch", *JOB, *WHERE[provider]), time.monotonic())
         return
     with Vendor(home.with_suffix(".vendor"), pace=PACE, boot=BOOT_SECONDS) as vendor:
-        yield Watched(home, gpurun(home, vendor, "launch", *JOB, *WHERE[provider]), time.monotonic(), vendor)
+        command = gpurun(home, vendor, "launch", *JOB, *WHERE[provider])
+        guard = gpurun(home, vendor, "guard", "watch")
+        try:
+            yield Watched(home, command, time.monotonic(), vendor, guard)
+        finally:
+            guard.kill()
+            guard.wait()
 
 
 def settle(run: Watched) -> bool:
