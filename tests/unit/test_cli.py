@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 HEAVY = ("paramiko", "fabric", "boto3", "pydantic", "requests", "huggingface_hub", "rich")
 NOT_NEEDED = ("yaml", "asyncio", "email", "importlib.metadata", "psutil", "subprocess", "socket", "tomllib")
-NOW = time.time()
 
 
 def in_a_process(*args: str, code: str = "") -> subprocess.CompletedProcess[str]:

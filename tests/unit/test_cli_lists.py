@@ -74,7 +74,7 @@ def test_ps_json_has_every_run_with_its_money(capsys: pytest.CaptureFixture[str]
     assert len(runs) == 4
     running = runs["text-classification-261122-bbbbbb"]
     assert (running["state"], running["outcome"], running["step"]) == ("running", None, 120)
-    assert 0.09 < running["accrued_low_usd"] <= running["accrued_usd"] < 0.6  # some minutes after the file was read
+    assert 0.09 < running["accrued_low_usd"] <= running["accrued_usd"] < 0.2
     assert runs["demo-261122-cccccc"]["outcome"] == "succeeded"
 
 
