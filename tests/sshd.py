@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # A test run that is killed takes its daemons with it (Linux).
 DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-QUICK = Patience(connect_seconds=3, ping_seconds=0.15, misses=2, tries=4, wait_seconds=0.02, longest_wait_seconds=0.1)
+QUICK = Patience(connect_seconds=10, ping_seconds=0.3, misses=2, tries=4, wait_seconds=0.02, longest_wait_seconds=0.1)
 
 # What a machine has comes first; a developer's own wrappers (pyenv's take 0.1 s each) only where that is all there is.
 _PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', '')}"

@@ -137,9 +137,9 @@ def test_a_peak_is_known_by_the_exact_name_or_not_at_all(name: str, tflops: floa
 
 
 def test_flash_attention_without_its_package_or_card_falls_back_to_sdpa() -> None:
-    assert device._attention("flash_attention_2", "sdpa", (7, 5))[0] == "sdpa"
-    assert device._attention("flash_attention_2", "sdpa", (8, 0))[0] == "sdpa"
-    assert device._attention("eager", "sdpa", (8, 0))[0] == "eager"
+    assert device._attention("flash_attention_2", (7, 5))[0] == "sdpa"
+    assert device._attention("flash_attention_2", (8, 0))[0] == "sdpa"
+    assert device._attention("eager", (8, 0))[0] == "eager"
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw_8bit"])  # the last is not paged on a CPU

@@ -19,7 +19,7 @@ def test_the_agent_dies_and_all_below_it_is_ended_at_once(box):
     each = box().go(STRAYS + "\ntime.sleep(99)")
     until(lambda: len(each.living()) == 7, "the whole tree")  # watchdog, agent, training, its four
     os.kill(each.agent(), signal.SIGKILL)
-    each.silence(5)
+    each.silence()
     assert "the agent is gone without a result (killed by signal 9)" in each.story()
     assert each.read("result.json") == {}
 
@@ -70,12 +70,12 @@ def test_a_killed_watchdog_is_replaced_and_the_new_one_guards_as_well(box):
     each.step(1)
     first, armed = each.watchdog(), each.read("watchdog.json")["armed_steady"]
     os.kill(first, signal.SIGKILL)
-    until(lambda: each.watchdog() != first, "a new watchdog", 5)
+    until(lambda: each.watchdog() != first, "a new watchdog")
     assert each.read("watchdog.json")["armed_steady"] == armed
     before = each.read("status.json")["step"]
     each.step(before + 2)  # the training never noticed
     os.kill(each.agent(), signal.SIGKILL)
-    each.silence(5)
+    each.silence()
     assert "the agent is gone" in each.story()
 
 
@@ -84,7 +84,7 @@ def test_a_stopped_watchdog_is_woken(box):
     each.step(1)
     os.kill(each.watchdog(), signal.SIGSTOP)
     stopped = time.time()
-    until(lambda: each.read("watchdog.json")["time"] > stopped + 0.3, "it looks again", 5)
+    until(lambda: each.read("watchdog.json")["time"] > stopped + 0.3, "it looks again")
     each.put("order.json", {"id": 1, "kind": "stop"})
     each.result()
 
@@ -112,7 +112,7 @@ def test_an_order_to_end_kills_whatever_it_is_doing(box):
     each = box().go(STRAYS + "\ntime.sleep(99)")
     until(lambda: len(each.living()) == 7, "the whole tree")
     each.put("end.json", {})
-    each.silence(5)
+    each.silence()
     assert each.story() == "ended by order"
 
 
@@ -120,7 +120,7 @@ def test_a_job_whose_folder_is_removed_is_ended(box):
     each = box().go(steps(more=DEAF))
     each.step(1)
     until(lambda: not shutil.rmtree(each.folder, ignore_errors=True) and not each.folder.exists(), "its removal")
-    each.silence(5)
+    each.silence()
 
 
 def test_a_disk_that_takes_nothing_does_not_keep_it_from_ending(box):
@@ -157,7 +157,7 @@ def test_every_process_is_listed_with_its_start_time(box):
     until(lambda: {one["pid"] for one in each.read("processes.json")} == set(each.living()), "all of them listed")
     assert all(one["started"] for one in each.read("processes.json"))
     each.put("end.json", {})
-    each.silence(5)
+    each.silence()
 
 
 def test_after_the_result_it_leaves_by_itself(box):
@@ -184,12 +184,12 @@ def test_without_sound_limits_it_does_not_arm(box, arm):
 
 
 def test_it_does_not_wait_for_a_reader_of_its_output(box):
-    each = box(deadline=1, ceiling=60)
+    each = box(deadline=8, ceiling=60)
     argv = [sys.executable, each.folder / "payload" / "watchdog.py", "--detach", each.folder]
     env = {**os.environ, "GPURUN_MARK": each.mark}
-    started = time.monotonic()
     subprocess.run(argv, env=env, capture_output=True, timeout=PATIENCE, check=True)
-    assert time.monotonic() - started < 0.9
+    assert time.time() < each.limits["deadline"]  # while it lives, its output has a writer
+    each.put("end.json", {})
     each.silence()
 
 

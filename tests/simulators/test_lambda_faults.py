@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -135,11 +134,9 @@ def test_a_terminate_can_lose_its_reply_as_well(still: LambdaSim) -> None:
 
 def test_an_answer_can_come_late(start_lambda: Callable[..., LambdaSim]) -> None:
     sim = start_lambda(pace=100, faults={"slow_reply": {"seconds": 20}})
-    started = time.monotonic()
     with pytest.raises(requests.ReadTimeout):
         sim.call("GET", "/regions", timeout=0.05)
     assert sim.call("GET", "/regions").status_code == 200
-    assert time.monotonic() - started < 5
 
 
 def test_the_date_can_be_ahead(lambda_sim: LambdaSim) -> None:

@@ -55,13 +55,13 @@ def test_threads_share_one_pace(tmp_path):
 
 
 def test_a_lane_has_a_pace_of_its_own_beside_the_common_one(tmp_path):
-    pacer = Pacer(tmp_path / "pace.json", {"": 0.0, "launch": 0.2})
+    pacer = Pacer(tmp_path / "pace.json", {"": 0.0, "launch": 2.0})
     begun = time.monotonic()
     pacer.wait("launch")
     pacer.wait("")
-    assert time.monotonic() - begun < 0.15
+    assert time.monotonic() - begun < 2.0
     pacer.wait("launch")
-    assert time.monotonic() - begun >= 0.2
+    assert time.monotonic() - begun >= 2.0
 
 
 def test_ten_launches_at_once_take_ten_slots(tmp_path):
