@@ -1,7 +1,8 @@
 """Bring whole files home: finished checkpoints while the run goes on, everything at its end.
 
 The order is such that a kill at any moment leaves no half state that looks whole: within a checkpoint
-CHECKPOINT.json comes last, and of all files result.json.
+CHECKPOINT.json comes last, and of all files result.json. An earlier attempt's result.json goes before the first
+file that it would misname.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
+from orchestrator.home import read_json
 from orchestrator.jobs import checkpoint_step
-from providers.errors import IntegrityError
+from providers.errors import IntegrityError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +39,8 @@ def fetch(remote: Remote, manifest: Manifest, dest: Path) -> None:
         if not _SAFE.fullmatch(entry.name):
             raise IntegrityError(f"the machine names a file {entry.name!r}, which is no name inside the run's folder")
     missing = [entry for entry in wanted if not _is_here(entry, dest)]
+    if _is_misnamed(missing, dest / "result.json"):
+        (dest / "result.json").unlink()
     for last in (False, True):  # what says "whole" comes after all that it speaks of
         names = [entry.name for entry in missing if _is_seal(entry.name) == last and entry.name != "result.json"]
         if names:
@@ -44,6 +48,17 @@ def fetch(remote: Remote, manifest: Manifest, dest: Path) -> None:
     if any(entry.name == "result.json" for entry in missing):
         remote.fetch(["result.json"], dest)
     prune(dest / "checkpoints")
+
+
+def _is_misnamed(entries: Iterable[Entry], result: Path) -> bool:
+    """Say whether the result here, an earlier attempt's, calls a file that is to come by another sha256."""
+    try:
+        listed = (read_json(result) or {}).get("artifacts")
+    except StateError:  # a machine's word may be anything: what can't be read names nothing
+        return False
+    artifacts = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    named = {str(one.get("name")): one.get("sha256") for one in artifacts}
+    return any(named.get(entry.name, entry.sha256) != entry.sha256 for entry in entries)
 
 
 def prune(folder: Path) -> None:

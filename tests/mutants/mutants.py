@@ -156,6 +156,13 @@ MUTANTS = (
         LIFE,
     ),
     Mutant(
+        "an earlier attempt's result kept beside the next one's files",
+        "orchestrator/collect.py",
+        '        (dest / "result.json").unlink()\n',
+        "        pass\n",
+        ("tests/unit/test_collect.py",),
+    ),
+    Mutant(
         "a file that is not the manifest's is kept",
         "providers/local/remote.py",
         "        if found != digest:\n",

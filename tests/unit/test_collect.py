@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from orchestrator.collect import fetch
 from providers.base import Entry, Manifest
-from providers.errors import IntegrityError
+from providers.errors import IntegrityError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,3 +65,53 @@ def test_a_checkpoint_comes_home_with_the_file_whose_name_holds_a_line_break(tmp
     machine = Files("checkpoints/step-1/a\nb", "checkpoints/step-1/CHECKPOINT.json")
     fetch(machine, machine.manifest(), tmp_path)
     assert (tmp_path / "checkpoints/step-1/a\nb").exists()
+
+
+class Attempt:
+    """A machine whose line breaks at the named file; its artifact and its result tell which attempt they are of."""
+
+    def __init__(self, number: int, breaks_at: str = "") -> None:
+        artifact = f"artifact of {number}".encode()
+        listed = [{"name": "artifacts/a", "sha256": sha256(artifact).hexdigest()}]
+        result = json.dumps({"attempt": number, "artifacts": listed}).encode()
+        self.files = {"artifacts/a": artifact, "summary.json": b"{}", "result.json": result}
+        self.breaks_at = breaks_at
+
+    def manifest(self) -> Manifest:
+        entries = [Entry(name, len(data), sha256(data).hexdigest()) for name, data in self.files.items()]
+        return Manifest(tuple(entries), final=True)
+
+    def fetch(self, names: Sequence[str], dest: Path) -> None:
+        for name in names:
+            if name == self.breaks_at:
+                raise RemoteError("the line broke")
+            (dest / name).parent.mkdir(exist_ok=True)
+            (dest / name).write_bytes(self.files[name])
+
+
+def test_an_earlier_attempts_result_never_lies_beside_a_later_ones_artifacts(tmp_path: Path) -> None:
+    first, second = Attempt(1), Attempt(2, breaks_at="summary.json")
+    fetch(first, first.manifest(), tmp_path)
+    with pytest.raises(RemoteError):
+        fetch(second, second.manifest(), tmp_path)
+    assert (tmp_path / "artifacts/a").read_bytes() == b"artifact of 2"
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_result_stays_while_the_same_files_come_again(tmp_path: Path) -> None:
+    machine = Attempt(1)
+    fetch(machine, machine.manifest(), tmp_path)
+    machine.breaks_at = "summary.json"
+    with pytest.raises(RemoteError):
+        fetch(machine, machine.manifest(), tmp_path)
+    assert json.loads((tmp_path / "result.json").read_bytes())["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    "told", [b"\xff", b"[]", b'{"artifacts": 1}', b'{"artifacts": [1, {"name": [], "sha256": {}}]}']
+)
+def test_a_result_that_makes_no_sense_keeps_no_file_from_home(tmp_path: Path, told: bytes) -> None:
+    (tmp_path / "result.json").write_bytes(told)
+    machine = Attempt(1)
+    fetch(machine, machine.manifest(), tmp_path)
+    assert json.loads((tmp_path / "result.json").read_bytes())["attempt"] == 1
