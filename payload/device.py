@@ -99,11 +99,14 @@ class Device:
         return torch.amp.GradScaler(self.torch_device.type, enabled=self.dtype == torch.float16)
 
 
-def choose(config, *, prefer_optimizer="adamw", prefer_attention="sdpa"):
-    """Choose by what the device has, print each choice with its reason, and give them all."""
+def choose(config, *, prefer_optimizer="adamw", model_class=None):
+    """Choose by what the device has, print each choice with its reason, and give them all.
+
+    `model_class` is the class of transformers that will be loaded: not each has every attention.
+    """
     where, name, capability = _find(config.get("device", "auto"))
     dtype, dtype_why = _dtype(config.get("dtype", "auto"), where.type, capability)
-    attention, attention_why = _attention(config.get("attention", "auto"), prefer_attention, capability)
+    attention, attention_why = _attention(config.get("attention", "auto"), capability, model_class)
     optimizer, optimizer_why = _optimizer(config.get("optimizer", "auto"), prefer_optimizer, where.type)
     tf32 = capability >= (8, 0)
     if tf32:
@@ -146,14 +149,21 @@ def _dtype(wish, kind, capability):
     return torch.float32, "below capability 7.0 half precision is not quicker"
 
 
-def _attention(wish, prefer, capability):
-    if wish in {"auto", "sdpa", "eager"}:
-        return (prefer, "runs everywhere and needs no package") if wish == "auto" else (wish, "as the config says")
+def _attention(wish, capability, model_class=None):
+    plain, why = "sdpa", "runs everywhere and needs no package"
+    if not getattr(model_class, "_supports_sdpa", True):  # gemma2, gpt_oss, deberta-v2 (transformers 5.23)
+        plain, why = "eager", f"{model_class.__name__} has no sdpa"
+    if wish == "auto" or (wish == "sdpa" and plain == "eager"):
+        return plain, why
+    if wish in {"sdpa", "eager"}:
+        return wish, "as the config says"
     package, least = ("flash_attn", (8, 0)) if wish == "flash_attention_2" else ("flash_attn_3", (9, 0))
+    if not getattr(model_class, "_supports_flash_attn", True):
+        return plain, f"{model_class.__name__} has no {wish}"
     if capability < least:
-        return "sdpa", f"{wish} needs capability {least[0]}.{least[1]}"
+        return plain, f"{wish} needs capability {least[0]}.{least[1]}"
     if importlib.util.find_spec(package) is None:
-        return "sdpa", f"{wish} needs the package {package}, which is not installed"
+        return plain, f"{wish} needs the package {package}, which is not installed"
     return wish, "as the config says"
 
 

@@ -72,6 +72,21 @@ def load_causal(source, revision=None, **how):
     return AutoModelForCausalLM.from_pretrained(source, revision=revision, **{"dtype": "auto", **how})
 
 
+def class_of(found, kind):
+    """Give the class of transformers that AutoModelFor<kind> would load; None where it would refuse to."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    known = {
+        "CausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        "SequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    }
+    try:
+        return known[kind][type(AutoConfig.from_pretrained(found.source, revision=found.revision))]
+    except (KeyError, ValueError):  # code of its own, or no such task: loading it says so in full
+        return None
+
+
 def load_any(found, **how):
     """Load a model as what its config says it is: a classifier, else a causal model."""
     from transformers import AutoConfig, AutoModelForSequenceClassification

@@ -100,7 +100,7 @@ def main():
         TrainingArguments,
     )
 
-    gpu = device.choose(config)
+    gpu = device.choose(config, model_class=export.class_of(found, "SequenceClassification"))
     report = Report(gpu, log_every_steps=config["log_every_steps"])
 
     # --- tokens

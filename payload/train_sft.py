@@ -123,7 +123,8 @@ def main():
 
     datasets.disable_progress_bars()
     lora, bits = config["lora"], config["quantization"]
-    gpu = device.choose(config, prefer_optimizer="paged_adamw_8bit" if bits == "4bit" else "adamw")
+    usual = "paged_adamw_8bit" if bits == "4bit" else "adamw"
+    gpu = device.choose(config, prefer_optimizer=usual, model_class=export.class_of(found, "CausalLM"))
     report = Report(gpu, log_every_steps=config["log_every_steps"])
     tokenizer = AutoTokenizer.from_pretrained(found.source, revision=found.revision)
     check_template(tokenizer, kind, found)

@@ -120,7 +120,8 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
         )
     found = _lengths(flags, template)
     if template is None:
-        bare = Work(inputs.model(flags.model or ""), checkpointing=flags.method != "classify")  # as TRL has it
+        model = inputs.model(flags.model or "")
+        bare = Work(model, checkpointing=flags.method != "classify", attention=ask.attention(model))  # as TRL has it
         asked = Question(bare, None, packed=False, merge=False)
         asked = replace(asked, work=_method(asked.work, flags.method or "lora"))
         asked = replace(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Chain, Classify, Lora, Pretrain, Sft
 from orchestrator.estimate import fix, models
+from orchestrator.estimate.layers import traits
 from orchestrator.estimate.work import Amount, Attention, Kernels, Loss, Optimizer, Shape, Work
 from providers.errors import UsageError
 
@@ -90,7 +91,7 @@ def _sft(training: Sft, model: Shape, found: Lengths | None) -> Question:
         micro_batch=training.batch_size,
         accumulation=training.gradient_accumulation,
         checkpointing=training.activation_checkpointing,
-        attention=_ATTENTION[training.attention],
+        attention=attention(model, training.attention),
         loss=Loss.LINEAR,  # TRL from 1.13 on never makes the logits whole
         lengths_vary=not training.packing,
         short=_short(training.dtype),
@@ -110,6 +111,7 @@ def _classify(training: Classify, model: Shape, found: Lengths | None) -> Questi
         sequence=_longest(limit, found, packed=False),
         micro_batch=training.batch_size,
         accumulation=training.gradient_accumulation,
+        attention=attention(model),
         loss=Loss.LABELS,
         lengths_vary=True,
         short=_short(training.dtype),
@@ -141,6 +143,12 @@ def _pretrain(training: Pretrain, found: Lengths | None) -> Question:
     )
     amount = _amount(found, _MOST_TOKENS, training, packed=True, evaluated=_evaluated(training))
     return Question(work, amount, packed=True, merge=False)
+
+
+def attention(model: Shape, wish: str = "auto") -> Attention:
+    """Choose the attention as payload/device.py does: eager where the class of transformers has no fused one."""
+    found = _ATTENTION[wish]
+    return Attention.EAGER if found is Attention.SDPA and not traits(model).sdpa else found
 
 
 def _short(dtype: str) -> Any:

@@ -5,7 +5,7 @@ One table of traits by transformers' model_type; a type that is not in it is tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ class Traits:
     head_norms: bool = False  # norms of query and key
     wide_norm: bool = False  # the norm's weight is multiplied in float32
     encoder: bool = False  # both ways, with dropout, post-norm
+    sdpa: bool = True  # transformers 5.23 runs it on torch's fused attention: `_supports_sdpa`; else eager
 
 
 LLAMA = Traits()
@@ -36,7 +37,8 @@ TRAITS = {
     "qwen3_moe": Traits(head_norms=True),
     "qwen3_5": Traits(head_norms=True),
     "qwen3_5_moe": Traits(head_norms=True),
-    "gemma2": Traits(norms=4, wide_norm=True),
+    "gemma2": Traits(norms=4, wide_norm=True, sdpa=False),
+    "gpt_oss": Traits(sdpa=False),
     "gemma3": Traits(norms=4, head_norms=True, wide_norm=True),
     "gemma3_text": Traits(norms=4, head_norms=True, wide_norm=True),
     "gemma4": Traits(norms=4, head_norms=True, wide_norm=True),
@@ -48,12 +50,12 @@ TRAITS = {
     "gpt_bigcode": _GPT,
     "gpt_neox": _GPT,
     "falcon": Traits(gated=False, root_mean_square=False, joined_query=True, norms=1),
-    "mpt": _GPT,
+    "mpt": replace(_GPT, sdpa=False),
     "phi": Traits(gated=False, root_mean_square=False, norms=1),
     "bert": _ENCODER,
     "distilbert": _ENCODER,
     "roberta": _ENCODER,
-    "deberta-v2": _ENCODER,
+    "deberta-v2": replace(_ENCODER, sdpa=False),
     "modernbert": Traits(root_mean_square=False, joined_query=True, joined_gate=True, encoder=True),
 }
 
