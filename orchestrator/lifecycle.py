@@ -290,14 +290,16 @@ def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Dec
     more = tuple(one for one in seen.strays or () if one not in known)
     if more:
         return Decision(replace(memory, extra_ids=memory.extra_ids + more, absences=()), Act.TERMINATE)
+    if seen.strays:  # a list shows what is absent: of the reads in a row, none counts
+        memory = replace(memory, absences=())
     if not memory.terminate_sent or look is None or not proven_free(memory, look, rules):
         patience = memory.entered is not None and seconds_between(memory.entered, now) < rules.ending_seconds
         absent = look is not None and look.phase is Phase.ABSENT and not look.billing
-        taken = absent or (look is not None and look.ending and patience)
-        wait = memory.terminate_sent and taken
+        ending = absent or (look is not None and look.ending)
+        wait = memory.terminate_sent and ((absent and not seen.strays) or (ending and patience))
         return Decision(replace(memory, terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
-    if seen.strays:  # a list that shows what was absent: one of the two was wrong
-        return Decision(replace(memory, absences=()), Act.TERMINATE)
+    if seen.strays:  # a list that shows what was called ended: one of the two was wrong
+        return Decision(memory, Act.TERMINATE)
     if seen.strays is None:
         return Decision(memory, Act.WAIT)
     memory = replace(memory, evidence=look.evidence)

@@ -81,8 +81,8 @@ MUTANTS = (
     Mutant(
         "an end under way is ordered again and again",
         _LIFE,
-        "        taken = absent or (look is not None and look.ending and patience)\n",
-        "        taken = absent\n",
+        "        ending = absent or (look is not None and look.ending)\n",
+        "        ending = absent\n",
         (_CONTROLLER, "-k", "not_ordered_again"),
     ),
     Mutant(
@@ -177,6 +177,13 @@ MUTANTS = (
         "        if reply.status == 404 and code == api.NO_SUCH_INSTANCE:\n",
         "        if reply.status == 404:\n",
         (f"{_ADAPTER}_hostile.py", "-k", "absence"),
+    ),
+    Mutant(
+        "what a list shows counts as absent",
+        "orchestrator/lifecycle.py",
+        "    if seen.strays:  # a list shows what is absent: of the reads in a row, none counts\n        memory = replace(memory, absences=())\n",
+        "",
+        ("tests/unit/test_decide_strays.py",),
     ),
     Mutant(
         "a refused end is taken for an end",

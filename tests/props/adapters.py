@@ -188,7 +188,7 @@ class SimProvider:
             return [
                 allocation_of(one, moment)
                 for one in shown
-                if not vendor.denies(one, self.computer.name, wanted=self._lies())
+                if not vendor.denies(one, current().name, wanted=self._lies())
             ]
 
         rows = self._call(verb, read)
@@ -211,7 +211,7 @@ class SimProvider:
         told = f"GET {allocation_id} → "
         if thing is None or thing.account != self.key or thing.made > moment:
             return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
-        if vendor.denies(thing, self.computer.name, wanted=self._lies()):
+        if vendor.denies(thing, current().name, wanted=self._lies()):
             return Observation(Phase.ABSENT, billing=False, evidence=f"{told}404")
         if thing.ended is not None and moment >= thing.ended:
             return self._over(thing, told, moment)

@@ -2,8 +2,9 @@
 
 What the proof rests on, and what this vendor therefore keeps to (a vendor that breaks one of these is beyond any law):
 - A read is never older than the list's lag: it tells the truth of some moment within it.
-- Beyond the lag it denies what exists at most twice running to one computer, never within twice the lag of its start,
-  nor where a ledger is put back (which counts reads of before that).
+- Beyond the lag it denies what exists at most twice running to one reader (a home's guard, a run's controller: each
+  rests on its own reads, and what another one reads in between is no part of them), never within twice the lag of its
+  start, nor where a ledger is put back (which counts reads of before that).
 - A launch takes effect within the list's lag of the reply (or of the lost reply), or never.
 - It stops the meter when it takes the end, and shows "ending" only of what has ended.
 - Its own clock runs true; it tells the time with each answer.
@@ -159,13 +160,13 @@ class Vendor:
             if one.account == account and one.made <= moment and (one.ended is None or moment < one.ended + linger)
         ]
 
-    def denies(self, thing: Thing, client: str, *, wanted: bool) -> bool:
+    def denies(self, thing: Thing, reader: str, *, wanted: bool) -> bool:
         """Whether it says "no such thing" of what exists."""
         young = self.engine.now - thing.made < 2 * self.nature.lag + 5
-        if not wanted or young or thing.denials.get(client, 0) >= 2:
-            thing.denials[client] = 0
+        if not wanted or young or thing.denials.get(reader, 0) >= 2:
+            thing.denials[reader] = 0
             return False
-        thing.denials[client] = thing.denials.get(client, 0) + 1
+        thing.denials[reader] = thing.denials.get(reader, 0) + 1
         self.ignored.append((self.engine.now, thing.id))
         self.counts["existence denied"] += 1
         return True

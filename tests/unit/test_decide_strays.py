@@ -79,6 +79,19 @@ def test_a_run_does_not_end_before_its_strays(
     assert decision.memory == replace(memory, extra_ids=extra, absences=())
 
 
+@pytest.mark.parametrize(("seconds", "act"), [(100, Act.WAIT), (179, Act.WAIT), (180, Act.TERMINATE)])
+def test_a_list_that_shows_what_is_absent_leaves_none_of_the_absences_in_a_row(seconds: float, act: Act) -> None:
+    decision = step(replace(ENDS, absences=ABSENT_TWICE[:1]), replace(GONE, strays=("m-1",)), seconds)
+    assert (decision.memory.absences, decision.act) == ((), act)
+    after = step(replace(decision.memory, absences=ABSENT_TWICE), GONE, seconds)
+    assert after.act is Act.FINISH
+
+
+def test_what_the_vendor_calls_ended_is_ended_again_while_a_list_shows_it() -> None:
+    decision = step(ENDS, Seen(OVER, strays=("m-1",)))
+    assert (decision.memory.state, decision.act) == (State.TERMINATING, Act.TERMINATE)
+
+
 def test_a_run_does_not_end_while_nobody_can_look_for_strays() -> None:
     assert step(ENDS, Seen(OVER, strays=None)).act is Act.WAIT
     assert step(ENDS, Seen(OVER, strays=())).act is Act.FINISH
