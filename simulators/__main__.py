@@ -14,12 +14,13 @@ import threading
 from typing import Any, NoReturn
 
 from simulators.clock import FASTEST
-from simulators.faults import FaultError, Hit, drawn, listing, parse
+from simulators.faults import FaultError, Hit
 from simulators.hf_jobs import SCHEDULE_SECONDS, HfSimulator
 from simulators.hf_jobs.faults import drawn as drawn_hf
 from simulators.hf_jobs.faults import listing as hf_listing
 from simulators.hf_jobs.faults import parse as parse_hf
 from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
+from simulators.lambda_cloud.faults import BOOK
 
 
 class _ListFaults(argparse.Action):
@@ -29,7 +30,7 @@ class _ListFaults(argparse.Action):
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"lambda\n{listing()}\n\nhf\n{hf_listing()}")  # noqa: T201 - that is what was asked for
+        print(f"lambda\n{BOOK.listing()}\n\nhf\n{hf_listing()}")  # noqa: T201 - that is what was asked for
         parser.exit()
 
 
@@ -55,8 +56,8 @@ def _faults(options: argparse.Namespace) -> list[Hit]:
             return parse_hf(json.loads(options.faults))
         return [] if options.seed is None else drawn_hf(options.seed)
     if options.faults is not None:
-        return parse(json.loads(options.faults))
-    return [] if options.seed is None else drawn(options.seed)
+        return BOOK.parse(json.loads(options.faults))
+    return [] if options.seed is None else BOOK.drawn(options.seed)
 
 
 def _watch_stdin(ended: threading.Event) -> None:

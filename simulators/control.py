@@ -12,7 +12,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Protocol
 
-from simulators.faults import FaultError, Hit, parse
+from simulators.faults import FaultError
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from simulators.clock import Agenda, Clock
-    from simulators.faults import Faults
+    from simulators.faults import Book, Faults, Hit
     from simulators.journal import Journal
 
 # What a link can be told, and how: `seconds` are the vendor's, after which it heals by itself.
@@ -42,6 +42,7 @@ class World(Protocol):
     lock: threading.RLock
     clock: Clock
     agenda: Agenda
+    book: Book
     faults: Faults
     journal: Journal
 
@@ -107,7 +108,7 @@ class Control:
 
     def _faults(self, request: Request) -> object:
         if request.method == "POST":
-            self._world.arm(parse(request.json()))
+            self._world.arm(self._world.book.parse(request.json()))
         if request.method == "DELETE":
             self._world.faults.clear()
         return {"armed": self._world.faults.armed(), "struck": self._world.faults.struck}

@@ -1,7 +1,7 @@
-"""What the vendor will bill: started at the first passed health check, ended when the end was really carried out.
+"""What the vendor will bill: started when the vendor says, ended when the end was really carried out.
 
-    launched ── started ─────────────── ended
-                └── price / 60 for every minute begun ──┘
+    launched ── started ─────────────────────── ended
+                └── price for every step begun ──┘      a step is a minute (Lambda, Hugging Face) or a second (RunPod)
 
 Only what the vendor bills by moves it: not a shutdown inside the guest, not an accepted and ignored terminate.
 """
@@ -13,13 +13,15 @@ from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 from simulators.clock import iso
 
-_STEP_SECONDS = 60  # "one-minute increments", docs.lambda.ai, read 2026-11
 _MICRO = Decimal("0.000001")
 
 
 @dataclass(slots=True)
 class Entry:
-    """One allocation on the bill. `price` is USD an hour; moments are epoch seconds of the vendor's clock."""
+    """One allocation on the bill. `price` is USD an hour; moments are epoch seconds of the vendor's clock.
+
+    `step_seconds`: what is begun is billed whole ("one-minute increments", docs.lambda.ai, read 2026-11).
+    """
 
     id: str
     name: str
@@ -29,18 +31,23 @@ class Entry:
     started: float | None = None
     ended: float | None = None
     ended_by: str = ""
+    step_seconds: int = 60
+    repriced: float | None = None  # since when the price is this one; None = since it started
+    settled: Decimal = Decimal(0)  # USD for the time before
 
     def minutes(self, now: float) -> int:
         """Minutes begun so far."""
-        if self.started is None:
-            return 0
-        until = now if self.ended is None else self.ended
-        seconds = Decimal(str(round(max(until - self.started, 0.0), 3)))
-        return int((seconds / _STEP_SECONDS).to_integral_value(ROUND_CEILING))
+        return 0 if self.started is None else _steps(self.started, self._until(now), 60)
 
     def usd(self, now: float) -> Decimal:
         """USD so far, exact."""
-        return self.price * self.minutes(now) * _STEP_SECONDS / 3600
+        if self.started is None:
+            return self.settled
+        since = self.started if self.repriced is None else self.repriced
+        return self.settled + self.price * _steps(since, self._until(now), self.step_seconds) * self.step_seconds / 3600
+
+    def _until(self, now: float) -> float:
+        return now if self.ended is None else self.ended
 
 
 class Meter:
@@ -59,6 +66,13 @@ class Meter:
         if entry.started is None and entry.ended is None:
             entry.started = when
 
+    def reprice(self, allocation_id: str, when: float, price: Decimal) -> None:
+        """Ask another price from here on, as for a pod that is stopped and keeps its disk."""
+        entry = self._entries[allocation_id]
+        if entry.started is not None and entry.ended is None:
+            entry.settled, entry.repriced = entry.usd(when), when
+        entry.price = price
+
     def end(self, allocation_id: str, when: float, by: str) -> None:
         """Bill no further."""
         entry = self._entries[allocation_id]
@@ -68,6 +82,15 @@ class Meter:
     def started(self, allocation_id: str) -> float | None:
         """Tell since when it bills."""
         return self._entries[allocation_id].started
+
+    def usd(self, now: float) -> Decimal:
+        """Tell the whole bill so far, exact."""
+        return sum((entry.usd(now) for entry in self._entries.values()), Decimal(0))
+
+    def rate(self) -> Decimal:
+        """Tell what an hour costs as things stand."""
+        running = (entry.price for entry in self._entries.values() if entry.started is not None and entry.ended is None)
+        return sum(running, Decimal(0))
 
     def rename(self, allocation_id: str, name: str) -> None:
         """Keep the name that a person reads on the bill."""
@@ -79,9 +102,14 @@ class Meter:
         return {
             "at": iso(now),
             "billing_now": sum(entry.ended is None for entry in entries),
-            "usd": _dollars(sum((entry.usd(now) for entry in entries), Decimal(0))),
+            "usd": _dollars(self.usd(now)),
             "allocations": [_row(entry, now, statuses.get(entry.id, "gone")) for entry in entries],
         }
+
+
+def _steps(since: float, until: float, step_seconds: int) -> int:
+    seconds = Decimal(str(round(max(until - since, 0.0), 3)))
+    return int((seconds / step_seconds).to_integral_value(ROUND_CEILING))
 
 
 def _row(entry: Entry, now: float, status: str) -> dict[str, object]:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from simulators.faults import parse
 from simulators.lambda_cloud import LambdaSimulator
+from simulators.lambda_cloud.faults import BOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def lambda_running(
         rate=rate,
         boot_seconds=boot_seconds,
         linger_seconds=linger_seconds,
-        faults=parse(faults) if faults else (),
+        faults=BOOK.parse(faults) if faults else (),
         seed=seed,
         machines=machines,
     ) as simulator:

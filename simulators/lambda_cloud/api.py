@@ -96,7 +96,7 @@ class Api:
         world, agent = self._world, request.headers.get("user-agent", "")
         if not agent or agent.startswith("Python-urllib") or world.faults.take("cloudflare", of=operation):
             return cloudflare()
-        if world.down_until > world.clock.now():
+        if world.outage.until > world.clock.now():
             return page(503, "Service unavailable")
         if world.faults.take("bad_gateway", of=operation):
             return page(502, "502 Bad Gateway")

@@ -10,36 +10,31 @@ before that or slightly after). Faults move or replace them. Everything here run
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from simulators import roads
 from simulators.clock import Agenda, Clock, iso
 from simulators.faults import FaultError, Faults, Hit
 from simulators.hosts import Host, Machine
 from simulators.journal import Journal
 from simulators.lambda_cloud.catalogue import KINDS
+from simulators.lambda_cloud.faults import BOOK
 from simulators.lambda_cloud.instances import Instance, Order
 from simulators.limits import Limits
 from simulators.meter import Entry, Meter
+from simulators.outage import Outage
 
 if TYPE_CHECKING:
     import random
     import threading
     from collections.abc import Callable, Iterable, Mapping
 
+    from simulators.outage import Door
+
 # Of an instance's faults, those that can strike one that is there already.
 _LATER = frozenset(
     {"unhealthy", "preempted", "vanish", "link_cut", "link_blackhole", "link_freeze", "terminating_lingers"},
 )
-
-
-class Door(Protocol):
-    """Where the API is reached: an outage closes it."""
-
-    def listen(self) -> None:
-        """Answer."""
-
-    def fall_silent(self) -> None:
-        """Refuse connections."""
 
 
 class LambdaWorld:
@@ -60,7 +55,8 @@ class LambdaWorld:
         self.lock = lock
         self.clock = clock
         self.agenda = Agenda(clock, lock)
-        self.faults = Faults()
+        self.book = BOOK
+        self.faults = Faults(BOOK.on_instance)
         self.journal = Journal()
         self.meter = Meter()
         self.limits = Limits(clock, pace=pace)
@@ -69,13 +65,12 @@ class LambdaWorld:
         self.instances: dict[str, Instance] = {}
         self.cents = {name: kind.cents for name, kind in KINDS.items()}
         self.capacity = {name: list(kind.regions) for name, kind in KINDS.items()}
-        self.down_until = 0.0
+        self.outage = Outage(self.agenda, self.faults, door)
         self.dice = dice
         self.troubles: list[str] = []
         self._boot_seconds = boot_seconds / pace
         self._linger_seconds = linger_seconds / pace
         self._make_machine = make_machine
-        self._door = door
         self._hosts: list[Host] = []
         self._launches = 0
         self._network = f"127.{dice.randint(1, 254)}"
@@ -107,7 +102,7 @@ class LambdaWorld:
         self.instances[instance.id] = instance
         self.meter.launch(Entry(instance.id, order.name, order.kind.name, Decimal(instance.cents) / 100, now))
         self._plan_boot(instance)
-        self._outage_at("launch", now)
+        self.outage.at("launch", now)
         return instance
 
     def _plan_boot(self, instance: Instance) -> None:
@@ -151,7 +146,7 @@ class LambdaWorld:
             self.meter.start(instance.id, moment)
             for hit in instance.faults.values():
                 self._strike(instance, hit, moment)
-            self._outage_at("active", moment)
+            self.outage.at("active", moment)
 
     def _sicken(self, instance: Instance, _moment: float) -> None:
         instance.status = "unhealthy"
@@ -169,7 +164,8 @@ class LambdaWorld:
     def _strike(self, instance: Instance, hit: Hit, since: float) -> None:
         """Plan what a fault does to an instance that is up."""
         if hit.name.startswith("link_"):
-            self._plan_link(instance, hit, since)
+            for moment, what, options in roads.deeds(hit, since, self.clock):
+                self._then(instance, moment, _link(what, options))
         actions = {
             "unhealthy": self._sicken,
             "preempted": self._preempt,
@@ -182,26 +178,6 @@ class LambdaWorld:
     def _fill_disk(self, instance: Instance, _moment: float) -> None:
         if instance.host is not None:
             instance.host.fill_disk()
-
-    def _plan_link(self, instance: Instance, hit: Hit, since: float) -> None:
-        what, first = hit.name.removeprefix("link_"), since + hit.number("after")
-        if hit.given("bytes"):
-            span = {"times": hit.number("count")} if what == "cut" else {"seconds": hit.number("seconds")}
-            options = self._for_link({"after_bytes": hit.number("bytes"), **span})
-            self._then(instance, first, _link(what, options))
-        elif what == "cut":
-            for index in range(int(hit.number("count"))):
-                self._then(instance, first + index * hit.number("every"), _link("cut", {}))
-        else:
-            self._then(instance, first, _link(what, {}))
-            self._then(instance, first + hit.number("seconds"), _link("heal", {}))
-
-    def _for_link(self, options: Mapping[str, float]) -> dict[str, float]:
-        """Turn options of a fault into those of a link, which knows our seconds only."""
-        turned: dict[str, float] = {name: int(options[name]) for name in ("after_bytes", "times") if name in options}
-        if "seconds" in options:
-            turned["for_seconds"] = options["seconds"] / self.clock.rate
-        return turned
 
     def _bury(self, instance: Instance) -> None:
         if instance.host is not None:
@@ -226,24 +202,10 @@ class LambdaWorld:
         linger = lingers.number("seconds") if lingers else self._linger_seconds
         self.agenda.at(now + linger, lambda _moment: setattr(instance, "status", "terminated"))
         self.agenda.at(now + linger + self._linger_seconds, lambda _moment: self._forget(instance))
-        self._outage_at("terminate", now)
+        self.outage.at("terminate", now)
 
     def _forget(self, instance: Instance) -> None:
         self.instances.pop(instance.id, None)
-
-    # ── outages ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _outage_at(self, occasion: str, moment: float) -> None:
-        hit = self.faults.take("api_down", when=occasion)
-        if hit is None:
-            return
-        start = moment + hit.number("delay")
-        end = start + hit.number("seconds")
-        if hit.text("how") == "refused":
-            self.agenda.at(start, lambda _moment: self._door.fall_silent())
-            self.agenda.at(end, lambda _moment: self._door.listen())
-        else:
-            self.agenda.at(start, lambda _moment: setattr(self, "down_until", end))
 
     # ── for the API ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -296,7 +258,7 @@ class LambdaWorld:
             for instance in self._named(hit.options.get("instance")):
                 instance.faults[hit.name] = hit
                 self._strike(instance, hit, now)
-        self._outage_at("now", now)
+        self.outage.at("now", now)
         self.agenda.moved()
 
     def _named(self, wish: object) -> list[Instance]:
@@ -324,7 +286,7 @@ class LambdaWorld:
     def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one instance or all; how many there were."""
         hosts = [each.host for each in self._named(instance_id or "*") if each.host is not None]
-        return sum(host.link(what, self._for_link(options)) for host in hosts)
+        return sum(host.link(what, roads.for_link(options, self.clock)) for host in hosts)
 
     def close(self) -> None:
         """End every machine, and wait until it is done."""

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulators.faults import TABLE, FaultError, Faults, drawn, listing, parse
+from simulators.faults import FaultError, Faults
+from simulators.lambda_cloud.faults import BOOK
 
 
 def armed(wish: object) -> Faults:
-    faults = Faults()
-    faults.arm(parse(wish))
+    faults = Faults(BOOK.on_instance)
+    faults.arm(BOOK.parse(wish))
     return faults
 
 
@@ -45,9 +46,9 @@ def test_the_options_of_a_fault_are_read_back() -> None:
 
 def test_arming_again_replaces_and_zero_disarms() -> None:
     faults = armed({"quota": 5})
-    faults.arm(parse({"quota": 1}))
+    faults.arm(BOOK.parse({"quota": 1}))
     assert faults.armed()["quota"]["times"] == 1
-    faults.arm(parse({"quota": 0}))
+    faults.arm(BOOK.parse({"quota": 0}))
     assert faults.armed() == {}
 
 
@@ -73,23 +74,23 @@ def test_arming_again_replaces_and_zero_disarms() -> None:
 )
 def test_a_wish_that_makes_no_sense_is_refused_with_the_nearest_that_does(wish: object, words: str) -> None:
     with pytest.raises(FaultError, match=words):
-        parse(wish)
+        BOOK.parse(wish)
 
 
 @given(st.integers())
 def test_a_seed_always_draws_the_same_one_to_three_faults(seed: int) -> None:
-    names = [hit.name for hit in drawn(seed)]
-    assert names == [hit.name for hit in drawn(seed)]
+    names = [hit.name for hit in BOOK.drawn(seed)]
+    assert names == [hit.name for hit in BOOK.drawn(seed)]
     assert 1 <= len(set(names)) == len(names) <= 3
-    assert all(TABLE[name].dice for name in names)
+    assert all(BOOK.table[name].dice for name in names)
 
 
 def test_different_seeds_reach_every_fault_that_may_be_drawn() -> None:
-    reached = {hit.name for seed in range(2000) for hit in drawn(seed)}
-    assert reached == {name for name, row in TABLE.items() if row.dice}
+    reached = {hit.name for seed in range(2000) for hit in BOOK.drawn(seed)}
+    assert reached == {name for name, row in BOOK.table.items() if row.dice}
 
 
 def test_the_listing_names_every_fault_and_its_options() -> None:
-    text = listing()
-    assert all(name in text for name in TABLE)
+    text = BOOK.listing()
+    assert all(name in text for name in BOOK.table)
     assert "hidden_seconds=20" in text

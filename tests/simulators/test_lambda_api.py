@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from openapi import SpecError, operations, validate_exchange
 
-from simulators.faults import OPERATIONS
+from simulators.lambda_cloud.faults import OPERATIONS
 from simulators.lambda_cloud.api import ROUTES
 
 if TYPE_CHECKING:
