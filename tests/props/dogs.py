@@ -38,6 +38,8 @@ class Machine:
         self.key = thing.account  # on it only with the user's leave
         self.full = False
         self.booted = world.engine.now
+        # From the arming on, as providers/ssh/shipping.py ships it: what has passed since the launch is used.
+        self.seconds = max(1.0, min(job.max_seconds, job.ceiling.timestamp() - self.booted))
         self.order = 0
         self.proof: dict[str, Any] = {}  # watchdog.json
         self.boots = 1
@@ -98,7 +100,7 @@ class Machine:
         order = {
             "deadline": job.deadline.timestamp(),
             "ceiling": job.ceiling.timestamp(),
-            "max_seconds": job.max_seconds,
+            "max_seconds": self.seconds,
         }
         ends = limits.limits_of(order, armed)
         obeyed = 0
