@@ -99,14 +99,14 @@ class SimProvider:
             world.failed_call(self.computer, verb)
             raise CredentialsError(f"{verb}: the key was revoked", hint="export VENDOR_KEY=…")
         self.key = key
-        result = what()
-        if about or verb in _LISTS:
-            world.history.read(key, process.home, about, result)
+        result, at = what(), engine.now
         engine.sleep(chance.random() * slow)
         if 0.5 <= flaw < 1 or not self.computer.online(engine.now):
             vendor.counts["lost reply"] += 1
             world.failed_call(self.computer, verb)
             raise lost(f"{verb}: the answer did not come")
+        if about or verb in _LISTS:
+            world.history.read(at, key, process.home, about, result)
         self.skew = timedelta(seconds=engine.now - self.computer.wall())
         process.step()
         return result

@@ -51,6 +51,7 @@ class Historian:
 
     def restored(self, home: SimHome) -> None:
         self._restored.add(home.id)
+        self._told.restored.append((self.now, home.id))
         self._done[home.id].clear()
         self._free[home.id].clear()
 
@@ -75,15 +76,15 @@ class Historian:
     def is_done(self, home: SimHome, run_id: str) -> bool:
         return run_id in self._done[home.id] and run_id not in self._open[home.id]
 
-    def read(self, key: str, home: str, about: str, result: Any) -> None:
-        """A look at one, or at the whole list."""
+    def read(self, at: float, key: str, home: str, about: str, result: Any) -> None:
+        """An answer that came, of a look at one or at the whole list: the truth of `at`, when the vendor gave it."""
         if isinstance(result, list):
             listed = frozenset(getattr(row, "id", "") for row in result)
-            self._told.reads.append((self.now, home, key, listed, ""))
+            self._told.reads.append((at, home, key, listed, ""))
         elif about and result.billing:
             self._told.priced.add((home, about))
         elif about:
-            self._told.reads.append((self.now, home, key, frozenset(), about))
+            self._told.reads.append((at, home, key, frozenset(), about))
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:
         """A transaction was committed: what does the ledger say now that it did not say before?"""
@@ -133,7 +134,7 @@ class Historian:
     def close(self, calm: float) -> History:
         """Give the whole of it."""
         told, vendor = self._told, self._world.vendor
-        told.now, told.down, told.ignored = self.now, vendor.down, vendor.ignored
+        told.now, told.down, told.ignored, told.lag = self.now, vendor.down, vendor.ignored, vendor.nature.lag
         for one in vendor.things.values():
             limit = one.up + one.limit
             told.things.append(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds of good weather after which what is past its ceiling must be gone
 _MARK = re.compile(r"gpurun-([0-9a-f]{4})-([a-z0-9-]+-\d{6}-[0-9a-f]{6})-(\d+)(?:-n\d)?-t([0-9a-z]{6,7})")
 _CENT = 1e-6
+_ASKED = 30.0  # seconds at most from the last list before a launch, all its pages, to the launch
 
 Span = tuple[float, float]
 
@@ -121,6 +122,8 @@ class History:
     things: list[Fact] = field(default_factory=list)
     holders: list[Holder] = field(default_factory=list)
     down: list[Span] = field(default_factory=list)  # the vendor's API
+    lag: float = 0.0  # seconds by which its lists may be behind
+    restored: list[tuple[float, str]] = field(default_factory=list)  # when an old ledger was put back, and whose
     failed: list[float] = field(default_factory=list)  # calls that got no answer, whosever
     ignored: list[tuple[float, str]] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
@@ -267,8 +270,20 @@ def _single(history: History, verdict: Verdict) -> None:
         for number, one in enumerate(things):
             for other in things[number + 1 :]:
                 both = min(one.ended or math.inf, other.ended or math.inf) - max(one.billed_from, other.billed_from)
-                if both > 0 and one.order != other.order:
+                if both > 0 and one.order != other.order and not _was_forgotten(history, one, other):
                     verdict.violations.append(f"(2) {one.id} and {other.id} billed for {run} at once")
+
+
+def _was_forgotten(history: History, one: Fact, other: Fact) -> bool:
+    """Whether the later one was launched by a ledger put back to before the first, which no list could show yet.
+
+    Nothing that gpurun keeps knows of the first then, and the vendor does not tell of it for the lag of its lists.
+    """
+    first, second = sorted((one, other), key=lambda thing: thing.made)
+    if second.made - first.made > history.lag + _ASKED or second.mark is None:
+        return False
+    back = [at for at, home in history.restored if home == second.mark[0]]
+    return any(first.made - history.lag <= at <= second.made for at in back)
 
 
 def _money(history: History, verdict: Verdict) -> None:
@@ -279,7 +294,7 @@ def _money(history: History, verdict: Verdict) -> None:
         if any(one.price > told.price + _CENT and (told.home, one.id) not in history.priced for one in mine):
             continue  # dearer than was agreed to, and nobody could read that yet
         meter = sum(one.meter(history.now) for one in mine)
-        if not told.low - _CENT <= meter <= told.high + _CENT:
+        if not told.low - _CENT <= meter <= told.high + _CENT + _unheard(history, told.home, mine):
             words = f"(3) {told.run}: the meter says ${meter:.6f}, the ledger ${told.low:.6f} to ${told.high:.6f}"
             verdict.violations.append(words)
         slack = told.price * told.step * max(len(told.known), 1) / 3600
@@ -287,6 +302,23 @@ def _money(history: History, verdict: Verdict) -> None:
             verdict.violations.append(
                 f"(3) {told.run}: ${told.low:.6f} to ${told.high:.6f} though its end is on record"
             )
+
+
+def _unheard(history: History, home: str, things: list[Fact]) -> float:
+    """Dollars of what one launch made beside the one that was asked for, where no answer ever showed it to the home.
+
+    A vendor that makes two of one order and is never heard again bills for what nobody can know of.
+    """
+    shown = {one for _, who, _, listed, about in history.reads if who == home for one in (*listed, about)}
+    shown |= {one for who, one in history.priced if who == home}
+    orders: dict[int, list[Fact]] = {}
+    for thing in things:
+        orders.setdefault(thing.order, []).append(thing)
+    hidden = 0.0
+    for made in orders.values():
+        unknown = sorted(one.meter(history.now) for one in made if one.id not in shown)
+        hidden += sum(unknown[:-1] if len(unknown) == len(made) else unknown)
+    return hidden
 
 
 def _evidence(history: History, verdict: Verdict) -> None:
