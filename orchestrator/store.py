@@ -1,0 +1,178 @@
+"""Where results live when both ends may die: an address, its layout, what a store must be able to do. No I/O here.
+
+    <address>/runs/<run id>/run.json bundle.tar.gz           what the run is: written from home, at the launch
+    <address>/runs/<run id>/<attempt>/                       what one attempt brought there: payload/README.md
+    <address>/blobs/<sha256>                                 data, once for all runs
+
+The controller holds the keys; a machine gets a *grant*: leave to write under its attempt's prefix, until a time.
+S3 is store_s3.py, what is read from a store store_remote.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from providers.base import Secret
+
+RUNS, BLOBS = "runs", "blobs"
+GRANT_MOST_DAYS = 7  # that a signature of S3 (SigV4) may live
+_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*")
+_GB = Decimal(10**9)
+# USD a GB and month of standard storage, by the end of the endpoint's host. Read from the vendors' pages, 2026-11.
+_PRICES = {"amazonaws.com": Decimal("0.023"), "r2.cloudflarestorage.com": Decimal("0.015")}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place in a store. `str` spells it as it is typed."""
+
+    bucket: str
+    prefix: str = ""  # no slash at its ends
+    endpoint: str = ""  # "" = AWS
+
+    def __str__(self) -> str:
+        """Spell it as it is typed, the endpoint left out."""
+        return f"s3://{self.bucket}{'/' if self.prefix else ''}{self.prefix}"
+
+    def key(self, *parts: str) -> str:
+        """Name a key below it."""
+        return "/".join([part for part in (self.prefix, *parts) if part])
+
+    def run(self, run_id: str, *parts: str) -> str:
+        """Name a key of a run."""
+        return self.key(RUNS, run_id, *parts)
+
+    def attempt(self, run_id: str, number: int) -> str:
+        """Name an attempt's prefix; ends with a slash."""
+        return self.run(run_id, str(number)) + "/"
+
+    @property
+    def usd_per_gb_month(self) -> Decimal | None:
+        """What a GB costs there a month; None = not known."""
+        host = self.endpoint.split("://")[-1].split("/")[0].split(":")[0] or "amazonaws.com"
+        return next((usd for end, usd in _PRICES.items() if host.endswith(end)), None)
+
+    def monthly_usd(self, size: int) -> Decimal | None:
+        """What so many bytes cost there a month; None = not known."""
+        usd = self.usd_per_gb_month
+        return None if usd is None else usd * size / _GB
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """What a store was seen to do, by trying it."""
+
+    policies: bool  # it takes POST policies and holds to them; else a pool of signed slots serves
+    checksums: bool  # it tells the MD5 of what it keeps: what was sent can be verified by its word
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One object there."""
+
+    key: str
+    size: int  # bytes
+    written: datetime
+
+
+class Store(Protocol):
+    """Objects by keys, and leave for a machine to write some. Raises `ProviderError`; an error is never absence."""
+
+    address: Address
+
+    def try_out(self) -> Ability:
+        """Put, read back and delete a test object, as a machine would and as we do."""
+
+    def grant(self, run_id: str, attempt: int, until: datetime, ability: Ability) -> Secret:
+        """Sign the leave to write under an attempt's prefix: store.json for the machine, as JSON."""
+
+    def get(self, key: str) -> bytes | None:
+        """Read a small object whole; None = the store's own "no such key"."""
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Read an object from a byte on."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write a small object."""
+
+    def size(self, key: str) -> int | None:
+        """Tell the size of an object in bytes; None = no such key."""
+
+    def upload(self, key: str, path: str) -> None:
+        """Write a file of any size."""
+
+    def kept(self, prefix: str) -> Iterator[Kept]:
+        """List every object whose key begins so, every page of it."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; one that is not there is no error."""
+
+
+def parse(text: str, endpoint: str = "") -> Address:
+    """Read an address as it is typed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    scheme, _, rest = text.strip().partition("://")
+    bucket, _, prefix = rest.strip("/").partition("/")
+    if scheme != "s3":
+        raise UsageError(f'"{text}" is no store', hint="--store s3://bucket/prefix")
+    if not _BUCKET.fullmatch(bucket) or (prefix and not _PREFIX.fullmatch(prefix)) or ".." in prefix:
+        raise UsageError(
+            f'"{text}": a bucket has 3 to 63 characters of a-z 0-9 . -, a prefix letters, digits and . _ = - /',
+            hint="--store s3://bucket/prefix",
+        )
+    if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[\w./-]*)?", endpoint):
+        raise UsageError(f'"{endpoint}" is no endpoint', hint="--s3-endpoint https://host")
+    return Address(bucket, prefix, endpoint.rstrip("/"))
+
+
+def is_address(text: str) -> bool:
+    """Say whether a text is a store's address."""
+    try:
+        parse(text)
+    except UsageError:
+        return False
+    return True
+
+
+def open_store(address: Address) -> Store:
+    """Open a store; nothing is sent yet.
+
+    Raises:
+        UsageError: the package that it takes is not installed.
+        CredentialsError: no key is to be had.
+    """
+    from orchestrator.store_s3 import S3Store
+
+    return S3Store(address)
+
+
+def as_json(address: Address, ability: Ability) -> dict[str, Any]:
+    """Spell what a run must remember of its store; no key is in it."""
+    return {
+        "bucket": address.bucket,
+        "prefix": address.prefix,
+        "endpoint": address.endpoint,
+        "policies": ability.policies,
+        "checksums": ability.checksums,
+    }
+
+
+def from_json(values: Mapping[str, Any]) -> tuple[Address, Ability]:
+    """Read it back."""
+    return (
+        Address(values["bucket"], values["prefix"], values["endpoint"]),
+        Ability(bool(values["policies"]), bool(values["checksums"])),
+    )
