@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import NOTHING, Interval
 from orchestrator.render import clean, rfc3339
-from providers.base import Bills, utc
+from providers.base import utc
 from providers.errors import CredentialsError, GpurunError
+from providers.optional import Bills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

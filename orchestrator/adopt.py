@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from orchestrator.home import Home
     from orchestrator.ledger import Ledger
-    from providers.base import Adopts, Allocation, Provider
+    from providers.base import Allocation, Provider
+    from providers.optional import Adopts
 
 TEMPLATE = "adopt"
 

@@ -13,8 +13,9 @@ from orchestrator.cost import worst
 from orchestrator.memo import holder_values
 from orchestrator.plan_screen import holder_line
 from orchestrator.render import ago, facts, moment, money, price
-from providers.base import Adopts, Place, Proof
+from providers.base import Place, Proof
 from providers.errors import UsageError
+from providers.optional import Adopts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

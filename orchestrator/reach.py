@@ -103,7 +103,7 @@ class Reach:
             made.mkdir(exist_ok=True, mode=0o700)
         make_pair(folder / CLIENT_KEY, str(job.mark))
         job = replace(job, client_key=folder / CLIENT_KEY)
-        if row.plan.get("trust_on_first_use"):
+        if row.plan.get("trust_on_first_use") or not self._provider.traits.host_key_sent:
             return job  # a host key made here would be the only one that is taken
         make_pair(folder / HOST_KEY, str(job.mark))
         return replace(job, host_key=folder / HOST_KEY)

@@ -82,6 +82,7 @@ class Offer:
     available: bool = True
     seen_at: datetime | None = None  # when the price was read
     source: str = "live"
+    cloud: str = ""  # "community" = on a stranger's machine: taken only where it is asked for by that word
 
 
 class Place(StrEnum):
@@ -206,6 +207,7 @@ class Job:
     log_limit_bytes: int = 64 * 2**20
     store: str = ""
     key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, to end itself
+    probe: Mapping[str, float] = field(default_factory=dict)  # what the first steps are judged by; {} = they are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,7 @@ class Traits:
     billing_step_seconds: int  # 1 = per second, 60 = per minute begun
     console_url: str = ""
     ssh: bool = False  # a bare machine made for the attempt: it gets keys of its own and an environment by setup.sh
+    host_key_sent: bool = True  # the host key can be made here and sent unseen; else the vendor's word on it is pinned
     retry_seconds: float = 30.0  # between two rounds while no offer has capacity
     ending_seconds: float = 180.0  # that it may take over an end before it is told again
     key_on_machine: bool = False  # a machine there can end itself with the account's own key, and with nothing less
@@ -314,32 +317,6 @@ class Remote(Protocol):
 
     def close(self) -> None:
         """Let go of the connection; the job goes on."""
-
-
-@runtime_checkable
-class Adopts(Protocol):
-    """A vendor on which an allocation that somebody else started can be given a mark."""
-
-    def adopt(self, allocation_id: str, mark: Mark) -> None:
-        """Put the mark on it: from here on it is ours to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """One line of a vendor's own record of what it charged. Times in UTC, money in USD."""
-
-    since: datetime
-    until: datetime | None  # None = it goes on
-    usd: Decimal
-    allocation_id: str = ""  # "" = the vendor does not say for what
-
-
-@runtime_checkable
-class Bills(Protocol):
-    """A vendor that tells what it charged: the ledger is held against it."""
-
-    def billed(self, since: datetime) -> Sequence[Bill]:
-        """Every charge from `since` on, every page of it; none = the vendor's own word that it charged nothing."""
 
 
 @runtime_checkable

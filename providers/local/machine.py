@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from providers.base import Access, Bill, Job, Remote
+    from providers.base import Access, Job, Remote
+    from providers.optional import Bill
 
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
 _PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}

@@ -22,8 +22,9 @@ from orchestrator.cli import costs as commands
 from orchestrator.cost import NOTHING, Interval, Spell
 from orchestrator.costs import entries, periods, plotted, total
 from providers import table
-from providers.base import Allocation, Bill, Mark
+from providers.base import Allocation, Mark
 from providers.errors import CredentialsError, UnreachableError
+from providers.optional import Bill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,13 +10,14 @@ from hashlib import sha256
 import pytest
 from lambdas import hold_to_the_document, lambda_job, offer_of, open_lambda
 
-from providers.base import Access, Adopts, Phase, Provider
+from providers.base import Access, Phase, Provider
 from providers.errors import (
     CredentialsError,
     UnreachableError,
     UsageError,
 )
 from providers.lambdalabs import LambdaProvider
+from providers.optional import Adopts
 
 # All that the adapter asks for; a test holds that each is used, and each use is held to the official document.
 ASKED = {
