@@ -68,6 +68,7 @@ class HfSimulator:
             for server in (self._hub, self._control):
                 server.listen()
                 ending.callback(server.close)
+            self.world.endpoint = self._hub.url
             ending.callback(self.world.close)  # first: it ends the streams that the servers wait for
             with self.world.lock:
                 self.world.arm(self._faults)

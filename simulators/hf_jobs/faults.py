@@ -33,6 +33,7 @@ REQUEST: Mapping[str, Mapping[str, Value]] = {
     "logs_cut": {"of": "logs", "after": 3},  # the stream drops after so many new events
     "logs_502": {"of": "logs"},
     "batch_fails": {"of": "batch"},  # every operation of it failed
+    "read_only_token": {},  # 403 to whoever would make or write a repository
 }
 JOB: Mapping[str, Mapping[str, Value]] = {
     "stuck_scheduling": {},  # never starts
@@ -47,7 +48,7 @@ JOB: Mapping[str, Mapping[str, Value]] = {
 }
 TABLE = {**REQUEST, **JOB}
 _EVERYWHERE: Mapping[str, Value] = {"times": 1, "skip": 0}
-_DEADLY = {"no_credit", "forbidden", "unauthorized", "price_dearer"}
+_DEADLY = {"no_credit", "forbidden", "unauthorized", "price_dearer", "read_only_token"}
 _ALWAYS = {"clock_skew", "pages"}
 
 

@@ -11,9 +11,13 @@ from urllib.parse import unquote
 
 from simulators.hf_jobs import operations
 from simulators.hf_jobs.operations import ProblemError
+from simulators.hf_jobs.repos import RepoOperations
+from simulators.hf_jobs.scheduled_api import ScheduledOperations
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simulators.hf_jobs.world import HubWorld
 
 ROUTES = [
@@ -36,8 +40,16 @@ ROUTES = [
     ("GET", "/api/buckets/{ns}/{id}/tree/{path}", "tree"),
     ("HEAD", "/buckets/{ns}/{id}/resolve/{path}", "head"),
     ("GET", "/buckets/{ns}/{id}/resolve/{path}", "resolve"),
+    *ScheduledOperations.ROUTES,
+    *RepoOperations.ROUTES,
 ]
-_PARTS = {"{ns}": r"(?P<ns>[^/]+)", "{id}": r"(?P<id>[^/]+)", "{path}": r"(?P<path>.+)"}
+_PARTS = {
+    "{ns}": r"(?P<ns>[^/]+)",
+    "{id}": r"(?P<id>[^/]+)",
+    "{kind}": r"(?P<kind>models|datasets)",
+    "{rev}": r"(?P<rev>[^/]+)",
+    "{path}": r"(?P<path>.+)",
+}
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -65,7 +77,8 @@ class Hub:
     def __init__(self, world: HubWorld, token: str, user: str) -> None:
         self._world = world
         self._token = token
-        self._operations = operations.Operations(world, user)
+        jobs = operations.Operations(world, user)
+        self._operations = (jobs, ScheduledOperations(jobs, world.schedules), RepoOperations(jobs, world))
 
     def answer(self, request: Request) -> Reply:
         """Answer one request, and keep it in the journal."""
@@ -95,7 +108,7 @@ class Hub:
             self._admit(operation, right=right)
             if faults.take("bad_gateway", of=operation) or (operation == "logs" and faults.take("logs_502", of="logs")):
                 return Reply(502, b"<html>502 Bad Gateway</html>", "text/html")
-            reply: Reply = getattr(self._operations, f"do_{operation}")(request, parts)
+            reply = self._do(operation)(request, parts)
         except ProblemError as problem:
             reply = problem.reply
         if reply.status == 200 and faults.take("reply_lost", of=operation):
@@ -106,6 +119,12 @@ class Hub:
         if slow:
             reply.hold_seconds = slow.number("seconds") / self._world.pace
         return reply
+
+    def _do(self, operation: str) -> Callable[[Request, dict[str, str]], Reply]:
+        name = f"do_{operation}"
+        found: Callable[[Request, dict[str, str]], Reply]
+        found = next(getattr(one, name) for one in self._operations if hasattr(one, name))
+        return found
 
     def _admit(self, operation: str, *, right: bool) -> None:
         if not operation:

@@ -40,13 +40,13 @@ class Operations:
 
     def __init__(self, world: HubWorld, user: str) -> None:
         self._world = world
-        self._user = user
+        self.user = user
 
     def do_whoami(self, _request: Request, _parts: dict[str, str]) -> Reply:
         """Say whose token it is."""
         orgs = [{"type": "org", "id": "5f" + "0" * 22, "name": ORGANISATION, "roleInOrg": "admin"}]
         auth = {"type": "access_token", "accessToken": {"displayName": "rehearsal", "role": "write"}}
-        person = {"type": "user", "id": "5e" + "0" * 22, "name": self._user, "fullname": self._user}
+        person = {"type": "user", "id": "5e" + "0" * 22, "name": self.user, "fullname": self.user}
         return as_json(200, {**person, "isPro": False, "canPay": True, "orgs": orgs, "auth": auth})
 
     def do_hardware(self, _request: Request, _parts: dict[str, str]) -> Reply:
@@ -57,21 +57,29 @@ class Operations:
 
     def do_submit(self, request: Request, parts: dict[str, str]) -> Reply:
         """Take a job."""
-        self._may(parts["ns"])
-        spec = _object(request)
-        if spec.get("flavor") not in FLAVORS:
-            raise ProblemError(400, f"Invalid flavor: {spec.get('flavor')}")
+        spec = self.check_spec(parts["ns"], read_object(request))
+        return self.show(self._world.submit(parts["ns"], spec))
+
+    def show(self, job: Job) -> Reply:
+        """Answer with a job."""
+        return as_json(200, self._spell(job))
+
+    def check_spec(self, namespace: str, spec: Any) -> dict[str, Any]:
+        """Refuse a job that makes no sense."""
+        self.check_namespace(namespace)
+        if not isinstance(spec, dict) or spec.get("flavor") not in FLAVORS:
+            raise ProblemError(400, f"Invalid flavor: {spec.get('flavor') if isinstance(spec, dict) else spec}")
         if not spec.get("command") or not (spec.get("dockerImage") or spec.get("spaceId")):
             raise ProblemError(400, "command and an image are required")
-        _check_labels(spec.get("labels") or {})
+        check_labels(spec.get("labels") or {})
         for volume in spec.get("volumes") or ():
             if volume.get("type") == "bucket":
                 self._bucket_of(volume["source"])
-        return as_json(200, self._spell(self._world.submit(parts["ns"], spec)))
+        return spec
 
     def do_list(self, request: Request, parts: dict[str, str]) -> Reply:
         """List jobs, newest first, by pages."""
-        self._may(parts["ns"])
+        self.check_namespace(parts["ns"])
         now, world = self._world.clock.now(), self._world
         stages = {value for name, value in request.pairs if name == "stage"}
         labels = [tuple(value.split("=", 1)) for name, value in request.pairs if name == "label"]
@@ -95,7 +103,7 @@ class Operations:
 
     def do_inspect(self, _request: Request, parts: dict[str, str]) -> Reply:
         """Show a job."""
-        return as_json(200, self._spell(self._job(parts)))
+        return self.show(self._job(parts))
 
     def do_cancel(self, _request: Request, parts: dict[str, str]) -> Reply:
         """End a job; what one gets for one that has ended is not documented."""
@@ -104,14 +112,14 @@ class Operations:
             raise ProblemError(400, f"Job is already {job.stage}")
         if not self._world.faults.take("cancel_ignored", of="cancel"):
             self._world.cancel(job)
-        return as_json(200, self._spell(job))
+        return self.show(job)
 
     def do_labels(self, request: Request, parts: dict[str, str]) -> Reply:
         """Replace a job's labels."""
-        job, labels = self._job(parts), _object(request).get("labels") or {}
-        _check_labels(labels)
+        job, labels = self._job(parts), read_object(request).get("labels") or {}
+        check_labels(labels)
         job.labels = dict(labels)
-        return as_json(200, self._spell(job))
+        return self.show(job)
 
     def do_logs(self, request: Request, parts: dict[str, str]) -> Reply:
         """Replay the log from its start, and go on as it grows."""
@@ -153,14 +161,15 @@ class Operations:
         return Reply(200, content_type="text/event-stream", stream=iter([data]))
 
     def _job(self, parts: dict[str, str]) -> Job:
-        self._may(parts["ns"])
+        self.check_namespace(parts["ns"])
         job = self._world.jobs.get(parts["id"])
         if job is None or job.gone or job.namespace != parts["ns"]:
             raise ProblemError(404, "Job not found")
         return job
 
-    def _may(self, namespace: str) -> None:
-        if namespace not in {self._user, ORGANISATION}:
+    def check_namespace(self, namespace: str) -> None:
+        """Refuse what the token may not rent for."""
+        if namespace not in {self.user, ORGANISATION}:
             raise ProblemError(403, f"You don't have the required permissions in {namespace}")
 
     def _spell(self, job: Job) -> dict[str, Any]:
@@ -183,7 +192,9 @@ class Operations:
                 "totalSecs": int((job.finished or now) - job.created),
             },
             "owner": {"id": "5e" + "0" * 22, "name": job.namespace, "type": "user"},
-            "initiator": {"type": "user", "id": "5e" + "0" * 22, "name": self._user},
+            "initiator": {"type": "scheduled-job", "id": job.scheduled}
+            if job.scheduled
+            else {"type": "user", "id": "5e" + "0" * 22, "name": self.user},
             "retry": int(job.spec.get("attempts") or 1) - 1,
         }
 
@@ -191,14 +202,14 @@ class Operations:
 
     def do_create_bucket(self, request: Request, parts: dict[str, str]) -> Reply:
         """Make a bucket."""
-        self._may(parts["ns"])
+        self.check_namespace(parts["ns"])
         name, world = f"{parts['ns']}/{parts['id']}", self._world
         told = {"url": f"http://{request.headers['host']}/buckets/{name}"}
         if name in world.buckets:
             return as_json(409, {**told, "error": "You already created this bucket"})
         folder = world.folder / "buckets" / name
         folder.mkdir(parents=True)
-        private = _object(request).get("visibility") == "private"
+        private = read_object(request).get("visibility") == "private"
         world.buckets[name] = Bucket(name, folder, private, world.clock.now())
         return as_json(200, told)
 
@@ -255,7 +266,7 @@ class Operations:
         """Show files by name; what is not there is left out."""
         bucket = self._bucket(parts)
         names = set(bucket.names())
-        return as_json(200, [bucket.row(name) for name in _object(request)["paths"] if name in names])
+        return as_json(200, [bucket.row(name) for name in read_object(request)["paths"] if name in names])
 
     def do_tree(self, request: Request, parts: dict[str, str]) -> Reply:
         """List files by prefix."""
@@ -311,7 +322,8 @@ def _event(text: str, when: str) -> bytes:
     return f"data: {json.dumps({'data': text, 'timestamp': when})}\n\n".encode()
 
 
-def _object(request: Request) -> dict[str, Any]:
+def read_object(request: Request) -> dict[str, Any]:
+    """Read a body that must be a JSON object."""
     try:
         found = request.json()
     except ValueError:
@@ -321,7 +333,8 @@ def _object(request: Request) -> dict[str, Any]:
     return found
 
 
-def _check_labels(labels: dict[str, str]) -> None:
+def check_labels(labels: dict[str, str]) -> None:
+    """Refuse labels that the vendor would not take."""
     for key, value in labels.items():
         pattern = _NAME if key == "name" else _LABEL
         if not _LABEL.fullmatch(key) or not pattern.fullmatch(value):

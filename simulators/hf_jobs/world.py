@@ -23,6 +23,7 @@ from simulators.hf_jobs.buckets import Bucket, Stores
 from simulators.hf_jobs.container import Container
 from simulators.hf_jobs.faults import JOB
 from simulators.hf_jobs.flavors import FLAVORS
+from simulators.hf_jobs.scheduled import Schedules
 from simulators.journal import Journal
 from simulators.meter import Entry, Meter
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from simulators.hf_jobs.repos import Repo
 
 TERMINAL = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})
 DEFAULT_TIMEOUT = 1800  # seconds, where none is asked for
@@ -61,6 +64,7 @@ class Job:
     streamed: int = 0  # events that any connection was given
     fate: str = ""  # why its process ends, where that is decided already
     gone: bool = False
+    scheduled: str = ""  # the scheduled job that submitted it
 
     @property
     def terminal(self) -> bool:
@@ -83,11 +87,14 @@ class HubWorld:
         self.pace = pace
         self.jobs: dict[str, Job] = {}
         self.buckets: dict[str, Bucket] = {}
+        self.repos: dict[str, Repo] = {}
+        self.schedules = Schedules(self)
         self.stores: Stores
         self.folder: Path
         self.micro = {name: flavor.micro for name, flavor in FLAVORS.items()}
         self.news = threading.Condition(lock)
         self.closing = False
+        self.endpoint = ""  # where the Hub is reached from within a job
         self.troubles: list[str] = []
         self.dice = dice
         self._schedule = schedule_seconds / pace
@@ -100,7 +107,7 @@ class HubWorld:
 
     # ── the life of a job ────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, namespace: str, spec: dict[str, Any]) -> Job:
+    def submit(self, namespace: str, spec: dict[str, Any], *, scheduled: str = "") -> Job:
         """Take a job in and plan its life."""
         now, job_id = self.clock.now(), self.hexes(24)
         hits = (self.faults.take(name) for name in JOB)
@@ -121,6 +128,7 @@ class HubWorld:
                 lambda code: self._left(job, code),
             ),
             labels=dict(spec.get("labels") or {}),
+            scheduled=scheduled,
         )
         lag = self.faults.take("list_lag", of="list")
         job.listed_from = now + (lag.number("seconds") / self.pace if lag else 0)
@@ -147,7 +155,7 @@ class HubWorld:
         self._then(job, start, lambda when: self._run(job, when))
 
     def _then(self, job: Job, when: float, action: Callable[[float], None]) -> None:
-        self.agenda.at(when, lambda moment: None if job.terminal or job.gone else action(moment))
+        self.agenda.at(when, lambda moment: None if job.terminal or job.gone or self.closing else action(moment))
 
     def _run(self, job: Job, when: float) -> None:
         job.stage, job.started, job.message = "RUNNING", when, None
@@ -181,7 +189,8 @@ class HubWorld:
                 mounts[volume["mountPath"].rstrip("/")] = place
                 if "bucket_lag" in job.faults:
                     bucket.late[f"{prefix}/out/"] = job.faults["bucket_lag"].number("seconds") / self.pace
-        environment = {**(job.spec.get("environment") or {}), **(job.spec.get("secrets") or {})}
+        hub = {"HF_ENDPOINT": self.endpoint}  # not the vendor's: there the Hub is where its library looks
+        environment = {**hub, **(job.spec.get("environment") or {}), **(job.spec.get("secrets") or {})}
         command = [*job.spec["command"], *(job.spec.get("arguments") or ())]
         try:
             job.container.start(command, environment, mounts, FLAVORS[job.spec["flavor"]])
@@ -283,6 +292,8 @@ class HubWorld:
                 for one in self.jobs.values()
             ],
             "buckets": {name: sorted(bucket.names()) for name, bucket in self.buckets.items()},
+            "scheduled": [self.schedules.spell(one) for one in self.schedules.all.values()],
+            "repos": {name: repo.state() for name, repo in self.repos.items()},
             "troubles": self.troubles,
         }
 

@@ -46,3 +46,17 @@ def test_the_hf_command_runs_lists_inspects_follows_and_cancels_jobs(hf):
 
 def test_the_hf_command_ships_a_script_through_its_bucket_and_runs_it_with_uv(hf):
     assert "hello from uv" in hf("uv", "run", "hello.py")
+
+
+def test_the_hf_command_schedules_lists_suspends_and_deletes_jobs(hf):
+    made = hf("scheduled", "run", "@hourly", "--format", "json", "python:3.12", "python3", "-c", "print('on time')")
+    scheduled = json.loads(made)["id"]
+    assert "@hourly" in hf("scheduled", "ps")
+    assert "on time" in hf("scheduled", "inspect", scheduled, "--format", "json")
+    hf("scheduled", "suspend", scheduled)
+    assert "@hourly" not in hf("scheduled", "ls")
+    hf("scheduled", "resume", scheduled)
+    job_id = json.loads(hf("scheduled", "trigger", scheduled, "--format", "json"))["id"]
+    assert "on time" in hf("logs", "-f", job_id)
+    hf("scheduled", "delete", scheduled)
+    assert "@hourly" not in hf("scheduled", "ls", "-a")
