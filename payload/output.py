@@ -3,6 +3,7 @@
     pipe ──> log.txt (append only; past its limit only metrics lines, and how much was left out)
          └─> metrics.jsonl, and the numbers that the agent judges: step, stage, loss, the last error line
 
+What transformers' Trainer says by itself (spoken.py) is said again after it, as a metrics line: a log has one form.
 Nothing here decides. It never stops reading: a training whose pipe is full would hang for our sake.
 Standard library only, Python 3.9.
 """
@@ -16,6 +17,8 @@ import re
 import time
 from pathlib import Path  # noqa: TC003 (Python 3.9 alone: nothing is gained)
 from typing import Any, Dict, Optional, Tuple
+
+from spoken import Spoken
 
 PREFIX = b"::metrics "
 LONGEST = 64 * 1024  # bytes of a line that are looked at
@@ -69,6 +72,7 @@ class Output:
         self._fresh = True  # the log ends with a newline
         self._thinned_at = 0.0
         self._ragged = b""
+        self._spoken = Spoken()
         # what the agent reads
         self.step = 0
         self.best_step = 0  # of this stage and this start
@@ -78,6 +82,7 @@ class Output:
         self.loss: Any = None
         self.moves = 0  # grows with every new step and every new stage
         self.diverged = False
+        self.tells = False  # it told a step in a metrics line of its own
         self.last: Dict[str, Any] = {}
         self.last_line = ""
         self.error = ""  # the last line of the last traceback, while little followed it
@@ -109,6 +114,8 @@ class Output:
             self._tail = (self._tail + rest)[-TAIL:]
             self._lines(rest, logged=False)
             self._notice()
+        for found in self._spoken.feed(chunk):
+            self._say_again(found)
 
     def finish(self) -> None:
         """The pipe is closed: judge the last half line, and keep the end of what was left out."""
@@ -116,6 +123,8 @@ class Output:
             self._judge(self._line, logged=not self.closed)
             self._line = b""
         self._long = False
+        for found in self._spoken.finish():
+            self._say_again(found)
         if self._tail:
             self._notice(now=True)
             cut = len(self._tail) == TAIL  # then its first line is but the end of one
@@ -182,6 +191,7 @@ class Output:
         if line.startswith(PREFIX) and not self._long and len(line) <= LONGEST:
             found = self._parse(line[len(PREFIX) :])
             if found is not None:
+                self.tells = self.tells or _count(found.get("step")) is not None
                 self._take(found)
                 self._keep(found, line, logged=logged)
                 return
@@ -194,6 +204,12 @@ class Output:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    def _say_again(self, found: Dict[str, Any]) -> None:
+        """Put what was understood into the log as a line of its own, after what it came from."""
+        self._take(found)
+        line = PREFIX + json.dumps(found).encode()
+        self._keep(found, line if self._fresh else b"\n" + line, logged=False)
 
     def _keep(self, found: Dict[str, Any], line: bytes, *, logged: bool) -> None:
         """Write a metrics line down; far past the log's limit one a second must do."""

@@ -36,6 +36,7 @@ GUARDS = (
     "rearm.py",
     "output.py",
     "outcome.py",
+    "spoken.py",
 )  # what must run before the bundle is there
 ENDER_OVERRUN_SECONDS = 60  # a look a second, then a request each half a minute at the most, and the vendor's own time
 MAX_ENTRIES = 100_000  # files of one attempt: more is a machine gone mad, and would fill this computer's memory

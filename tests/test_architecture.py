@@ -56,6 +56,7 @@ STDLIB_ONLY = tuple(
         "place",
         "processes",
         "rearm",
+        "spoken",
         "watchdog",
     )
 )
