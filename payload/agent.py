@@ -51,7 +51,8 @@ class Agent:
         self.grace = max(0.0, number(job.get("grace_seconds")) or 0.0)
         self.late = min(LATE, self.grace / 4)
         self.max_idle = number(job.get("max_idle_seconds")) or 1800.0
-        self.max_restarts = int(3 if job.get("max_restarts") is None else job["max_restarts"])
+        self.own = "script" in ps.read_json(folder / "config.json")  # a user's own script, which keeps no rules of ours
+        self.max_restarts = int((0 if self.own else 3) if job.get("max_restarts") is None else job["max_restarts"])
         self.tick = number(job.get("tick_seconds")) or 1.0
         self.output = Output(folder, int(number(job.get("log_limit_bytes")) or 64 * 2**20))
         self.child = Children(folder, self.mark, self.output, clock)
@@ -161,8 +162,12 @@ class Agent:
             self.child.guard(self.tick)
 
     def progress(self) -> int:
-        """Give a number that grows as it gets on: a training by new steps and stages, a setup by what it says."""
-        return self.output.written if self.preparing else self.output.moves
+        """Give a number that grows as it gets on: a training by new steps and stages, a setup by what it says.
+
+        So does a user's own script, until it tells steps: nobody asked it to.
+        """
+        speaks = self.preparing or (self.own and not self.output.tells)
+        return self.output.written if speaks else self.output.moves
 
     def time_left(self, before: float) -> float:
         """Seconds left to the moment so long before the deadline."""
@@ -223,7 +228,8 @@ class Agent:
         killed = -ended if ended < 0 else 0
         self.exit_code = 128 + killed if killed else ended
         at = f"at step {self.output.step}"
-        if self.reason in {"hung", "diverged"} or ended == 3:
+        ours = None if self.own else ended  # what a script of its own leaves with means what it likes
+        if self.reason in {"hung", "diverged"} or ours == 3:
             self.reason = self.reason if self.reason == "hung" else "diverged"
             self.detail = self.words()
         elif killed and not self.reason:
@@ -231,9 +237,9 @@ class Agent:
             if self.may_restart():
                 return True
             self.reason = "failed"
-        elif ended == 0:
+        elif ended == 0 and not (self.own and self.reason):  # told to end, a script may well leave with 0, half done
             self.reason = "completed"
-        elif self.reason or ended == 5:  # ordered; a 5 that we did not order, somebody else did
+        elif self.reason or ours == 5:  # ordered; a 5 that we did not order, somebody else did
             self.reason = self.reason or "stopped"
             how = f"killed by signal {killed}" if killed else "saved and left" if ended == 5 else f"left with {ended}"
             self.detail = f"{how} {at}"
@@ -275,6 +281,8 @@ class Agent:
 
     def words(self) -> str:
         """One line for a person on what went wrong."""
+        if self.reason == "hung" and self.own and not self.output.tells:
+            return f"it said nothing for {self.idle:.0f} s"
         if self.reason == "hung":
             stage = f" of stage {self.output.stage}" if self.output.stage else ""
             if not self.output.ever and not stage:
@@ -294,7 +302,9 @@ class Agent:
             self.reason = "stopped"
         self.phase = "finishing"
         self.beat()
+        left = outcome.bring_in(self.folder) if self.own else []
         artifacts, said = outcome.hash_artifacts(self.folder, self.pulse)
+        said = [*left, *said]
         if self.output.disk_error:
             said.append(f"part of the output was lost: {self.output.disk_error}")
         self.detail = "; ".join([self.detail, *said] if self.detail else said)

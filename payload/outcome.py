@@ -30,6 +30,22 @@ def set_aside(folder: Path) -> None:
         file.write(b"\1" * RESERVE)
 
 
+def bring_in(folder: Path) -> List[str]:
+    """Make a script's own artifacts/ and outputs/ the job's, once it is over; gives what to say about the rest."""
+    said = []
+    for name, place in (("artifacts", "artifacts"), ("outputs", "artifacts/outputs")):
+        source, target = folder / "code" / name, folder / place
+        if source.is_symlink():
+            said.append(f"{name} is a link: what it leads to stays there")
+        elif source.is_dir():
+            try:
+                target.parent.mkdir(exist_ok=True)
+                source.rename(target)
+            except OSError as error:
+                said.append(f"{name} can't be brought home: {error.strerror}")
+    return said
+
+
 def hash_artifacts(folder: Path, pulse: Callable[[], bool]) -> Tuple[List[Dict[str, Any]], List[str]]:
     """Hash every regular file under artifacts/; gives the entries, and what to say about the rest.
 
