@@ -13,6 +13,7 @@ Standard library only, Python 3.9. The wire contract is README.md beside this fi
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -28,6 +29,7 @@ import processes as ps
 from children import POLL, Children
 from limits import Clock, limits_of, number
 from output import Output, plain
+from probe import Probe
 
 BROKEN = 10  # exit code of a setup: this machine can't do it, another one may
 LATE = 60.0  # at most so many seconds before the deadline the training is killed, to hash and write
@@ -56,6 +58,7 @@ class Agent:
         self.tick = number(job.get("tick_seconds")) or 1.0
         self.output = Output(folder, int(number(job.get("log_limit_bytes")) or 64 * 2**20))
         self.child = Children(folder, self.mark, self.output, clock)
+        self.probe = Probe(folder, job.get("probe") or {})
         self.started = clock.wall()
         self.phase = "starting"
         self.reason = ""  # why we end it; the first one counts
@@ -135,7 +138,8 @@ class Agent:
         secrets = {str(key): str(value) for key, value in ps.read_json(self.folder / "secrets.json").items()}
         commands = self.folder / "env" / "bin"
         path = {"PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"} if commands.is_dir() else {}
-        return {**path, **secrets}
+        probe = {"GPURUN_PROBE_STEPS": str(self.probe.steps)} if self.probe.steps else {}
+        return {**path, **probe, **secrets}
 
     # -- while it runs --
 
@@ -154,12 +158,24 @@ class Agent:
         self.moves = self.progress()
         if self.idle > self.max_idle:
             self.stop("hung", min(self.grace, 60.0))
+        if not self.preparing and not self.reason:
+            self.judge_pace(passed)
         if now >= self.kill_at or self.time_left(self.late) <= 0:
             self.reason = self.reason or "deadline"
             self.child.kill()
         if now - self.beaten >= self.tick:
             self.beat()
             self.child.guard(self.tick)
+
+    def judge_pace(self, passed: float) -> None:
+        """Say what the first steps cost, where that was asked for; what can't be done in time is stopped now."""
+        left, late = self.time_left(self.grace), self.time_left(self.late)
+        told = self.probe.look(self.output, passed, left, late, self.clock.wall())
+        if told is None:
+            return
+        self.output.add(f"{told}\n::metrics {json.dumps({'probe': ps.read_json(self.probe.file)})}\n")
+        if self.probe.words:
+            self.stop("deadline", self.grace)
 
     def progress(self) -> int:
         """Give a number that grows as it gets on: a training by new steps and stages, a setup by what it says.
@@ -242,7 +258,7 @@ class Agent:
         elif self.reason or ours == 5:  # ordered; a 5 that we did not order, somebody else did
             self.reason = self.reason or "stopped"
             how = f"killed by signal {killed}" if killed else "saved and left" if ended == 5 else f"left with {ended}"
-            self.detail = f"{how} {at}"
+            self.detail = f"{self.probe.words}; {how} {at}" if self.probe.words else f"{how} {at}"
         else:
             self.reason, self.detail = "failed", self.words()
         return False

@@ -10,13 +10,14 @@ Standard library only, Python 3.9.
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
 import re
 import time
 from pathlib import Path  # noqa: TC003 (Python 3.9 alone: nothing is gained)
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Deque, Dict, Optional, Tuple
 
 from spoken import Spoken
 
@@ -73,6 +74,7 @@ class Output:
         self._thinned_at = 0.0
         self._ragged = b""
         self._spoken = Spoken()
+        self._added: Deque[bytes] = collections.deque()  # lines of the agent's own, to be put between two of these
         # what the agent reads
         self.step = 0
         self.best_step = 0  # of this stage and this start
@@ -103,8 +105,14 @@ class Output:
             self.feed(chunk)
         self.finish()
 
+    def add(self, lines: str) -> None:
+        """Say whole lines of the agent's own: written by the thread that feeds, where a line of the training ends."""
+        self._added.append(lines.encode())
+
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, cut anywhere."""
+        if self._added and not self._line and not self._long:
+            chunk = self._added.popleft() + chunk
         kept, rest = self._split(chunk)
         if kept:
             self._write(kept)
@@ -125,6 +133,9 @@ class Output:
         self._long = False
         for found in self._spoken.finish():
             self._say_again(found)
+        while self._added:
+            self._write(b"" if self._fresh else b"\n")
+            self.feed(b"")
         if self._tail:
             self._notice(now=True)
             cut = len(self._tail) == TAIL  # then its first line is but the end of one

@@ -92,6 +92,8 @@ class Report:
         self.stage_seconds = {}
         self.metrics = {}  # the last value of each
         self.stop_asked = False
+        # Steps that the agent's probe counts: each gets its line, and one more that only warms up.
+        self._probed = int(os.environ.get("GPURUN_PROBE_STEPS", "-1")) + 1
         self._peak_gib = 0.0
         self._stage = "load"
         self._stage_since = time.monotonic()
@@ -156,7 +158,8 @@ class Report:
         """
         self.metrics.update({"loss": loss, **values})
         finite = math.isfinite(loss)
-        due = step == 1 or step % self.log_every_steps == 0 or step == self.total_steps
+        due = step == 1 or step % self.log_every_steps == 0 or step == self.total_steps or self._probed > 0
+        self._probed -= 1
         if due or not finite:
             self.line(step, loss=loss, **values)
         if not finite:

@@ -37,6 +37,7 @@ GUARDS = (
     "output.py",
     "outcome.py",
     "spoken.py",
+    "probe.py",
 )  # what must run before the bundle is there
 ENDER_OVERRUN_SECONDS = 60  # a look a second, then a request each half a minute at the most, and the vendor's own time
 MAX_ENTRIES = 100_000  # files of one attempt: more is a machine gone mad, and would fill this computer's memory
@@ -72,6 +73,7 @@ def job_json(job: Job) -> dict[str, object]:
         "max_idle_seconds": job.max_idle_seconds,
         "log_limit_bytes": job.log_limit_bytes,
         **({"setup": list(job.setup), "gpus": job.gpus} if job.setup else {}),
+        **({"probe": dict(job.probe)} if job.probe else {}),
     }
 
 
