@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds of good weather after which what is past its ceiling must be gone
 _MARK = re.compile(r"gpurun-([0-9a-f]{4})-([a-z0-9-]+-\d{6}-[0-9a-f]{6})-(\d+)(?:-n\d)?-t([0-9a-z]{6,7})")
 _CENT = 1e-6
-_ASKED = 30.0  # seconds at most from the last list before a launch, all its pages, to the launch
+_ASKED = 30.0  # seconds at most from the last list before a launch or an end, all its pages, to that
 
 Span = tuple[float, float]
 
@@ -229,7 +229,7 @@ def _said(history: History, verdict: Verdict) -> None:
         if not claim.id:
             named = [one for one in history.things if one.mark is not None and one.mark[:2] == (claim.home, claim.run)]
         for thing in named:
-            if thing.made > claim.at or claim.blank:
+            if thing.made > claim.at or claim.blank or (not claim.id and _was_forgotten(history, thing, claim.at)):
                 continue
             if thing.ended is None or thing.ended > claim.at:
                 verdict.violations.append(f"(1) {claim.run} said {claim.id or 'it was done'} while {thing.id} billed")
@@ -270,20 +270,19 @@ def _single(history: History, verdict: Verdict) -> None:
         for number, one in enumerate(things):
             for other in things[number + 1 :]:
                 both = min(one.ended or math.inf, other.ended or math.inf) - max(one.billed_from, other.billed_from)
-                if both > 0 and one.order != other.order and not _was_forgotten(history, one, other):
+                first, second = sorted((one, other), key=lambda thing: thing.made)
+                if both > 0 and one.order != other.order and not _was_forgotten(history, first, second.made):
                     verdict.violations.append(f"(2) {one.id} and {other.id} billed for {run} at once")
 
 
-def _was_forgotten(history: History, one: Fact, other: Fact) -> bool:
-    """Whether the later one was launched by a ledger put back to before the first, which no list could show yet.
+def _was_forgotten(history: History, thing: Fact, moment: float) -> bool:
+    """Whether at a moment a ledger put back to before this was launched could not know of it: no list showed it yet.
 
-    Nothing that gpurun keeps knows of the first then, and the vendor does not tell of it for the lag of its lists.
+    Nothing that gpurun keeps knows of it then, and the vendor does not tell of it for the lag of its lists.
     """
-    first, second = sorted((one, other), key=lambda thing: thing.made)
-    if second.made - first.made > history.lag + _ASKED or second.mark is None:
+    if thing.mark is None or moment - thing.made > history.lag + _ASKED:
         return False
-    back = [at for at, home in history.restored if home == second.mark[0]]
-    return any(first.made - history.lag <= at <= second.made for at in back)
+    return any(home == thing.mark[0] and thing.made - history.lag <= at <= moment for at, home in history.restored)
 
 
 def _money(history: History, verdict: Verdict) -> None:
