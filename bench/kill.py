@@ -131,7 +131,7 @@ def is_sshd(process: psutil.Process, *, listens: bool) -> bool:
         words = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return "sshd" in words and process.name().startswith("sshd") and ("listener" in words) is listens
+    return "sshd" in words and process.name().startswith("sshd") and (" -D" in words) is listens
 
 
 def gpurun(home: Path, vendor: Vendor | None, *words: str) -> subprocess.Popen[bytes]:
@@ -159,8 +159,16 @@ def launched(home: Path, provider: str) -> Iterator[Watched]:
         try:
             yield Watched(home, command, time.monotonic(), vendor, guard)
         finally:
-            guard.kill()
-            guard.wait()
+            leave(guard)
+
+
+def leave(guard: subprocess.Popen[bytes] | None) -> None:
+    """End the guard, and its pass if one is under way: it watches for ever."""
+    if guard is not None and guard.poll() is None:
+        for process in psutil.Process(guard.pid).children(recursive=True):
+            process.kill()
+        guard.kill()
+        guard.wait()
 
 
 def settle(run: Watched) -> bool:
@@ -259,6 +267,7 @@ def ordeal(number: int, root: Path, provider: str, moments: list[tuple[float, st
             told["wrong"] = f"not admitted, and {len(machines)} rented" if machines else ""
         else:
             over = settle(run)
+            leave(run.guard)
             told["wrong"] = verdict(run, wanted) if over else f"still {run.ledger('state')} after {LIMIT_SECONDS} s"
             told["attempts"] = json.loads(run.ledger("memory"))["attempt"]
         told["seconds"] = round(time.monotonic() - run.started, 1)
