@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import requote
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
 from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, rfc3339, size, table
@@ -34,6 +35,7 @@ class Dossier:
     events: tuple[Event, ...]
     files: tuple[tuple[str, int], ...]  # name in the run's folder, bytes
     folder: Path
+    probed: requote.Requote | None = None  # what the first steps on the machine said
 
     def as_json(self) -> dict[str, Any]:
         """Give it for programs."""
@@ -42,6 +44,7 @@ class Dossier:
             "plan": self.plan,
             "status": self.status,
             "result": self.result,
+            "probe": self.probed.as_json() if self.probed else None,
             "events": [{**asdict(event), "time": rfc3339(event.time)} for event in self.events],
             "files": [{"name": name, "size": count} for name, count in self.files],
         }
@@ -56,7 +59,8 @@ def read(home: Home, run: Run) -> Dossier:
         ledger.close()
     folder = home.run(run.run_id)
     status, result = read_json(folder.status) or {}, read_json(folder.result) or {}
-    return Dossier(run, row.plan, status, result, events, tuple(_files(folder.path)), folder.path)
+    files, probed = tuple(_files(folder.path)), requote.read(folder.metrics)
+    return Dossier(run, row.plan, status, result, events, files, folder.path, probed)
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
@@ -83,6 +87,7 @@ def screen(known: Dossier, now: float) -> str:
                 "billing",
                 f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet",
             ),
+            ("probe", known.probed.words() if known.probed else ""),
             ("look at", console_of(run)),
             ("folder", str(known.folder)),
         ]

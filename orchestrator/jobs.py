@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from providers.base import Secret
 
 
+_AFTER_TRAINING = ("evaluation", "checkpoints", "bring home")  # stages of a quote, likely seconds
+
+
 @dataclass(frozen=True, slots=True)
 class JobFile:
     """What `job.json` holds."""
@@ -83,7 +86,18 @@ class JobFile:
             gpus=self.gpus,
             setup=self.setup,
             key_on_machine=bool(row.plan.get("key_on_machine")),
+            probe=_probe(row.plan, offer_of(row), launched),
         )
+
+
+def _probe(plan: Mapping[str, Any], offer: Offer, launched: float) -> dict[str, float]:
+    """Say what the machine judges the first steps by; nothing where no probe was asked for."""
+    if not plan.get("probe_steps"):
+        return {}
+    stages = (plan.get("quote") or {}).get("stages") or {}
+    after = sum(stages[name][1] for name in _AFTER_TRAINING if name in stages)
+    price = float(offer.price)
+    return {"steps": plan["probe_steps"], "after_seconds": after, "usd_per_hour": price, "launched": launched}
 
 
 def mark_of(row: RunRow, home_id: str) -> Mark:

@@ -112,10 +112,10 @@ def _words(pace: Pace, after: float, left: float, usd: Optional[float], *, holds
 
 
 def _time(seconds: float) -> str:
-    """`2 h 05 m`, `4 m 10 s`, `12 s`."""
+    """`2 h 5 min`, `4 min 10 s`, `12 s`."""
     whole = int(max(seconds, 0) + 0.5)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -77,7 +77,7 @@ STEPS = [(1, "train", 60.0), (2, "train", 2.0), (2, "eval", 50.0), (3, "train", 
 def test_the_first_step_and_an_evaluation_between_are_not_the_pace(looks) -> None:
     said = Said()
     said.total_steps = 10
-    words = "the probe: 3 steps at 2 s each: the other 6 take 12 s and 10 s after them; 1 m 40 s are left"
+    words = "the probe: 3 steps at 2 s each: the other 6 take 12 s and 10 s after them; 1 min 40 s are left"
     assert looks(said, STEPS) == [f"{words} until it must save: it goes on"]
 
 
