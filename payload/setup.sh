@@ -2,6 +2,7 @@
 # From a bare Debian or Ubuntu box to env/bin/python with all that the train_*.py scripts need. Minutes are money.
 #
 #   bash payload/setup.sh        # in a job's folder; GPURUN_GPUS=n: the offer says so many GPUs (default 0: not told)
+#   bash payload/setup.sh own    # for a user's own script: own_setup.py makes the environment that it names
 #
 # Three ways, the cheapest first; what one lacks the next brings:
 #   image  the image's own python3 has everything in range (requirements.txt): nothing is downloaded
@@ -245,6 +246,19 @@ make_environment() {
     touch "$env/.ready"
 }
 
+# ── a user's own script ──────────────────────────────────────────────────────────────────────────────────────────
+
+own_setup() { GPURUN_SETUP_HOME=$home timed environment python3 "$here/own_setup.py" "$@" || exit 1; }
+
+make_own() { # the GPU is checked with its torch, where it has one
+    own_setup
+    quiet "$job/env/bin/python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' || return 0
+    timed check check "$job/env/bin/python" "$gpus" && return
+    say "$why"
+    own_setup anew
+    timed check check "$job/env/bin/python" "$gpus" || fail "$why"
+}
+
 main() {
     local env way python kept uv='' why='' gpus driver smi own_index='' no_index=()
     mkdir -p "$home" || fail "$home can't be made"
@@ -254,6 +268,11 @@ main() {
     look_around
     [ "$gpus" = 0 ] || check "$(command -v python3 || echo /usr/bin/python3)" --driver
     carry_settings
+    if [ "${1-}" = own ] && quiet python3 "$here/own_setup.py" names; then
+        make_own
+        say "ready in $SECONDS s"
+        return
+    fi
     grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' "$here/requirements.lock" >"$home/rest.lock"
     choose
     while true; do
@@ -264,6 +283,7 @@ main() {
     done
     "$env/bin/python" "$here/packages.py" shows "$here/requirements.txt" | sed 's/^/setup: /'
     { ln -sfn "$env" "$job/.env.$$" && mv -Tf "$job/.env.$$" "$job/env"; } || fail "$job/env can't be made"
+    [ "${1-}" != own ] || own_setup
     say "ready in $SECONDS s"
 }
 
@@ -282,4 +302,4 @@ pulse() {
 pulse &
 pulse=$!
 trap 'kill $pulse; wait $pulse 2>/dev/null' EXIT
-main
+main "$@"

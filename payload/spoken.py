@@ -1,4 +1,4 @@
-"""What transformers' Trainer prints by itself, read as metrics: a user's own script says nothing in our form.
+r"""What transformers' Trainer prints by itself, read as metrics: a user's own script says nothing in our form.
 
     b"\r 25%|██▌       | 2/8 [00:01<00:03]"          its progress bar, on standard error
     b"{'loss': '1.083', 'learning_rate': '4e-05', 'epoch': '0.5'}\n" + b"\r 25%|██▌       | 2/8 ["     -> step 2 of 8

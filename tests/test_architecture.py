@@ -53,6 +53,8 @@ STDLIB_ONLY = tuple(
         "mounted",
         "outcome",
         "output",
+        "own_script",
+        "own_setup",
         "place",
         "processes",
         "rearm",

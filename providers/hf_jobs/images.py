@@ -29,10 +29,10 @@ def image_for(command: Sequence[str], gpus: int, environ: Mapping[str, str] = os
     if gpus and trains(command):
         return Image(_TRL, "it has CUDA, torch and the training stack: only what they lack is installed")
     if trains(command):
-        return Image(_UV, "small; the packages come from the lock, torch for the CPU")
+        return Image(_UV, "small; the packages are installed, torch for the CPU")
     return Image(_UV, "small, and the command is no training of ours")
 
 
 def trains(command: Sequence[str]) -> bool:
-    """Whether a command is one of our trainings, which need packages."""
-    return any(part.startswith(("payload/train_", "payload/export")) for part in command)
+    """Whether a command is one of our trainings or the user's own, which need packages."""
+    return any(part.startswith(("payload/train_", "payload/export", "payload/own_")) for part in command)

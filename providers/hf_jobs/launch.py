@@ -157,7 +157,7 @@ def _limits(job: Job, offer: Offer, timeout: int, pace: float) -> dict[str, obje
     spare = min(_SPARE_SECONDS, job.grace_seconds / 2)
     early = {"deadline": job.deadline.timestamp() - spare, "max_seconds": timeout - spare}
     work = wire.job_json(job) | early
-    if images.trains(job.command):
+    if images.trains(job.command) and not job.setup:
         work |= {"setup": list(images.SETUP), "gpus": offer.gpu_count}
     return {
         "mark": str(job.mark),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
 _PASSED |= {"LD_LIBRARY_PATH", "HF_HOME", "REQUESTS_CA_BUNDLE"}
+_PASSED |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "CACHE_DIR")}
 _PASSED |= {name for way in ("no_proxy", "http_proxy", "https_proxy") for name in (way, way.upper())}
 _PASSED_PREFIXES = (
     *("LC_", "XDG_", "CUDA_", "NVIDIA_", "HF_HUB_", "HF_DATASETS_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_"),
@@ -247,7 +248,8 @@ class LocalProvider:
                 continue
             for name in ("secrets.json", ".reserve"):
                 (folder / name).unlink(missing_ok=True)
-            for name in ("payload", "code", "data"):
+            kept = any((folder / "code" / name).is_dir() for name in ("artifacts", "outputs"))  # nobody brought it home
+            for name in ("payload", "data") if kept else ("payload", "code", "data"):
                 shutil.rmtree(folder / name, ignore_errors=True)
 
     def remote(self, allocation_id: str, access: Access) -> Remote:  # noqa: ARG002 (the contract's shape)
