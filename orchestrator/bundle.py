@@ -75,7 +75,7 @@ def pack(dest: Path, config: dict[str, Any], code: Path | None = None) -> Bundle
     left_out: list[str] = []
     for name, path in _code_files(code, left_out):
         members[f"code/{name}"] = path
-    data = _tar_gz(members)
+    data = tar_gz(members)
     aside = dest.with_name(f".{dest.name}.{os.getpid()}")
     aside.write_bytes(data)
     aside.replace(dest)
@@ -165,7 +165,7 @@ def _walk(folder: Path, unwanted: _Matcher) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _tar_gz(members: dict[str, bytes | Path]) -> bytes:
+def tar_gz(members: dict[str, bytes | Path]) -> bytes:
     raw = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=6) as zipped,

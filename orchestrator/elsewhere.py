@@ -3,6 +3,7 @@
     <home>/guard.json ───────────────────────> "the guard" (here): helps when the controller dies, not when this sleeps
     ssh://user@box  -> gpurun guard status ──> "the guard at box" (elsewhere): counts as another holder
     https://…       -> the same JSON, or a check of healthchecks.io
+    hf://namespace/home -> the pulse that a guard in a scheduled job of Hugging Face's leaves in its bucket
 
 A pulse counts when it is fresh, saw the very account that is to be billed, and could do there what a guard does.
 Everything else, a silence too, is an absence with its reason: a plan never counts on what was not read.
@@ -23,7 +24,7 @@ from orchestrator.home import read_json
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import clean, duration, fit
 from providers.base import Holder, Place, Proof, utc
-from providers.errors import StateError, UnreachableError
+from providers.errors import GpurunError, StateError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -151,8 +152,7 @@ def pulse_at(address: str) -> Mapping[str, Any]:
     Raises:
         UnreachableError: no answer in ten seconds, or one that is no JSON object; the message says what came.
     """
-    by_ssh = urlsplit(address).scheme == "ssh"
-    text, words = _by_ssh(address) if by_ssh else _by_http(address)
+    text, words = _ASK.get(urlsplit(address).scheme, _by_http)(address)
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
@@ -184,6 +184,25 @@ def _by_ssh(address: str) -> tuple[bytes, str]:
     return done.stdout, f"ssh left with {done.returncode}{': ' if lines else ''}{lines[-1] if lines else ''}"
 
 
+def _by_hf(address: str) -> tuple[bytes, str]:
+    """Read what the guard in a scheduled job left, see guard_afar.py; who looks needs a token of that account."""
+    from orchestrator import keys
+    from orchestrator.home import Home
+    from providers.table import open_outpost
+
+    home, url = Home.default(), urlsplit(address)
+    try:
+        keys.take_up(home)
+        outpost = open_outpost("hf", home.root)
+        opened = outpost.namespace
+        data = outpost.pulse(url.path.strip("/")) if opened == url.netloc else None
+    except GpurunError as error:
+        raise UnreachableError(f"no answer: {error}", hint=error.hint) from error
+    if opened != url.netloc:
+        raise UnreachableError(f"no answer: the token opens {opened}, and not {url.netloc}")
+    return data or b"{}", ""
+
+
 def _by_http(address: str) -> tuple[bytes, str]:
     import requests
 
@@ -202,6 +221,9 @@ def _by_http(address: str) -> tuple[bytes, str]:
             return b"".join(_pieces(reply)), ""
     except (requests.RequestException, UnicodeError) as error:
         raise UnreachableError(f"no answer: {type(error).__name__}") from error  # its own words may hold the address
+
+
+_ASK = {"ssh": _by_ssh, "hf": _by_hf}
 
 
 def _pieces(reply: Any) -> Iterator[bytes]:

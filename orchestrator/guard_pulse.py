@@ -98,13 +98,23 @@ def read(home: Home) -> Pulse | None:
         StateError: it is there, and can't be read.
     """
     value = read_json(path_of(home))
-    if value is None:
-        return None
+    try:
+        return None if value is None else parse(value)
+    except ValueError as error:
+        raise StateError(f"{path_of(home)} is no pulse: {error}", hint="the next pass writes it anew") from error
+
+
+def parse(value: dict[str, Any]) -> Pulse:
+    """Read a pulse out of its JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         seen = {name: Seen(**_known(Seen, one)) for name, one in value["providers"].items()}
         return Pulse(**{**_known(Pulse, value), "providers": seen})
     except (KeyError, TypeError, AttributeError) as error:
-        raise StateError(f"{path_of(home)} is no pulse: {error}", hint="the next pass writes it anew") from error
+        raise ValueError(str(error)) from error
 
 
 def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.guard import Verdict
+    from orchestrator.guard_afar import Afar
     from orchestrator.guard_here import Looked
     from orchestrator.guard_pulse import Pulse, Seen
     from orchestrator.guard_timer import Timer
@@ -51,9 +52,13 @@ def _counts(seen: Seen) -> str:
     return f"{', '.join(told) or 'nothing bills'}, on {seen.account}"
 
 
-def status_screen(pulse: Pulse | None, timer: Timer | None, now: float) -> str:
+def status_screen(pulse: Pulse | None, timer: Timer | None, now: float, afar: Afar | None = None) -> str:
     """`gpurun guard status`."""
     pairs = [("timer", _timer(timer)), *(("", str(path)) for path in (timer.files if timer else ()))]
+    if afar is not None:
+        from orchestrator import guard_afar
+
+        pairs.append(("afar", "\n".join(guard_afar.lines(afar, now))))
     if pulse is None:
         return facts([*pairs, ("last pass", "none in this home")])
     stale = guard_pulse.staleness(pulse, now)
@@ -72,12 +77,13 @@ def _timer(timer: Timer | None) -> str:
     return f"{timer.way}, each minute{f'; {timer.note}' if timer.note else ''}"
 
 
-def status_json(pulse: Pulse | None, timer: Timer | None, now: float) -> dict[str, Any]:
+def status_json(pulse: Pulse | None, timer: Timer | None, now: float, afar: Afar | None = None) -> dict[str, Any]:
     """The pulse as it is, and beside it what runs the guard."""
     installed = None if timer is None else {"way": timer.way, "files": [str(path) for path in timer.files]}
     told = asdict(pulse) if pulse is not None else {}
     age = None if pulse is None else max(now - pulse.when, 0.0)
-    return {**told, "installed": installed, "note": timer.note if timer else "", "age_seconds": age}
+    there = {} if afar is None else {"afar": {**asdict(afar), "stale": afar.stale(now)}}
+    return {**told, "installed": installed, "note": timer.note if timer else "", "age_seconds": age, **there}
 
 
 # ── sweep ────────────────────────────────────────────────────────────────────────────────────────────────────────────

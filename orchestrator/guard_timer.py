@@ -131,7 +131,7 @@ def try_once(home: Home, way: str) -> tuple[int, str]:
 
 def script(home: Home, environ: Mapping[str, str]) -> str:
     """Spell what the timer runs: absolute paths, the settings that are in force now, no key."""
-    passed = {name: value for name, value in environ.items() if _is_passed(name, value)}
+    passed = {name: value for name, value in environ.items() if is_passed(name, value)}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(passed.items())]
     return "\n".join(
         [
@@ -145,7 +145,8 @@ def script(home: Home, environ: Mapping[str, str]) -> str:
     )
 
 
-def _is_passed(name: str, value: str) -> bool:
+def is_passed(name: str, value: str) -> bool:
+    """Whether a variable is a setting that a guard needs, and no secret."""
     if "\n" in value or _NOT_PASSED.search(name) or ("proxy" in name.lower() and "@" in value):
         return False
     return name in _PASSED or name.startswith("GPURUN_")

@@ -154,12 +154,14 @@ def dollars(name: str, text: str) -> Decimal:
 
 
 def is_address(text: str) -> bool:
-    """Say whether a guard elsewhere can be asked there: by ssh, or over https (http on this computer only)."""
+    """Say whether a guard elsewhere can be asked there: by ssh, over https (http on this computer only), or at hf."""
     try:
         url = urlsplit(text)
         host, user, _ = url.hostname or "", url.username or "", url.port
     except ValueError:
         return False
+    if url.scheme == "hf":  # as `guard install --on hf` spells it
+        return bool(re.fullmatch(r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[0-9a-f]{4}", text))
     plain = text.isascii() and text.isprintable() and not set(text) & set(" '\"\\")
     if not plain or url.password is not None or not re.fullmatch(r"[a-z0-9:][a-z0-9.:-]*", host):
         return False

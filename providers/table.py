@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from providers.base import Provider
+    from providers.hf_jobs.outpost import HfOutpost
 
 PROVIDERS = {
     "local": ("providers.local", "LocalProvider"),
@@ -23,6 +24,22 @@ CONSOLES = {"lambda": "https://cloud.lambda.ai/instances", "hf": "https://huggin
 # Its key alone says nothing: HF_TOKEN lies in many environments for downloads. The one variable, or the one file of the
 # home (made by the first launch there), says that this user rents there.
 SIGNS = {"hf": ("GPURUN_HF_NAMESPACE", "hf.rented")}
+
+
+# Where a guard can be kept that a vendor starts by its own clock.
+OUTPOSTS = {"hf": ("providers.hf_jobs.outpost", "HfOutpost")}
+
+
+def open_outpost(name: str, home: Path) -> HfOutpost:
+    """Open a vendor that keeps guards.
+
+    Raises:
+        CredentialsError: its key is missing.
+    """
+    from importlib import import_module
+
+    module, attribute = OUTPOSTS[name]
+    return cast("HfOutpost", getattr(import_module(module), attribute).from_home(home))
 
 
 def looked_at(home: Path) -> list[str]:

@@ -42,6 +42,7 @@ MAY_CATCH_ALL = {
 STDLIB_ONLY = tuple(
     f"payload/{name}.py"
     for name in (
+        "afar",
         "agent",
         "birth",
         "children",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VARIABLE = "GPURUN_HF_IMAGE"
-_UV = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # the client's own default
+UV = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # the client's own default
 _TRL = "huggingface/trl"  # CUDA, torch, transformers, peft, trl: what our trainings need
 SETUP = ("bash", "payload/setup.sh")
 
@@ -29,8 +29,8 @@ def image_for(command: Sequence[str], gpus: int, environ: Mapping[str, str] = os
     if gpus and trains(command):
         return Image(_TRL, "it has CUDA, torch and the training stack: only what they lack is installed")
     if trains(command):
-        return Image(_UV, "small; the packages are installed, torch for the CPU")
-    return Image(_UV, "small, and the command is no training of ours")
+        return Image(UV, "small; the packages are installed, torch for the CPU")
+    return Image(UV, "small, and the command is no training of ours")
 
 
 def trains(command: Sequence[str]) -> bool:

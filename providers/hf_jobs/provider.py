@@ -51,8 +51,8 @@ class HfProvider:
         self._home = home
         self._token = token
         self._namespace = namespace
-        self._pace = pace
-        self._hub = Hub(url, token)
+        self.pace = pace
+        self.hub = Hub(url, token)
         self._prices: tuple[float, dict[str, Decimal]] | None = None
         self._seen: dict[str, tuple[float, JobInfo]] = {}
         self.traits = Traits(
@@ -95,29 +95,29 @@ class HfProvider:
     @property
     def skew(self) -> timedelta:
         """The Hub's clock minus ours at its last answer."""
-        return self._hub.skew
+        return self.hub.skew
 
     @property
     def namespace(self) -> str:
         """Who pays: a user or an organisation. Asked once, and kept: whoami is strictly limited."""
         if not self._namespace:
             path = _cache()
-            key = sha256(f"{self._hub.endpoint} {self._token.reveal()}".encode()).hexdigest()[:16]
+            key = sha256(f"{self.hub.endpoint} {self._token.reveal()}".encode()).hexdigest()[:16]
             known = _read(path)
             if not isinstance(known.get(key), str):
-                known = {key: self._hub.whoami()}
+                known = {key: self.hub.whoami()}
                 _keep(path, known)
             self._namespace = known[key]
         return self._namespace
 
     def account(self) -> str:
         """Name the namespace: another token of the same one opens the same jobs."""
-        place = urlsplit(self._hub.endpoint).hostname
+        place = urlsplit(self.hub.endpoint).hostname
         return f"hf-{self.namespace}" if place == urlsplit(URL).hostname else f"hf-{self.namespace}@{place}"
 
     def offers(self) -> Sequence[Offer]:
         """Every flavor with its price now; whether one is free, the Hub does not tell."""
-        rows = self._hub.hardware()
+        rows = self.hub.hardware()
         found = list(reading.offers(rows, utc(time.time())))
         self._prices = time.monotonic(), {one.name: one.price for one in found}
         return found
@@ -136,11 +136,11 @@ class HfProvider:
     def launch(self, job: Job, offer: Offer) -> str:
         """Ship the job and submit it once; see launch.py."""
         _leave_sign(self._home)
-        return launch.launch(self._hub, self.namespace, job, offer, self.traits.queue_seconds, self._pace)
+        return launch.launch(self.hub, self.namespace, job, offer, self.traits.queue_seconds, self.pace)
 
     def find(self, mark: Mark) -> Sequence[Allocation]:
         """Look for the run's label, whatever became of the job."""
-        listed = self._hub.jobs(self.namespace, labels={reading.RUN: mark.run_id})
+        listed = self.hub.jobs(self.namespace, labels={reading.RUN: mark.run_id})
         return [self._allocation(one) for one in listed if _same_attempt(reading.mark_of(one), mark)]
 
     def inspect(self, allocation_id: str) -> Observation:
@@ -161,9 +161,9 @@ class HfProvider:
             MissingError: there is none.
         """
         at, known = self._seen.get(job_id, (0.0, None))
-        if not fresh and known is not None and time.monotonic() - at < max(_JUST_SECONDS / self._pace, 0.05):
+        if not fresh and known is not None and time.monotonic() - at < max(_JUST_SECONDS / self.pace, 0.05):
             return known
-        found = self._hub.job(self.namespace, job_id)
+        found = self.hub.job(self.namespace, job_id)
         if found.id != job_id:
             raise ProviderError("Hugging Face answered with another job", allocation_id=job_id)
         self._seen[job_id] = time.monotonic(), found
@@ -192,7 +192,7 @@ class HfProvider:
 
     def _cancel(self, job_id: str) -> None:
         try:
-            self._hub.cancel(self.namespace, job_id)
+            self.hub.cancel(self.namespace, job_id)
         except MissingError:
             return
         except RefusalError:  # what one gets for a job that has ended is not documented: a look tells
@@ -208,8 +208,8 @@ class HfProvider:
 
         A filter by stage knows no stage that the Hub makes up later: what is ours must not hide behind one.
         """
-        listed = {one.id: one for one in self._hub.jobs(self.namespace, stages=reading.LIVE)}
-        listed |= {one.id: one for one in self._hub.jobs(self.namespace, labels=reading.OURS)}
+        listed = {one.id: one for one in self.hub.jobs(self.namespace, stages=reading.LIVE)}
+        listed |= {one.id: one for one in self.hub.jobs(self.namespace, labels=reading.OURS)}
         return [self._allocation(one) for one in listed.values()]
 
     def _allocation(self, job: JobInfo) -> Allocation:
@@ -228,7 +228,7 @@ class HfProvider:
         bucket = launch.bucket_of(self.namespace)
         spared = {mark.run_id for mark in live}
         try:
-            paths = list(self._hub.sizes(bucket, "runs"))
+            paths = list(self.hub.sizes(bucket, "runs"))
         except MissingError:
             return
         marks = {path: Mark.parse(path.split("/")[1]) for path in paths if path.count("/") > 1}
@@ -239,13 +239,13 @@ class HfProvider:
         living = [mark for one in self.allocations() if one.billing and (mark := one.mark) is not None]
         gone = [path for path, mark in ours.items() if not any(_same_attempt(one, mark) for one in living)]
         if gone:
-            self._hub.delete(bucket, gone)
+            self.hub.delete(bucket, gone)
 
     def remote(self, allocation_id: str, access: Access) -> Remote:
         """Open the prefix of a job; nothing is asked before the first verb."""
         from providers.hf_jobs.remote import HfRemote
 
-        return HfRemote(self, self._hub, allocation_id, access, self._pace)
+        return HfRemote(self, self.hub, allocation_id, access, self.pace)
 
 
 def _same_attempt(one: Mark | None, other: Mark) -> bool:
