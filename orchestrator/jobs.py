@@ -86,18 +86,16 @@ class JobFile:
             gpus=self.gpus,
             setup=self.setup,
             key_on_machine=bool(row.plan.get("key_on_machine")),
-            probe=_probe(row.plan, offer_of(row), launched),
+            probe=_probe(row, launched) if row.plan.get("probe_steps") else {},
         )
 
 
-def _probe(plan: Mapping[str, Any], offer: Offer, launched: float) -> dict[str, float]:
-    """Say what the machine judges the first steps by; nothing where no probe was asked for."""
-    if not plan.get("probe_steps"):
-        return {}
-    stages = (plan.get("quote") or {}).get("stages") or {}
+def _probe(row: RunRow, launched: float) -> dict[str, float]:
+    """Say what the machine judges the first steps by."""
+    stages = (row.plan.get("quote") or {}).get("stages") or {}
     after = sum(stages[name][1] for name in _AFTER_TRAINING if name in stages)
-    price = float(offer.price)
-    return {"steps": plan["probe_steps"], "after_seconds": after, "usd_per_hour": price, "launched": launched}
+    price = float(offer_of(row).price)
+    return {"steps": row.plan["probe_steps"], "after_seconds": after, "usd_per_hour": price, "launched": launched}
 
 
 def mark_of(row: RunRow, home_id: str) -> Mark:
