@@ -14,7 +14,7 @@ demo: payload ## fine-tune a real model on this computer, from plan to checked a
 	@$(python) -m orchestrator.cli launch demo --provider local -y $(ARGS)
 
 test: payload tools ## every test, in a random order (the seed is printed), two at a time
-	@OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 $(python) -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: base ## ruff: rules and formatting
 	@$(python) -m ruff check . $(ARGS)

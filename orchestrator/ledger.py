@@ -18,6 +18,7 @@ from orchestrator import memo
 from orchestrator.caps import check_cap, extension
 from orchestrator.cost import Spell
 from orchestrator.database import Database
+from orchestrator.measuring import Measuring
 from orchestrator.records import Deed, Event, Lease, RunRow
 from orchestrator.spending import Spending
 from providers.errors import GpurunError, LeaseLostError, UsageError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Spending):
+class Ledger(Spending, Measuring):
     """One open connection. Not shared between threads: each opens its own."""
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +159,9 @@ class Ledger(Spending):
                 if kept.get(one.name, {}).get("proof") != one.proof:
                     text = f"{one.name}: {one.proof} {one.evidence}".strip()
                     self._event(now, lease.run_id, attempt, lease.actor, "holder", "note", text)
-                kept[one.name] = memo.holder_values(one)
+                last = kept.get(one.name, {}).get("proven_at")  # so that an absence says since when
+                values = memo.holder_values(one)
+                kept[one.name] = values | {"proven_at": values["proven_at"] or last}
             text = json.dumps(list(kept.values()))
             self._db.execute("UPDATE runs SET holders = ? WHERE run_id = ?", (text, lease.run_id))
 

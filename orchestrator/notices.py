@@ -6,16 +6,16 @@ Everything is judged from what *is*, never from what changed: a controller that 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render import clean, duration, fit, moment, money, money_range
 from orchestrator.words import Reason, State, outcome_of
-from providers.base import seconds_between, utc
+from providers.base import Place, Proof, seconds_between, utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
     from decimal import Decimal
 
     from orchestrator.cost import Interval
@@ -74,6 +74,7 @@ def worth_telling(row: RunRow, told: Collection[str], now: datetime, traits: Tra
     else:
         vendors = now.timestamp() + row.skew
         found = [*_deaths(row, facts), *_budget(row, accrued, told, facts), *_unproven(row, vendors, traits, facts)]
+        found += _silent(row, now, facts)
     return [notice for notice in found if notice.key not in told]
 
 
@@ -86,6 +87,26 @@ def guard_is_silent(pulse: float | None, now: datetime) -> Notice | None:
         " run's own controller and the other holders that its plan names stop the meter. Look: gpurun guard status"
     )
     return Notice(f"guard-silent-{int(pulse)}", Event.GUARD, "gpurun's guard is silent", text, urgent=True)
+
+
+def _silent(row: RunRow, now: datetime, facts: dict[str, Any]) -> list[Notice]:
+    """A guard elsewhere that the plan counted on and that shows no proof for a while."""
+    found = []
+    proven = {one["name"]: one.get("proven_at") for one in row.plan.get("holders", ())}
+    for one in row.holders:
+        last = one.get("proven_at") or proven.get(one["name"])
+        if one["place"] != Place.ELSEWHERE or one["proof"] == Proof.PROVEN or last is None:
+            continue
+        took = seconds_between(datetime.fromisoformat(last), now)
+        if took >= SILENT_SECONDS:
+            lines = [
+                f"Its last proof is {duration(took)} old: {one['evidence']}",
+                f"Until it is back, others hold the meter: gpurun show {row.run_id}",
+            ]
+            key = f"silent-{one['name']}-{last}".replace(" ", "-")
+            title = f"{row.run_id}: {one['name']} is silent"
+            found.append(Notice(key, Event.GUARD, title, _lines(lines), urgent=True, facts=facts))
+    return found
 
 
 def guard_says(key: str, title: str, text: str, *, urgent: bool = True) -> Notice:

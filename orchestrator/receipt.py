@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cost import NOTHING, Interval, accrued
 from orchestrator.render import WIDTH, clean, duration, facts, moment, money, money_range, price, rfc3339, wrap
 from orchestrator.words import outcome_of
+from providers.base import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -268,7 +269,8 @@ def _limits(known: Receipt) -> str:
 def _holders(known: Receipt) -> str:
     lines = []
     for one in known.holders:
-        proven = f", {_clock(datetime.fromisoformat(one['proven_at']).timestamp())} UTC" if one.get("proven_at") else ""
+        at = f"{_clock(datetime.fromisoformat(one['proven_at']).timestamp())} UTC" if one.get("proven_at") else ""
+        proven = at and (f", {at}" if one["proof"] == Proof.PROVEN else f", last proven {at}")
         words = f": {clean(str(one['evidence']))}" if one.get("evidence") else ""
         lines.append(wrap(f"  {one['name']} ({one['place']}): {one['proof']}{proven}{words}", indent="    "))
     return "\n".join(lines)

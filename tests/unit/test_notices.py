@@ -215,3 +215,35 @@ def line(kind: str, text: str, age: float) -> Line:
 )
 def test_what_was_told_is_read_from_the_ledger(events: list[Line], told: set[str]) -> None:
     assert told_of(events, NOW) == told
+
+
+# ── a guard elsewhere ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def guarded(proof: str, minutes: float, *, planned: bool = True, place: str = "elsewhere") -> RunRow:
+    """A run whose guard at box was last proven so many minutes before NOW."""
+    last = (NOW - timedelta(minutes=minutes)).isoformat()
+    box = {"name": "the guard at box", "place": place, "evidence": "no answer over ssh in 10 s"}
+    run = row(Memory(state=State.RUNNING), hours=0.1)
+    plan = {**run.plan, "holders": [{**box, "proof": "proven", "proven_at": last}] if planned else []}
+    read = {**box, "proof": proof, "proven_at": None if planned else last}
+    return replace(run, plan=plan, holders=(read,))
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_guard_elsewhere_that_falls_silent_is_told_once_with_its_reason(planned: bool) -> None:
+    run = guarded("absent", 6, planned=planned)
+    (notice,) = worth_telling(run, (), NOW, LAMBDA)
+    assert (notice.event, notice.urgent, notice.title) == (Event.GUARD, True, f"{RUN}: the guard at box is silent")
+    assert "no answer over ssh in 10 s" in notice.text
+    assert " " not in notice.key
+    assert keys(run, {notice.key}) == []
+
+
+@pytest.mark.parametrize(
+    "run",
+    [guarded("absent", 4), guarded("proven", 6), guarded("absent", 6, place="here")],
+    ids=["soon", "well", "here"],
+)
+def test_one_missed_answer_is_no_silence(run: RunRow) -> None:
+    assert keys(run) == []
