@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
 
 NAME = "credentials"
-VARIABLES = {"lambda": "LAMBDA_API_KEY", "hf": "HF_TOKEN"}  # of the providers that take a key
+# Of the providers that take a key.
+VARIABLES = {"lambda": "LAMBDA_API_KEY", "hf": "HF_TOKEN", "runpod": "RUNPOD_API_KEY"}
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
 
 

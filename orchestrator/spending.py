@@ -96,7 +96,7 @@ class Spending:
                 " billing_seen = CASE WHEN :queued OR :ending THEN billing_seen"
                 "   ELSE max(coalesce(billing_seen, 0), :at - :lag) END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
-                " start_high = CASE WHEN :began > start_low - :slack THEN :began"
+                " start_high = CASE WHEN :began > start_low - :slack THEN :began + :within"
                 "   WHEN :latest AND billing_seen IS NULL THEN max(start_high, :at)"
                 "   ELSE start_high END"
                 " WHERE provider = :provider AND id = :id",
@@ -108,6 +108,7 @@ class Spending:
                     "at": at,
                     "lag": lag,
                     "began": began,
+                    "within": look.billed_within,
                     "slack": _SLACK_SECONDS,
                     "provider": provider,
                     "id": allocation_id,
@@ -125,16 +126,17 @@ class Spending:
         began = None if look.billed_from is None else look.billed_from.timestamp()
         with self._db.write():
             self._db.execute(
-                "UPDATE allocations SET ended = CASE WHEN :own THEN :until ELSE coalesce(ending, :until) END,"
+                "UPDATE allocations SET ended = CASE WHEN :own THEN :until + :within ELSE coalesce(ending, :until) END,"
                 " billing_seen = CASE WHEN :own THEN :until ELSE billing_seen END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
-                " start_high = CASE WHEN :began > start_low - :slack THEN :began ELSE start_high END,"
+                " start_high = CASE WHEN :began > start_low - :slack THEN :began + :within ELSE start_high END,"
                 " evidence = :evidence"
                 " WHERE provider = :provider AND id = :id AND ended IS NULL",
                 {
                     "own": own,
                     "until": until,
                     "began": began,
+                    "within": look.billed_within,
                     "slack": _SLACK_SECONDS,
                     "evidence": look.evidence,
                     "provider": provider,

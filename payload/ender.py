@@ -4,9 +4,11 @@
     python3 -I -S -B ender.py look <folder>     ask the vendor about this machine, change nothing: a line of JSON
     python3 -I -S -B ender.py fire <folder>     end it: every route in order, again and again, until it is gone
 
-    ender.json: {"routes": [request, …], "look": request, "alive": [rule, …], "gone": [rule, …], "pace_seconds": 1.1}
+    ender.json: {"routes": [request, …], "look": request, "alive": [rule, …], "gone": [rule, …], "pace_seconds": 1.1,
+                 "more": [{"look", "alive", "gone"}, …]}     asked in turn, until one says alive or gone
     request: {"method", "url", "headers": {…}, "body": any JSON}      "{env:NAME}" stands for the machine's own value
-    rule: {"status": [200], "at": ["data", "status"], "in": ["terminated"]}     what is left out holds
+             or, as a route, {"argv": […]}: a command;      "last": true: only where nobody took an earlier route
+    rule: {"status": [200], "at": ["data", "status"], "in": ["terminated"], "without": ["errors"]}   left out = holds
 
 It knows no vendor, follows no redirect, writes nothing while it fires, and never says a word of what it sends.
 Standard library only, Python 3.9; nothing beside this file: it is copied to where only root writes.
@@ -23,6 +25,7 @@ import re
 import shutil
 import signal
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -36,7 +39,17 @@ SURE = 3  # a machine that can still ask is not gone: the vendor must say it so 
 MOST = 1 << 20  # bytes of an answer that are read
 NOT_YET, EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: the certificate's chain and name are still checked
-ERRORS = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError, MemoryError)
+ERRORS = (
+    OSError,
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+)
+MISSING = object()  # what is not in an answer is no null in it
 _NAMED = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -69,6 +82,8 @@ def ask(request: Dict[str, Any]) -> Answer:
 
 def send(request: Dict[str, Any]) -> Answer:
     """Send it as it stands; where only the certificate's time is wrong, the clock here is to blame."""
+    if "argv" in request:
+        return command(filled(request["argv"]))
     try:
         return exchange(request, ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
@@ -77,6 +92,13 @@ def send(request: Dict[str, Any]) -> Answer:
         context = ssl.create_default_context()
         context.verify_flags |= NO_CHECK_TIME
         return exchange(request, context)
+
+
+def command(argv: List[str]) -> Answer:
+    """Run a vendor's own program: 200 = it says that it went well, 500 = it does not. Nothing of it is heard."""
+    null = subprocess.DEVNULL
+    done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=LONGEST_ASK, check=False)
+    return Answer(500 if done.returncode else 200, None)
 
 
 def exchange(request: Dict[str, Any], context: ssl.SSLContext) -> Answer:
@@ -134,21 +156,37 @@ def fits(rule: Dict[str, Any], answer: Answer) -> bool:
     if answer.status not in rule.get("status", [answer.status]):
         return False
     value = answer.body
+    if isinstance(value, dict) and any(value.get(key) for key in rule.get("without", [])):
+        return False
     for key in rule.get("at", []):
-        value = value.get(key) if isinstance(value, dict) else None
+        value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
     return "in" not in rule or value in rule["in"]
 
 
 def look(orders: Dict[str, Any]) -> Dict[str, str]:
-    """Ask about this machine; says alive, gone, refused (the key opens nothing) or unclear, and on what evidence."""
-    answer = ask(orders["look"])
+    """Ask about this machine, in every way that there is until one tells; refused = no way is open to the key."""
+    told = []
+    for way in (orders, *orders.get("more", [])):
+        told.append(look_once(way))
+        if told[-1]["said"] in ("alive", "gone"):
+            break
+    said = told[-1]["said"] if told[-1]["said"] in ("alive", "gone") else "unclear"
+    if all(one["said"] == "refused" for one in told):
+        said = "refused"
+    return {"said": said, "evidence": "; ".join(one["evidence"] for one in told)}
+
+
+def look_once(way: Dict[str, Any]) -> Dict[str, str]:
+    """Ask in one way; says alive, gone, refused (the key opens nothing) or unclear, and on what evidence."""
+    answer = ask(way["look"])
     said = "refused" if answer.status in (401, 403) else "unclear"
     for word in ("alive", "gone"):
-        if answer.status and any(fits(rule, answer) for rule in orders[word]):
-            said = word
-    url = urllib.parse.urlsplit(orders["look"]["url"])
+        with contextlib.suppress(KeyError):  # a rule that names a value which this machine lacks
+            if answer.status and any(fits(filled(rule), answer) for rule in way[word]):
+                said = word
+    url = urllib.parse.urlsplit(way["look"]["url"])  # names stay names: a value may be a secret
     words = f"{answer.status}" if answer.status else str(answer.body)
-    return {"said": said, "evidence": f"{orders['look']['method']} {url.hostname}{url.path} → {words}, {said}"}
+    return {"said": said, "evidence": f"{way['look']['method']} {url.hostname}{url.path} → {words}, {said}"}
 
 
 def fire(
@@ -176,12 +214,15 @@ def fire(
 def end_once(orders: Dict[str, Any], sleep: Callable[[float], None]) -> Dict[str, str]:
     """Go all routes once, each until the vendor says that it worked."""
     pace = float(orders.get("pace_seconds", 1.1))
-    said = {"said": "unclear", "evidence": "it has no route"}
+    said, taken = {"said": "unclear", "evidence": "it has no route"}, False
     for route in orders["routes"]:
+        if taken and route.get("last"):
+            continue
         answer = ask(route)
+        taken = taken or fits({"status": [200, 201, 202, 204], "without": ["errors"]}, answer)
         sleep(pace)
         if not answer.status:  # nobody there: a look would only take time
-            said = {"said": "unclear", "evidence": f"{route['method']}: {answer.body}"}
+            said = {"said": "unclear", "evidence": f"{name_of(route)}: {answer.body}"}
             continue
         said = look(orders)
         sleep(pace)
@@ -190,14 +231,21 @@ def end_once(orders: Dict[str, Any], sleep: Callable[[float], None]) -> Dict[str
     return said
 
 
+def name_of(route: Dict[str, Any]) -> str:
+    """Name a route without what it sends."""
+    return str(route.get("method") or " ".join(route.get("argv", [])[:2]))
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def read(folder: Path) -> Dict[str, Any]:
     """Read the orders."""
     orders = json.loads((folder / "ender.json").read_bytes())
-    for key in ("routes", "look", "alive", "gone"):
-        orders[key]
+    for way in (orders, *orders.get("more", [])):
+        for key in ("look", "alive", "gone"):
+            way[key]
+    orders["routes"]
     return dict(orders)
 
 

@@ -70,7 +70,8 @@ class Watchdog:
         self.resorting = self.leaving = False
         self.lever = Lever(self.mark)
         self.wishes_rearm = arm.get("rearm") is True
-        self.rearm = {"rearm": ""}  # by what means we are started again
+        own = arm.get("rearm")  # in words where the container's own command sees to it
+        self.rearm = {"rearm": own if isinstance(own, str) else ""}  # by what means we are started again
         self.installer = Helper()  # it takes seconds, and nothing waits for it
 
     # -- one look --

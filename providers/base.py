@@ -135,6 +135,7 @@ class Observation:
     price: Decimal | None = None  # USD an hour as paid
     billed_from: datetime | None = None  # the vendor's own record
     billed_until: datetime | None = None
+    billed_within: float = 0.0  # seconds by which either may be later than told
     message: str = ""  # the vendor's words for a person
     failure: str = ""  # a signature, where the vendor says that the allocation is broken for good
     ended: bool = False  # the vendor's own word that it is over, where an absence is none: one read is proof

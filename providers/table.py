@@ -17,9 +17,14 @@ PROVIDERS = {
     "local": ("providers.local", "LocalProvider"),
     "lambda": ("providers.lambdalabs", "LambdaProvider"),
     "hf": ("providers.hf_jobs", "HfProvider"),
+    "runpod": ("providers.runpod", "RunpodProvider"),
 }
 # Where a person sees with their own eyes what bills; here too, so that `ps` need not load an adapter to say it.
-CONSOLES = {"lambda": "https://cloud.lambda.ai/instances", "hf": "https://huggingface.co/settings/jobs"}
+CONSOLES = {
+    "lambda": "https://cloud.lambda.ai/instances",
+    "hf": "https://huggingface.co/settings/jobs",
+    "runpod": "https://console.runpod.io/pods",
+}
 
 # Its key alone says nothing: HF_TOKEN lies in many environments for downloads. The one variable, or the one file of the
 # home (made by the first launch there), says that this user rents there.

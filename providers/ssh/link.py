@@ -55,6 +55,7 @@ class Target:
     port: int
     user: str
     access: Access
+    fingerprints: tuple[str, ...] = ()  # "SHA256:…": the vendor's own word on its host key, before what is pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +256,16 @@ class _Pin(paramiko.MissingHostKeyPolicy):
     def __init__(self, where: Target) -> None:
         path = where.access.folder / "host_ed25519.pub"
         self._name = f"{where.host}:{where.port}"
-        self.key = keys.read_public(path) if path.exists() else ""
-        if not self.key and not where.access.trust_on_first_use:
+        self._told = where.fingerprints
+        self.key = keys.read_public(path) if path.exists() and not self._told else ""
+        if not self.key and not self._told and not where.access.trust_on_first_use:
             raise HostKeyError(f"no host key is known for {self._name}, and none is trusted unseen")
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """Judge before the login: nothing of ours has been sent yet."""
         shown = f"{key.get_name()} {key.get_base64()}"
+        if self._told and f"{key.fingerprint}".rstrip("=") not in self._told:
+            raise HostKeyError(f"{self._name} shows another host key than its vendor names: {key.fingerprint}")
         if self.key and shown != self.key:
             message = f"{self._name} shows another host key than the one made for it: {key.fingerprint}"
             raise HostKeyError(message, hint="if all of them do: launch with --trust-on-first-use, from a safe network")
@@ -285,8 +289,10 @@ def _settle(folder: Path, where: Target, host_key: str) -> None:
     try:
         for name, content in files.items():
             path = folder / name
-            if (name == "host_ed25519.pub" and path.exists()) or (name == "config" and "\n" in str(path)):
-                continue  # pinned already; a newline can't be spelt in ssh's configuration
+            if name == "config" and "\n" in str(path):
+                continue  # a newline can't be spelt in ssh's configuration
+            if name == "host_ed25519.pub" and path.exists() and keys.read_public(path) == host_key:
+                continue  # pinned already, perhaps with a comment
             if not path.exists() or path.read_text() != content:
                 keys.write_private(path, content.encode())
     except OSError as error:

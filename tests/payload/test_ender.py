@@ -269,3 +269,69 @@ def test_another_s_certificate_gets_no_key(ender, tmp_path, monkeypatch, wrong):
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert ender.look(vendor.orders())["said"] == "unclear"
         assert vendor.asked == []
+
+
+# ── several ways ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def several(vendor, **more):
+    """Orders with a second way to ask, as a vendor with two APIs needs them."""
+    orders = vendor.orders()
+    wrong = {**orders["look"], "headers": {"Authorization": "Bearer wrong"}}
+    second = {key: orders[key] for key in ("look", "alive", "gone")}
+    return {**orders, "look": wrong, "more": [second], **more}
+
+
+def test_a_second_way_to_ask_is_taken_where_the_first_is_closed_and_both_are_told(ender, vendor):
+    said = ender.look(several(vendor))
+    assert said["said"] == "alive"
+    assert said["evidence"].count("→ 401, refused;") == said["evidence"].count("→ 200, alive") == 1
+
+
+def test_only_where_every_way_is_closed_the_key_is_called_refused(ender, vendor):
+    orders = several(vendor)
+    assert ender.look({**orders, "more": [{**orders["more"][0], "look": orders["look"]}]})["said"] == "refused"
+    broken = {
+        **orders["look"],
+        "url": f"http://127.0.0.1:{vendor.port}/nowhere",
+        "headers": vendor.orders()["look"]["headers"],
+    }
+    assert ender.look({**orders, "more": [{**orders["more"][0], "look": broken}]})["said"] == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("answer", "fits"),
+    [
+        ({"data": {"pod": None}}, True),
+        ({"data": None}, False),
+        ({}, False),
+        (None, False),
+        ({"data": {"pod": None}, "errors": [{"message": "no"}]}, False),
+        ({"data": {"pod": {"id": "m-1"}}}, False),
+    ],
+)
+def test_what_an_answer_does_not_say_is_no_null_in_it(ender, answer, fits):
+    rule = {"status": [200], "at": ["data", "pod"], "in": [None], "without": ["errors"]}
+    assert ender.fits(rule, ender.Answer(200, answer)) is fits
+
+
+def test_a_rule_may_name_a_value_of_the_machine(ender, vendor, monkeypatch):
+    orders = vendor.orders()
+    orders["alive"] = json.loads(json.dumps(orders["alive"]).replace("m-1", "{env:MACHINE_ID}"))
+    assert ender.look(orders)["said"] == "unclear"
+    monkeypatch.setenv("MACHINE_ID", "m-1")
+    assert ender.look(orders)["said"] == "alive"
+
+
+def test_a_command_is_a_route_and_the_last_ones_are_for_when_nobody_took_an_earlier_one(ender, vendor, tmp_path):
+    touch = lambda name: {"argv": ["touch", str(tmp_path / name)], "last": True}  # noqa: E731
+    refused = {**vendor.orders()["routes"][0], "headers": {"Authorization": "Bearer wrong"}}
+    ender.end_once({**vendor.orders(), "routes": [refused, touch("a"), touch("b")]}, lambda _: None)
+    assert [(tmp_path / name).exists() for name in "ab"] == [True, False]
+    vendor.deaf = 1
+    ender.end_once({**vendor.orders(), "routes": [*vendor.orders()["routes"], touch("c")]}, lambda _: None)
+    assert not (tmp_path / "c").exists()
+    gone = ender.end_once(
+        {**vendor.orders(), "routes": [{"argv": [str(tmp_path / "no such program")]}]}, lambda _: None
+    )
+    assert (gone["said"], "No such file" in gone["evidence"]) == ("unclear", True)
