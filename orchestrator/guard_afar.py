@@ -202,7 +202,11 @@ def _first_pulse(agreed: Terms, post: Post, job_id: str, pause: Callable[[float]
             break
         ended = agreed.outpost.end_of(job_id)
         if ended or waited > PATIENCE_SECONDS:
-            why = agreed.outpost.trouble(agreed.home_id) or ended or f"nothing in {PATIENCE_SECONDS / 60:.0f} minutes"
+            why = (
+                agreed.outpost.trouble(agreed.home_id, post.number)
+                or ended
+                or f"nothing in {PATIENCE_SECONDS / 60:.0f} minutes"
+            )
             raise StateError(f"the guard on {agreed.on} did not get to its pulse: {why}", hint=stays)
         pause(_POLL_SECONDS)
         waited += _POLL_SECONDS

@@ -115,8 +115,9 @@ def install(requirements: List[str], into: Path) -> None:
     argv = [*pip, "-q", "--no-deps", "--target", str(into), *lacking]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise TroubleError(f"{pip[0]} can't install the guard's packages: {words[0][:300]}")
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        told = [line for line in said if "error" in line.lower() or "×" in line] or said
+        raise TroubleError(f"{Path(pip[0]).name} can't install the guard's packages: {told[0].strip()[:300]}")
 
 
 # ---- its passes ------------------------------------------------------------------------------------------------------
@@ -190,7 +191,8 @@ def main(argv: List[str], ended: Optional[threading.Event] = None) -> int:
             return watch(mount, Path(name), over)
         except (TroubleError, OSError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
             print(f"gpurun: no guard: {error}", file=sys.stderr)
-            write(mount / "out" / "trouble.json", {"time": time.time(), "error": str(error)[:500]})
+            post = read_json(mount / "in" / "request.json").get("post")
+            write(mount / "out" / "trouble.json", {"time": time.time(), "post": post, "error": str(error)[:500]})
             return 1
 
 

@@ -207,13 +207,15 @@ class HfOutpost:
         """Read the last pulse; None = there is none yet."""
         return self._read(home, "guard.json")
 
-    def trouble(self, home: str) -> str:
-        """Say what kept a guard from its passes; "" = it says nothing of that."""
+    def trouble(self, home: str, number: str = "") -> str:
+        """Say what kept a guard, of this post where one is named, from its passes; "" = it says nothing of that."""
         try:
             said = json.loads(self._read(home, "trouble.json") or b"{}")
         except ValueError:
             return ""
-        return printable(str(said.get("error", "")), 300) if isinstance(said, dict) else ""
+        if not isinstance(said, dict) or (number and said.get("post") != number):
+            return ""
+        return printable(str(said.get("error", "")), 300)
 
     def _read(self, home: str, name: str) -> bytes | None:
         bucket, path = launch.bucket_of(self.namespace), f"{_prefix(home)}/out/{name}"
