@@ -231,7 +231,7 @@ def guarded(proof: str, minutes: float, *, planned: bool = True, place: str = "e
 
 
 @pytest.mark.parametrize("planned", [True, False])
-def test_a_guard_elsewhere_that_falls_silent_is_told_once_with_its_reason(planned: bool) -> None:
+def test_a_guard_elsewhere_that_falls_silent_is_told_once_with_its_reason(*, planned: bool) -> None:
     run = guarded("absent", 6, planned=planned)
     (notice,) = worth_telling(run, (), NOW, LAMBDA)
     assert (notice.event, notice.urgent, notice.title) == (Event.GUARD, True, f"{RUN}: the guard at box is silent")
@@ -240,10 +240,9 @@ def test_a_guard_elsewhere_that_falls_silent_is_told_once_with_its_reason(planne
     assert keys(run, {notice.key}) == []
 
 
-@pytest.mark.parametrize(
-    "run",
-    [guarded("absent", 4), guarded("proven", 6), guarded("absent", 6, place="here")],
-    ids=["soon", "well", "here"],
-)
+NO_SILENCE = {"soon": guarded("absent", 4), "well": guarded("proven", 6), "here": guarded("absent", 6, place="here")}
+
+
+@pytest.mark.parametrize("run", NO_SILENCE.values(), ids=NO_SILENCE)
 def test_one_missed_answer_is_no_silence(run: RunRow) -> None:
     assert keys(run) == []
