@@ -119,7 +119,8 @@ class Spending:
         """Note that the end is proven, on whose word.
 
         It bills until the vendor's own record says, else until the vendor first said that it was ending it. Such a
-        record is as good as having seen it bill to the last, and tells the begin too.
+        record is as good as having seen it bill to the last, and tells the begin too; of one that nobody saw while it
+        billed, the price as well.
         """
         until = now.timestamp() if look.billed_until is None else look.billed_until.timestamp()
         own = look.billed_until is not None
@@ -127,12 +128,14 @@ class Spending:
         with self._db.write():
             self._db.execute(
                 "UPDATE allocations SET ended = CASE WHEN :own THEN :until + :within ELSE coalesce(ending, :until) END,"
+                " price = CASE WHEN billing_seen IS NULL THEN coalesce(:price, price) ELSE price END,"
                 " billing_seen = CASE WHEN :own THEN :until ELSE billing_seen END,"
                 " start_low = CASE WHEN :began > start_low - :slack THEN :began ELSE start_low END,"
                 " start_high = CASE WHEN :began > start_low - :slack THEN :began + :within ELSE start_high END,"
                 " evidence = :evidence"
                 " WHERE provider = :provider AND id = :id AND ended IS NULL",
                 {
+                    "price": None if look.price is None else str(look.price),
                     "own": own,
                     "until": until,
                     "began": began,

@@ -237,6 +237,18 @@ def test_the_vendor_s_own_begin_and_end_are_believed(metered: Ledger) -> None:
     assert dollars(metered, 99) == (11, 11)
 
 
+def test_what_was_over_when_it_was_found_costs_what_the_vendor_s_record_says(metered: Ledger) -> None:
+    over = replace(GONE, price=Decimal(7200), billed_from=at(20), billed_until=at(31))
+    metered.saw_free("fake", "m-1", at(70), over)
+    assert dollars(metered, 99) == (22, 22)
+
+
+def test_what_was_seen_to_bill_keeps_the_price_at_which_it_did(metered: Ledger) -> None:
+    metered.saw_billing("fake", "m-1", at(30), replace(BILLS, price=Decimal(3600), billed_from=at(20)))
+    metered.saw_free("fake", "m-1", at(70), replace(GONE, price=Decimal(7200), billed_until=at(31)))
+    assert dollars(metered, 99) == (11, 11)
+
+
 def test_a_read_may_be_as_old_as_the_vendors_list_lags(metered: Ledger) -> None:
     one = replace(BILLS, price=Decimal(3600), phase=Phase.READY)
     metered.saw_billing("fake", "m-1", at(5), one, lag=3.0)
