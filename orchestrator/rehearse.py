@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Who is simulated -> what a first launch there takes, and a fault to try.
 PROVIDERS = {
     "lambda": ("--gpu a10 --accept-risk", '{"launch_capacity": 2}'),
+    "runpod": ("--gpu 3090 --accept-risk", '{"capacity": 3}'),
     "hf": ("--gpu a10g", '{"slow_scheduling": 1, "logs_cut": 3}'),
 }
 # Real keys, and the files in which libraries look for one.
@@ -128,7 +129,7 @@ def _refuse_incomplete(provider: str) -> None:
             f"there is no rehearsal of {provider!r}; there are: {' '.join(PROVIDERS)}",
             hint=f"gpurun rehearse {next(iter(PROVIDERS))}",
         )
-    if provider != "lambda":  # no machine there is reached over SSH
+    if provider == "hf":  # no machine there is reached over SSH
         return
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
     for program, package in _NEEDED:

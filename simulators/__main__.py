@@ -1,4 +1,4 @@
-"""`python -m simulators lambda|hf`: start a vendor, tell in one line where it is, serve until a signal, leave nothing.
+"""`python -m simulators lambda|runpod|hf`: start a vendor, tell in a line where it is, serve until a signal.
 
 The line is JSON on stdout: {"provider", "url", "control", "exports": {VAR: VALUE, …}}.
 """
@@ -11,16 +11,33 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from simulators.clock import FASTEST
 from simulators.faults import FaultError, Hit
 from simulators.hf_jobs import SCHEDULE_SECONDS, HfSimulator
-from simulators.hf_jobs.faults import drawn as drawn_hf
-from simulators.hf_jobs.faults import listing as hf_listing
-from simulators.hf_jobs.faults import parse as parse_hf
+from simulators.hf_jobs import faults as hf_faults
 from simulators.lambda_cloud import BOOT_SECONDS, LINGER_SECONDS, LambdaSimulator
-from simulators.lambda_cloud.faults import BOOK
+from simulators.lambda_cloud import faults as lambda_faults
+from simulators.runpod import START_SECONDS, RunPodSimulator
+from simulators.runpod import faults as runpod_faults
+
+
+class _Book(Protocol):
+    """A vendor's faults."""
+
+    def parse(self, wish: object) -> list[Hit]:
+        """Read faults from JSON."""
+
+    def drawn(self, seed: int) -> list[Hit]:
+        """Draw some."""
+
+    def listing(self) -> str:
+        """Spell the table for a person."""
+
+
+_BOOKS: dict[str, _Book] = {"lambda": lambda_faults.BOOK, "runpod": runpod_faults.BOOK, "hf": hf_faults}
+_WITH_MACHINES = ("lambda", "runpod")
 
 
 class _ListFaults(argparse.Action):
@@ -30,13 +47,13 @@ class _ListFaults(argparse.Action):
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"lambda\n{BOOK.listing()}\n\nhf\n{hf_listing()}")  # noqa: T201 - that is what was asked for
+        print("\n\n".join(f"{vendor}\n{book.listing()}" for vendor, book in _BOOKS.items()))  # noqa: T201 - asked for
         parser.exit()
 
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulators", description="Cloud vendors on this computer.")
-    parser.add_argument("vendor", choices=["lambda", "hf"])
+    parser.add_argument("vendor", choices=list(_BOOKS))
     parser.add_argument("--seed", type=int, help="ids, and a draw of faults when --faults is not given")
     parser.add_argument("--faults", metavar="JSON", help="such as '{\"launch_capacity\": 2}'; see --list-faults")
     parser.add_argument("--pace", type=float, default=1.0, help="all that it takes time for takes so much less")
@@ -51,13 +68,10 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _faults(options: argparse.Namespace) -> list[Hit]:
-    if options.vendor == "hf":
-        if options.faults is not None:
-            return parse_hf(json.loads(options.faults))
-        return [] if options.seed is None else drawn_hf(options.seed)
+    book = _BOOKS[options.vendor]
     if options.faults is not None:
-        return BOOK.parse(json.loads(options.faults))
-    return [] if options.seed is None else BOOK.drawn(options.seed)
+        return book.parse(json.loads(options.faults))
+    return [] if options.seed is None else book.drawn(options.seed)
 
 
 def _watch_stdin(ended: threading.Event) -> None:
@@ -71,10 +85,13 @@ def _watch_stdin(ended: threading.Event) -> None:
     threading.Thread(target=read, name="stdin", daemon=True).start()
 
 
-def _vendor(options: argparse.Namespace, faults: list[Hit]) -> LambdaSimulator | HfSimulator:
+def _vendor(options: argparse.Namespace, faults: list[Hit]) -> LambdaSimulator | RunPodSimulator | HfSimulator:
     how: dict[str, Any] = {"pace": options.pace, "faults": faults, "seed": options.seed}
     if options.vendor == "hf":
         return HfSimulator(**how, schedule_seconds=SCHEDULE_SECONDS if options.boot is None else options.boot)
+    if options.vendor == "runpod":
+        start = START_SECONDS if options.boot is None else options.boot
+        return RunPodSimulator(**how, start_seconds=start, machines=not options.no_machines)
     boot = BOOT_SECONDS if options.boot is None else options.boot
     return LambdaSimulator(**how, boot_seconds=boot, linger_seconds=options.linger, machines=not options.no_machines)
 
@@ -91,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--pace lies above 0 and is at most {FASTEST:g}")
     if (options.boot or 0) < 0 or options.linger < 0:
         parser.error("--boot and --linger are 0 seconds or more")
-    if options.vendor == "lambda" and not options.no_machines:
+    if options.vendor in _WITH_MACHINES and not options.no_machines:
         from simulators.machine.sshd import find_sshd
 
         try:

@@ -73,6 +73,10 @@ class Host:
         """Leave no byte free on it."""
         self._do(lambda: None if self._machine is None else self._machine.fill_disk())
 
+    def do(self, deed: Callable[[], object]) -> None:
+        """Do something else there, in its turn."""
+        self._do(deed)
+
     def link(self, what: str, options: Mapping[str, float]) -> bool:
         """Do one of cut, blackhole, freeze, heal to its link; True once it is done."""
         done = self.link_soon(what, options)

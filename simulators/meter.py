@@ -47,7 +47,7 @@ class Entry:
         return self.settled + self.price * _steps(since, self._until(now), self.step_seconds) * self.step_seconds / 3600
 
     def _until(self, now: float) -> float:
-        return now if self.ended is None else self.ended
+        return now if self.ended is None else min(now, self.ended)
 
 
 class Meter:
@@ -82,6 +82,10 @@ class Meter:
     def started(self, allocation_id: str) -> float | None:
         """Tell since when it bills."""
         return self._entries[allocation_id].started
+
+    def entries(self) -> list[Entry]:
+        """Give every allocation there ever was."""
+        return list(self._entries.values())
 
     def usd(self, now: float) -> Decimal:
         """Tell the whole bill so far, exact."""

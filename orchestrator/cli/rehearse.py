@@ -32,6 +32,7 @@ def rehearse(command: list[str], /, provider: str, folder: Path | None, *, keep:
     Examples:
       gpurun rehearse lambda
       gpurun rehearse lambda -- gpurun doctor
+      gpurun rehearse runpod
       gpurun rehearse hf
       gpurun rehearse --faults '{"unhealthy": 1}' -- sh my-script.sh
     """

@@ -27,7 +27,7 @@ _CONFIG = """\
 ListenAddress {ip}
 Port {port}
 AddressFamily inet
-HostKey {host_key}
+{host_keys}
 PidFile {pid_file}
 AuthorizedKeysFile {authorized_keys}
 AllowUsers {user}
@@ -92,9 +92,24 @@ def find_sftp_server() -> str:
     raise RuntimeError("no sftp-server here: apt-get install openssh-sftp-server")
 
 
-def write(root: Path, *, ip: str, port: int, user: str, environment: Mapping[str, str]) -> list[str]:
-    """Write what sshd needs below `root`; gives the command that starts it in the foreground."""
+def write(
+    root: Path,
+    *,
+    ip: str,
+    port: int,
+    user: str,
+    environment: Mapping[str, str],
+    host_keys: Sequence[str] = (),
+    home: str = "",
+    run: str = "",
+) -> list[str]:
+    """Write what sshd needs below `root`; gives the command that starts it in the foreground.
+
+    Host keys, home and the folder of its pid file lie below `root` too, unless they are named.
+    """
     sshd, sftp = find_sshd(), find_sftp_server()
+    home = home or str(root / "home")
+    keys = host_keys or [str(root / "etc" / "host_ed25519")]
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(
             mode=0o755, exist_ok=True
@@ -108,11 +123,11 @@ def write(root: Path, *, ip: str, port: int, user: str, environment: Mapping[str
             ip=ip,
             port=port,
             user=user,
-            host_key=_quoted(root / "etc" / "host_ed25519"),
-            pid_file=_quoted(root / "run" / "sshd.pid"),
-            authorized_keys=_quoted(str(root / "home" / ".ssh" / "authorized_keys").replace("%", "%%")),
+            host_keys="\n".join(f"HostKey {_quoted(key)}" for key in keys),
+            pid_file=_quoted(f"{run or root / 'run'}/sshd.pid"),
+            authorized_keys=_quoted(f"{home}/.ssh/authorized_keys".replace("%", "%%")),
             environment=" ".join(_quoted(f"{name}={value}") for name, value in environment.items()),
-            sftp=f"{sftp} -d {shlex.quote(str(root / 'home'))}",
+            sftp=f"{sftp} -d {shlex.quote(home)}",
             login=shlex.quote(str(login)),
         )
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from openapi import SpecError, operations, validate_exchange
 
-from simulators.lambda_cloud.faults import OPERATIONS
 from simulators.lambda_cloud.api import ROUTES
+from simulators.lambda_cloud.faults import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

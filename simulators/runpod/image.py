@@ -1,0 +1,164 @@
+"""The image of a pod, after runpod/pytorch: `/start.sh` that starts sshd, python3 with torch, and no cron, no systemd.
+
+disk/          the container's disk: /, /root, /tmp, /etc/ssh, /start.sh; kept by a restart, wiped by a stop
+image/         what the image brings: python3, nvidia-smi, `service`, sshd's configuration
+volume/        the persistent mount, where the pod has one
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulators.machine import image, sshd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOST_KEYS = ("rsa", "ecdsa", "ed25519")
+# At the top of the root, in place of this computer's own; the rest is shown as it is.
+OWN = ("root", "tmp", "run", "etc", "workspace", "start.sh", "srv", "media", "lost+found")
+_OWN_VAR = ("lib", "log", "spool", "tmp", "cache")
+# What a machine has and a container has not.
+_ABSENT = ("cloud-init", "systemctl", "crontab", "cron", "reboot", "shutdown", "poweroff", "halt", "sudo")
+_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+# After start.sh of runpod/containers (2026): without nginx and Jupyter, which nobody here asks for; the RSA key is the
+# smallest that OpenSSH takes, for speed.
+_START = """\
+#!/bin/bash
+set -e
+execute_script() { if [[ -f $1 ]]; then echo "$2"; bash "$1"; fi; }
+setup_ssh() {
+    if [[ $PUBLIC_KEY ]]; then
+        echo "Setting up SSH..."
+        mkdir -p ~/.ssh
+        echo "$PUBLIC_KEY" >> ~/.ssh/authorized_keys
+        chmod 700 -R ~/.ssh
+        for kind in rsa:1024 ecdsa:256 ed25519:256; do
+            if [ ! -f /etc/ssh/ssh_host_${kind%:*}_key ]; then
+                ssh-keygen -t ${kind%:*} -b ${kind#*:} -f /etc/ssh/ssh_host_${kind%:*}_key -q -N ''
+                name=${kind%:*}; echo "${name^^} key fingerprint:"
+                ssh-keygen -lf /etc/ssh/ssh_host_${kind%:*}_key.pub
+            fi
+        done
+        service ssh start
+        echo "SSH host keys:"
+        for key in /etc/ssh/*.pub; do
+            echo "Key: $key"
+            ssh-keygen -lf "$key"
+        done
+    fi
+}
+export_env_vars() {
+    echo "Exporting environment variables..."
+    printenv | grep -E '^[A-Z_][A-Z0-9_]*=' | grep -v '^PUBLIC_KEY' \\
+        | awk -F = '{ val = $0; sub(/^[^=]*=/, "", val); print "export " $1 "=\\"" val "\\"" }' > /etc/rp_environment
+    grep -q rp_environment ~/.bashrc || echo 'source /etc/rp_environment' >> ~/.bashrc
+}
+execute_script "/pre_start.sh" "Running pre-start script..."
+echo "Pod Started"
+setup_ssh
+export_env_vars
+execute_script "/post_start.sh" "Running post-start script..."
+echo "Start script(s) finished, Pod is ready to use."
+sleep infinity
+"""
+_SERVICE = """\
+[ "$1" = ssh ] || { echo "$1: unrecognized service" >&2; exit 1; }
+stop() { [ ! -e /run/sshd.pid ] || kill "$(cat /run/sshd.pid)" 2>/dev/null; }
+start() { echo " * Starting OpenBSD Secure Shell server sshd"; @SSHD@ -E /var/log/sshd.log; }
+case $2 in
+    start) start ;;
+    stop) stop ;;
+    restart | reload | force-reload) stop; start ;;
+    status) kill -0 "$(cat /run/sshd.pid)" 2>/dev/null && echo " * sshd is running" ;;
+esac
+"""
+# As in the image: without a terminal nothing below is read, so a command over SSH has none of the pod's environment.
+_BASHRC = '[ -z "$PS1" ] && return\n'
+
+
+def make(folder: Path, gpu: image.Gpu, *, is_official: bool) -> str:
+    """Make disk and image below `folder`; gives the PATH that finds the image's commands first."""
+    inside = folder / "image"
+    for name in ("etc", "run"):
+        (inside / name).mkdir(parents=True)
+    path = image.make(inside, gpu)
+    for name in _ABSENT:
+        (inside / "usr" / "bin" / name).unlink(missing_ok=True)
+    make_disk(folder / "disk", is_official=is_official)
+    return path
+
+
+def make_disk(disk: Path, *, is_official: bool) -> None:
+    """Make a fresh container disk."""
+    for name in ("root", "tmp", "run/sshd", "etc/ssh", "workspace", ".host-etc", "srv", "media"):
+        (disk / name).mkdir(parents=True, mode=0o755)
+    (disk / "tmp").chmod(0o1777)
+    (disk / "root").chmod(0o700)
+    (disk / "root" / ".bashrc").write_text(_BASHRC)
+    for name in _OWN_VAR:
+        (disk / ".var" / name).mkdir(parents=True)
+    for entry in Path("/etc").iterdir():
+        if entry.name not in {"ssh", "rp_environment"}:
+            (disk / "etc" / entry.name).symlink_to(f"/.host-etc/{entry.name}")
+    if is_official:
+        (disk / "start.sh").write_text(_START)
+        (disk / "start.sh").chmod(0o755)
+
+
+def write_sshd(inside: Path, *, ip: str, port: int, user: str, environment: Mapping[str, str], stranger: bool) -> None:
+    """Write sshd's configuration and the `service` that starts it. `stranger`: it shows a key that no log tells."""
+    keys = [f"/etc/ssh/ssh_host_{kind}_key" for kind in HOST_KEYS]
+    if stranger:
+        other = inside / "etc" / "host_ed25519"
+        if not other.exists():
+            sshd.write_host_key(other, "")
+        keys = [str(other)]
+    argv = sshd.write(
+        inside, ip=ip, port=port, user=user, environment=environment, host_keys=keys, home="/root", run="/run"
+    )
+    line = shlex.join(word for word in argv if word not in {"-D", "-e"})
+    service = inside / "usr" / "bin" / "service"
+    service.write_text("#!/bin/sh\n" + _SERVICE.replace("@SSHD@", line))
+    service.chmod(0o755)
+
+
+def binds(folder: Path, mounts: Mapping[str, Path], environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Say what is shown where in the root: (outside, inside), in this order."""
+    inside = folder / "image"
+    shown = [("/etc", "/.host-etc")]
+    shown += [
+        (str(folder / "disk" / ".var" / name), f"/var/{name}") for name in _OWN_VAR if Path("/var", name).is_dir()
+    ]
+    shown += [(str(outside), where) for where, outside in mounts.items()]
+    return shown + [(path, path) for path in _lent(inside, environment) if _is_covered(path)]
+
+
+def _lent(inside: Path, environment: Mapping[str, str]) -> list[str]:
+    """Name what of this computer the image needs: Python's own, its packages, settings of pip, the resolvers."""
+    packages = (inside / "etc" / "packages").read_text().splitlines()
+    binary = Path(os.path.realpath(inside / "usr" / "bin" / "python3"))
+    stdlib = inside / "usr" / "lib" / binary.name / "os.py"
+    prefix = [str(Path(os.path.realpath(stdlib)).parents[2])] if stdlib.exists() else []
+    settings = [value for value in environment.values() if value.startswith("/") and Path(value).is_file()]
+    resolvers = [os.path.realpath("/etc/resolv.conf")]
+    return [str(inside), *prefix, *packages, *settings, *resolvers]
+
+
+def _is_covered(path: str) -> bool:
+    """Whether the pod's own folders hide it."""
+    parts = Path(path).parts
+    if parts[1] == "etc":  # its entries are shown as links
+        return False
+    return Path(path).exists() and (parts[1] in OWN or (parts[1] == "var" and len(parts) > 2 and parts[2] in _OWN_VAR))
+
+
+def hidden() -> list[str]:
+    """Name the programs of this computer that a container has not."""
+    found = {os.path.realpath(path) for name in _ABSENT if (path := shutil.which(name, path=os.pathsep.join(_FOLDERS)))}
+    return sorted(path for path in found if path.startswith(("/usr/", "/bin/", "/sbin/")))
