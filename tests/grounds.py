@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from boxes import PAYLOAD
 from fakes import OFFER, Clock, FakeCloud
 from hf_ground import HfGround
+from runpods import RunpodGround
 from simulators_fixture import lambda_running
 
 from providers.base import Job, Mark, Offer, Provider
@@ -192,4 +193,5 @@ GROUNDS = {
     "fake": FakeGround,
     "lambda": LambdaGround,
     "hf": HfGround,
+    "runpod": RunpodGround,
 }
