@@ -23,6 +23,7 @@ from orchestrator.jobs import JobFile
 from orchestrator.records import RunRow
 from providers.base import Holder, Place, Proof
 from providers.errors import UsageError
+from providers.optional import Remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,7 @@ class Leave:
     trust_on_first_use: bool = False
     key_on_machine: bool = False  # the account's key may go to the machine: asked for in so many words
     key_by_default: bool = False  # the same as a default: where the vendor has a use for it
+    remarks: tuple[tuple[str, str], ...] = ()  # more of the plan's lines
     monthly_cap: Decimal = planning.CAP
     guards: Callable[[Provider, datetime], Sequence[Holder]] = lambda _provider, _now: ()
 
@@ -140,6 +142,7 @@ def prepare(
             trust_on_first_use=leave.trust_on_first_use,
             accept_risk=limits.accept_risk,
             key_on_machine=key,
+            remarks=(*_remarks(provider, job_file, offer), *leave.remarks),
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
         )
         undo.pop_all()
@@ -152,6 +155,10 @@ def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *,
     return planning.times(
         limits, dearest.price, now, step_seconds=step, poll_seconds=poll, queue_seconds=queue, saves=saves
     )
+
+
+def _remarks(provider: Provider, job_file: JobFile, offer: Offer) -> Sequence[tuple[str, str]]:
+    return provider.remarks(job_file.command, offer) if isinstance(provider, Remarks) else ()
 
 
 def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bool) -> JobFile:

@@ -87,6 +87,7 @@ class Plan:
     accept_risk: bool = False  # the user's leave to launch though this computer alone can stop the meter
     key_on_machine: bool = False  # the user's leave to put the account's key on the machine
     month: Month | None = None
+    remarks: tuple[tuple[str, str], ...] = ()  # more of its lines: a name, and what is to be known
 
     def sentence(self) -> str:
         """Say who ends it and when, on whose word."""

@@ -32,6 +32,7 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
             ("key", _KEY_RISK if plan.get("key_on_machine") else ""),
             ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
             ("ships", _shipped(plan)),
+            *((name, words) for name, words in plan.get("remarks", ())),
             ("left out", ", ".join(plan["left_out"])),
             ("results", plan["folder"]),
             ("end", plan["sentence"]),

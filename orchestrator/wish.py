@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.home import Home
+    from orchestrator.push import Push
     from orchestrator.settings_file import Value
     from orchestrator.templates import Template
     from orchestrator.yaml12 import Key
@@ -53,6 +54,8 @@ class Wish:
     key_on_machine: bool = False  # on no account a template's to say: it may be anybody's
     wait_for_capacity: float = 0.0  # seconds to go on asking for an offer that can't be had; 0 = not at all
     trust_on_first_use: bool = False  # take whatever host key a machine shows first
+    push_to_hub: str | None = None  # a repository for the artifacts
+    push_public: bool = False
 
     def flags(self) -> dict[str, tuple[Key, object]]:
         """Name the limits that were given as flags."""
@@ -70,6 +73,7 @@ class Planned:
         self.limits = limits
         self.plan = prepared.plan.as_json()
         self.launched = False
+        self.push: Push | None = None
 
     def go(self) -> str:
         """Enter the run into the ledger and start its controller; gives the run's id.
@@ -77,6 +81,8 @@ class Planned:
         Raises:
             RefusedError: the monthly cap.
         """
+        if self.push is not None:
+            self.push.make()
         ledger = Ledger(self._home.ledger)
         try:
             run_id = launch.commit(self._prepared, ledger, datetime.now(UTC))
@@ -119,22 +125,35 @@ def planned(
     under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
     template = make(home, wish, under)
     _check_ceiling(wish, template)
+    push = _push(wish)
+    template = push.into(template) if push else template
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
     settings_file.export_python(home.root / settings_file.NAME)
     provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        leave = _leave(home, wish, defaults)
+        leave = replace(_leave(home, wish, defaults), remarks=(push.remark(),) if push else ())
         prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC), leave)
     finally:
         ledger.close()
     plan = Planned(home, prepared, template.settings.limits.model_dump())
+    plan.push = push
     try:
         yield plan
     finally:
         if not plan.launched:
             prepared.discard()
+
+
+def _push(wish: Wish) -> Push | None:
+    if wish.push_public and not wish.push_to_hub:
+        raise UsageError("--push-public says how --push-to-hub pushes", hint="--push-to-hub you/model --push-public")
+    if not wish.push_to_hub:
+        return None
+    from orchestrator import push
+
+    return push.check(wish.push_to_hub, public=wish.push_public)
 
 
 def _check_ceiling(wish: Wish, template: Template) -> None:

@@ -65,6 +65,10 @@ _LIMITS = (
         "--trust-on-first-use", is_flag=True, help="Take whatever host key the machine shows first, unverified."
     ),
 )
+_PUSH = (
+    click.option("--push-to-hub", metavar="REPO", help="Put the artifacts on the Hub at the end: you/model, private."),
+    click.option("--push-public", is_flag=True, help="Let everybody read what --push-to-hub makes."),
+)
 _HOW = (
     forward_option,
     click.option("--dry-run", is_flag=True, help="Show the plan and stop there."),
@@ -93,7 +97,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @click.command()
 @click.argument("template", default="demo", shell_complete=complete_template)
-@_with(*_WHERE, *_WHAT, *_LIMITS, *_HOW)
+@_with(*_WHERE, *_WHAT, *_LIMITS, *_PUSH, *_HOW)
 def launch(**given: Any) -> int:
     """Show the plan and the price, ask, run, bring the results home.
 
