@@ -110,7 +110,7 @@ class RunPodSimulator:
 
         def exited(code: int) -> None:
             # In a thread of its own: the vendor's lock must not hold up who waits for this container.
-            threading.Thread(target=world.exited, args=(pod, code), name=f"exit {pod.id}", daemon=True).start()
+            threading.Thread(target=world.lives.exited, args=(pod, code), name=f"exit {pod.id}", daemon=True).start()
 
         return RealContainer(
             self._folder / pod.id, partial(self._plan, pod), partial(world.logs.say, pod, "container"), exited

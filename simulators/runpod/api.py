@@ -188,7 +188,7 @@ class Api:
             order = checks.order(wish if isinstance(wish, dict) else {}, self._world.capacity)
         except ProblemError as problem:
             raise ValueError(str(problem)) from problem
-        return self._world.create(order, faults={}).id
+        return self._world.lives.create(order, faults={}).id
 
 
 _SPOILT: dict[str, Callable[[], Reply]] = {

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simulators.runpod import checks
+from simulators.runpod.account import SPEND_LIMIT
 from simulators.runpod.catalogue import COMMUNITY, KINDS
 from simulators.runpod.query import Field, QueryError, parse
 from simulators.runpod.replies import ProblemError
-from simulators.runpod.world import SPEND_LIMIT
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Graph:
         return {
             "id": "user_2simulated",
             "email": "simulated@example.com",
-            "clientBalance": float(world.balance()),
-            "currentSpendPerHr": float(world.meter.rate()),
+            "clientBalance": float(world.account.balance()),
+            "currentSpendPerHr": float(world.account.meter.rate()),
             "spendLimit": float(SPEND_LIMIT),
             "notifyLowBalance": False,
             "notifyPodsStale": False,
@@ -163,8 +163,8 @@ class Graph:
                     "maxGpuCount": max(kind.most),
                     "maxGpuCountSecureCloud": kind.most_of("SECURE"),
                     "maxGpuCountCommunityCloud": kind.most_of(COMMUNITY),
-                    "securePrice": float(self._world.price(kind.id, "SECURE")) if kind.secure else None,
-                    "communityPrice": float(self._world.price(kind.id, COMMUNITY)) if kind.community else None,
+                    "securePrice": float(self._world.account.price(kind.id, "SECURE")) if kind.secure else None,
+                    "communityPrice": float(self._world.account.price(kind.id, COMMUNITY)) if kind.community else None,
                     "secureSpotPrice": None,
                     "communitySpotPrice": None,
                     "lowestPrice": {
@@ -194,16 +194,16 @@ class Graph:
         where = {"type": order.kind.id, "region": order.data_center or COMMUNITY, "of": "create"}
         if world.faults.take("capacity", **where):
             raise RefusedError("There are no longer any instances available with the requested specifications.")
-        if world.balance() < world.price(order.kind.id, order.cloud) * order.count:
+        if world.account.balance() < world.account.price(order.kind.id, order.cloud) * order.count:
             raise RefusedError("You do not have enough balance to rent this pod.")  # the words are ours
-        return self._spell(world.create(order, faults=world.faults.take_for_instance(**where)))
+        return self._spell(world.lives.create(order, faults=world.faults.take_for_instance(**where)))
 
     def _stop(self, field: Field, pod: Pod | None) -> dict[str, Any]:
         found = self._own(field, pod)
         if found is None or not found.alive:
             raise RefusedError("pod not found to stop")
         if found.status != "EXITED":
-            self._world.stop(found)
+            self._world.lives.stop(found)
         return self._spell(found)
 
     def _terminate(self, field: Field, pod: Pod | None) -> None:
@@ -211,7 +211,7 @@ class Graph:
         if found is None:
             raise RefusedError("pod not found to terminate")
         if found.alive:
-            self._world.terminate(found, "podTerminate")
+            self._world.lives.terminate(found, "podTerminate")
 
 
 def _as_rest(wish: dict[str, Any]) -> dict[str, Any]:

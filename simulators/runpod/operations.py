@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from simulators.runpod import checks
+from simulators.runpod.account import SPEND_LIMIT
 from simulators.runpod.catalogue import COMMUNITY, CUDA_VERSIONS, DATA_CENTERS, KINDS, Kind, spell_data_center
 from simulators.runpod.logs import moment
 from simulators.runpod.pods import ACTIONS, Pod, spell, stamp
 from simulators.runpod.replies import CAPACITY, ProblemError
-from simulators.runpod.world import SPEND_LIMIT
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ class Operations:
         full = world.faults.take("capacity", **where)
         if full:
             raise ProblemError(400, CAPACITY[int(full.number("words"))])
-        price = world.price(order.kind.id, order.cloud) * order.count + order.disk_price(running=True)
-        if world.balance() < price or world.faults.take("no_balance", **where):
+        price = world.account.price(order.kind.id, order.cloud) * order.count + order.disk_price(running=True)
+        if world.account.balance() < price or world.faults.take("no_balance", **where):
             raise ProblemError(402)
-        if world.meter.rate() + price > SPEND_LIMIT:
+        if world.account.meter.rate() + price > SPEND_LIMIT:
             raise ProblemError(402, "spend limit reached")  # the words are ours
         if wish.get("startSsh") and world.keys and "PUBLIC_KEY" not in order.env:
             order = replace(order, env={**order.env, "PUBLIC_KEY": "\n".join(world.keys)})
-        pod = world.create(order, faults=world.faults.take_for_instance(**where))
+        pod = world.lives.create(order, faults=world.faults.take_for_instance(**where))
         # An empty object, as in the document's example, though its schema says null.
         return as_json(201, {**self._spell(pod), "runtime": {}})
 
@@ -87,13 +87,13 @@ class Operations:
             raise ProblemError(400, "mounts can't be changed")
         pod.name = wish.get("name", pod.name)
         pod.locked = wish.get("locked", pod.locked)
-        self._world.meter.rename(pod.id, pod.name)
+        self._world.account.meter.rename(pod.id, pod.name)
         changes: dict[str, Any] = {name: wish[name] for name in ("image", "disk", "env", "args") if name in wish}
         changes |= {name: tuple(wish[name]) for name in ("ports", "entrypoint", "cmd") if name in wish}
         if changes:
             order = replace(pod.order, **changes)
             argv = checks.command(order.args, order.entrypoint, order.cmd, order.image)
-            self._world.reset(pod, replace(order, argv=argv))
+            self._world.lives.reset(pod, replace(order, argv=argv))
         return as_json(200, self._spell(pod))
 
     def do_delete(self, _request: Request, item: str) -> Reply:
@@ -104,7 +104,7 @@ class Operations:
         if faults.take("delete_500", of="delete"):
             raise ProblemError(500)
         if pod.alive and not faults.take("delete_ignored", of="delete"):
-            self._world.terminate(pod)
+            self._world.lives.terminate(pod)
         return Reply(204)
 
     def do_action(self, request: Request, item: str) -> Reply:
@@ -115,9 +115,11 @@ class Operations:
         if action not in ACTIONS[pod.status] or (pod.locked and action in {"stop", "restart"}):
             raise ProblemError(409, f"cannot {action} a pod that is {pod.status}")
         if action == "terminate":
-            self._world.terminate(pod, "action")
+            self._world.lives.terminate(pod, "action")
             return Reply(204)
-        {"start": self._world.start, "stop": self._world.stop, "restart": self._world.restart}[action](pod)
+        {"start": self._world.lives.start, "stop": self._world.lives.stop, "restart": self._world.lives.restart}[
+            action
+        ](pod)
         return as_json(200, self._spell(pod))
 
     def do_logs(self, request: Request, item: str) -> Reply:
@@ -194,7 +196,7 @@ class Operations:
     def _kind(self, kind: Kind, asked: Mapping[str, Any]) -> dict[str, object]:
         world = self._world
         prices = {
-            cloud.lower(): float(0 if kind.price(cloud) is None else world.price(kind.id, cloud))
+            cloud.lower(): float(0 if kind.price(cloud) is None else world.account.price(kind.id, cloud))
             for cloud in ("SECURE", COMMUNITY)
         }
         row: dict[str, object] = {
@@ -257,7 +259,7 @@ class Operations:
         begin, end = begin // span * span, -(-end // span) * span
         records = [
             {"startTime": stamp(since), "endTime": stamp(since + span), "podId": pod, **amounts}
-            for pod, since, amounts in self._world.bills(begin, end, span)
+            for pod, since, amounts in self._world.account.bills(begin, end, span)
             if query.get("podId", pod) == pod
         ]
         asked = {"startTime": stamp(begin), "endTime": stamp(end), "bucketSize": size, "podId": query.get("podId")}

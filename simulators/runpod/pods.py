@@ -183,3 +183,21 @@ def _runtime(pod: Pod, port: int | None, now: float) -> dict[str, object]:
         "memory": busy,
         "ports": ports,
     }
+
+
+def plainly(pod: Pod, now: float) -> dict[str, object]:
+    """Tell of a pod what the control shows."""
+    return {
+        "id": pod.id,
+        "name": pod.name,
+        "type": pod.order.kind.id,
+        "region": pod.order.data_center or "COMMUNITY",
+        "status": pod.status,
+        "address": pod.address,
+        "port": pod.public_port(now),
+        "restarts": pod.restarts,
+        "created": iso(pod.created),
+        "faults": sorted(pod.faults),
+        "host": pod.host is not None,
+        "passed_bytes": 0 if pod.host is None else pod.host.passed_bytes(),
+    }
