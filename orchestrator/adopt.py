@@ -90,7 +90,7 @@ def _row(
         work="",
         offer=offer,
         candidates=(offer,),
-        gpu=None,
+        gpu=(),
         account=provider.account(),
         times=Times(end, end, 1),
         quote=Quote(None, None, most, None, "the price that the vendor tells, for the hours given"),

@@ -52,7 +52,7 @@ class Limits(_Strict):
 
     max_hours: Annotated[float, Field(gt=0, le=MOST_HOURS)] = 4.0
     extendable_to_hours: Annotated[float, Field(gt=0, le=MOST_HOURS)] | None = None  # from the launch; None = max_hours
-    max_cost: Annotated[Dollars, Field(gt=0, le=MOST_DOLLARS)] | None = None  # USD, the whole run; None = plan.FUSE
+    max_cost: Annotated[Dollars, Field(gt=0, le=MOST_DOLLARS)] | None = None  # USD, the whole run; None = cost.FUSE
     max_idle_minutes: Annotated[float, Field(gt=0, le=MOST_IDLE_MINUTES)] = 30.0
     max_attempts: Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)] = 3  # machines, one after another
     accept_risk: bool = False  # "this computer is the only holder" is fine with me

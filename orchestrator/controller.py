@@ -19,8 +19,10 @@ from orchestrator.capacity import no_capacity
 from orchestrator.collect import fetch
 from orchestrator.credentials import Redactor
 from orchestrator.follow import Follower
+from orchestrator.home import read_json
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.looks import Looker, words_of
+from orchestrator.measuring import measured
 from orchestrator.notify import Herald
 from orchestrator.reach import Reach, UnderWay, check_account
 from orchestrator.safeguard import LastResort, VendorClock, ids_of
@@ -37,6 +39,7 @@ from providers.errors import (
     QuotaError,
     RemoteError,
     StartError,
+    StateError,
     UnclearError,
     UsageError,
 )
@@ -320,11 +323,22 @@ class Controller:
         if memory.is_done:  # before it is told: whoever reads DONE finds no key of its any more
             self._ledger.renew(self._lease, self._clock())  # another controller's keys are not ours to drop
             self._reach.drop_keys()
+            self._measure(memory)
         self._ledger.save(self._lease, memory, self._clock(), looked=looked, skew=skew, late=late, granted=granted)
         if granted is not None:
             self._reload()
         deadline, ceiling = self._row.deadline + late, self._row.ceiling + late
         self._row = replace(self._row, memory=memory, skew=skew, deadline=deadline, ceiling=ceiling)
+
+    def _measure(self, memory: Memory) -> None:
+        """Keep what the run measured, for later quotes; what can't be read is no reason to keep a run open."""
+        try:
+            row = replace(self._ledger.run(self._lease.run_id), memory=memory)
+            found = measured(row, read_json(self._folder.result) or {})
+            if found is not None:
+                self._ledger.keep_measured(found)
+        except StateError as error:
+            log.warning("what it measured: %s", error)
 
     def _settle_money(self, decision: Decision, seen: Seen, now: datetime) -> None:
         """Record the end of billing when it is proven, not when it first seemed so: one absence may be a lag."""

@@ -10,6 +10,7 @@ every begun billing step counts whole, each further attempt begins one more, a p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.config import Limits
+
+FUSE = Decimal(100)  # USD that a run may cost where nobody named an amount: eight H100s for three hours
+HOURS = 4.0  # where nobody named any, as in config.Limits
 OVERRUN_SECONDS = 120  # past its ceiling: a guard looks once a minute, asks, and reads it back
 PRICE_TOLERANCE = Decimal("1.01")  # of what was agreed to: dearer than that is ended at once
 _HOUR = Decimal(3600)
@@ -53,8 +58,8 @@ NOTHING = Interval(Decimal(0), Decimal(0))
 
 def charge(price: Decimal, seconds: float, step_seconds: int) -> Decimal:
     """USD for so many seconds at a price an hour, in begun billing steps."""
-    steps = (Decimal(str(max(seconds, 0.0))) / step_seconds).to_integral_value(ROUND_CEILING)
-    return price * steps * step_seconds / _HOUR
+    begun = -(-math.ceil(max(seconds, 0.0)) // step_seconds)
+    return price * (begun * step_seconds) / _HOUR
 
 
 def accrued(spells: Iterable[Spell], now: float) -> Interval:
@@ -84,6 +89,44 @@ def affordable(price: Decimal, max_cost: Decimal, step_seconds: int, attempts: i
     steps = int(max_cost * _HOUR / (price * PRICE_TOLERANCE * step_seconds))
     spare = min(attempts - 1, steps // _SPARE_SHARE)
     return float((steps - spare) * step_seconds - OVERRUN_SECONDS), 1 + spare
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What ends a run whatever else happens: seconds from the launch on, and USD."""
+
+    max_seconds: float
+    ceiling_seconds: float  # how far an extension may go
+    max_cost: Decimal = FUSE
+    max_attempts: int = 3
+
+    @classmethod
+    def of(cls, limits: Limits | None, hours: float | None = None) -> Bounds:
+        """Give a template's limits; `hours` were said besides and stand over them."""
+        if limits is None:
+            return cls.of_hours(hours or HOURS)
+        long = hours or limits.max_hours
+        far = max(limits.extendable_to_hours or 0.0, long)
+        return cls(long * 3600, far * 3600, limits.max_cost or FUSE, limits.max_attempts)
+
+    @classmethod
+    def of_hours(cls, hours: float) -> Bounds:
+        """Give what holds where somebody named hours and nothing else."""
+        return cls(hours * 3600, hours * 3600)
+
+    def lasts(self, price: Decimal, step_seconds: int) -> float:
+        """How long the budget lasts at a price an hour, seconds from the launch on."""
+        return affordable(price, self.max_cost, step_seconds, self.max_attempts)[0]
+
+    def ceiling(self, price: Decimal, step_seconds: int) -> tuple[float, int]:
+        """Seconds from the launch to the ceiling at a price an hour, and the attempts that the budget leaves."""
+        lasts, attempts = affordable(price, self.max_cost, step_seconds, self.max_attempts)
+        return min(max(self.max_seconds, self.ceiling_seconds), lasts), attempts
+
+    def worst(self, price: Decimal, step_seconds: int) -> Decimal:
+        """The most that these limits allow at a price an hour; nothing where they leave no time."""
+        seconds, attempts = self.ceiling(price, step_seconds)
+        return worst(price, int(seconds), step_seconds, attempts) if seconds > 0 else Decimal(0)
 
 
 def spent_since(spells: Iterable[Spell], since: float, now: float) -> Decimal:

@@ -15,8 +15,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import plan as planning
+from orchestrator import quoting
 from orchestrator.bundle import blobs, pack
 from orchestrator.caps import committed
+from orchestrator.cost import Bounds
+from orchestrator.estimate.compare import Known
+from orchestrator.estimate.learnt import Past
 from orchestrator.facts import Memory
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
@@ -54,7 +58,12 @@ class Leave:
     key_by_default: bool = False  # the same as a default: where the vendor has a use for it
     remarks: tuple[tuple[str, str], ...] = ()  # more of the plan's lines
     monthly_cap: Decimal = planning.CAP
+    probe_steps: int = 0  # judged by so many steps on the machine, it goes on or stops there; 0 = not judged
+    force: bool = False  # launch what does not fit, or can't be quoted
     guards: Callable[[Provider, datetime], Sequence[Holder]] = lambda _provider, _now: ()
+    # What can be found wrong before any money moves, of the worst case and the dearest price an hour; gives what was
+    # found in order, in words for the plan.
+    preflight: Callable[[Provider, Template, Decimal, Decimal], Sequence[str]] = lambda *_: ()
 
     def key_for(self, provider: Provider) -> bool:
         """Say whether the key goes to a machine of this vendor.
@@ -93,7 +102,7 @@ def prepare(
     ledger: Ledger,
     provider: Provider,
     template: Template,
-    gpu: str | None,
+    gpu: planning.Gpus,
     now: datetime,
     leave: Leave = Leave(),
 ) -> Prepared:
@@ -101,38 +110,36 @@ def prepare(
 
     Raises:
         RefusedError: no offer fits, the limits leave no time, or only this computer could stop the meter.
-        UsageError: the vendor has no use for the key.
+        UsageError: the vendor has no use for the key; the model or the data can't be used.
         BundleError: code or data can't be shipped.
         ProviderError: the offers can't be read.
     """
     settings, planned, limits = template.settings, now, template.settings.limits
     key = leave.key_for(provider)
-    offers = planning.choose(provider.offers(), gpu, waiting=leave.wait_seconds > 0)
+    data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
+    work = work_of(template.config, data)
+    choice = _choice(ledger, provider, template, work, gpu, now, leave)
+    offers, quote = choice.offers, choice.quote
     now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
     offer, dearest = offers[0], max(offers, key=lambda one: one.price)
     times = _times(limits, dearest, provider, now, saves=not template.bare)
+    checked = tuple(leave.preflight(provider, template, quote.worst, dearest.price))
     run_id = new_run_id(settings.name, now)
     folder = home.run(run_id)
     folder.path.mkdir(parents=True, mode=0o700)
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
-        data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
         bundle = pack(folder.bundle, template.config, template.code)
         write_json(folder.config, template.config)
         job_file = _job_file(template, data, offer.gpu_count, bare=template.bare or not provider.traits.ssh)
         job_file.write(folder)
-        work = work_of(template.config, data)
-        like = seconds_of_same_runs(ledger, work, offer)
-        step, queue = provider.traits.billing_step_seconds, int(provider.traits.queue_seconds)
-        most = (times.ceiling - now).total_seconds() - queue
-        quote = planning.quote(offer, dearest.price, most, step, like, settings.name, times.attempts)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
         holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), _HERE)
         helps = provider.traits.key_on_machine
         planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
         plan = planning.Plan(
-            *(run_id, settings.name, work, offer, tuple(offers), gpu, provider.account(), times, quote, holders),
+            *(run_id, settings.name, work, offer, offers, _typed(gpu), provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
             bundle_bytes=bundle.size,
             left_out=bundle.left_out,
@@ -143,10 +150,34 @@ def prepare(
             accept_risk=limits.accept_risk,
             key_on_machine=key,
             remarks=(*_remarks(provider, job_file, offer), *leave.remarks),
+            probe_steps=leave.probe_steps,
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
+            why=choice.why,
+            kinds=choice.kinds,
+            checked=checked,
         )
         undo.pop_all()
     return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap)
+
+
+def _choice(
+    ledger: Ledger,
+    provider: Provider,
+    template: Template,
+    work: str,
+    gpu: planning.Gpus,
+    now: datetime,
+    leave: Leave,
+) -> quoting.Choice:
+    """Quote the job on what is to be had, and choose."""
+    asked, notes = quoting.question(template, force=leave.force)
+    known = Known(Bounds.of(template.settings.limits), Past(ledger.measured()), work)
+    wanted = quoting.Wanted(asked, notes, known, provider.traits.billing_step_seconds, now.date())
+    return quoting.choose(provider.offers(), gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+
+
+def _typed(gpu: planning.Gpus) -> tuple[str, ...]:
+    return (gpu,) if isinstance(gpu, str) else tuple(gpu or ())
 
 
 def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *, saves: bool) -> planning.Times:
@@ -201,18 +232,6 @@ def work_of(config: dict[str, Any], data: Iterable[Blob]) -> str:
     """Name what a run does: the same settings on the same data have the same name."""
     facts = [config, [(blob.name, blob.sha256) for blob in data]]
     return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def seconds_of_same_runs(ledger: Ledger, work: str, offer: Offer) -> list[float]:
-    """Times for which this home's finished runs of the same work on the same offer billed, seconds."""
-    return [
-        sum(spell.ended - spell.start_low for spell in row.spells if spell.ended is not None)
-        for row in ledger.runs()
-        if row.spells
-        and row.memory.reason == "completed"
-        and row.plan.get("work") == work
-        and (row.provider, row.plan["offer"]["name"]) == (offer.provider, offer.name)
-    ]
 
 
 def _row(

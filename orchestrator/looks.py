@@ -161,7 +161,7 @@ class Looker:
         if wants_planned(memory) or (memory.retry_at is not None and self._now() < memory.retry_at):
             return None
         try:
-            offers = tuple(candidates(self._provider.offers(), row.plan.get("gpu")))
+            offers = tuple(candidates(self._provider.offers(), row.plan.get("gpu"), row.plan.get("kinds") or ()))
         except ProviderError as error:
             self._trouble(f"offers: {error}")
             return None

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.estimate import catalogue, gpus
-from orchestrator.estimate.catalogue import Listed
+from orchestrator.estimate import catalogue
 from orchestrator.home import write_json
 from providers.errors import CredentialsError, GpurunError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
+    from orchestrator.estimate.catalogue import Listed
     from orchestrator.home import Home
     from providers.base import Offer, Provider
 
@@ -53,7 +53,8 @@ def market(home: Home, *, refresh: bool = False) -> Market:
         except CredentialsError:
             continue  # no key: the bundled prices stand, with their dates
         try:
-            live = [_listed(offer, today) for offer in _asked(home, name, provider, refresh=refresh)]
+            step, asked = provider.traits.billing_step_seconds, _asked(home, name, provider, refresh=refresh)
+            live = [catalogue.of_offer(offer, today, step) for offer in asked]
         except GpurunError as error:
             notes.append(f"{name} could not be asked ({error}): its prices are the bundled ones")
             continue
@@ -98,35 +99,12 @@ def _kept(home: Home) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _listed(offer: Offer, today: date) -> Listed | None:
-    card = gpus.spelt(offer.provider, offer.gpu) or next(iter(gpus.family(offer.gpu)), None)
-    if card is None:
-        return None
-    if offer.vram_gib:  # what the vendor says of this very machine
-        card = next((one for one in gpus.family(offer.gpu) if abs(one.memory_gib - offer.vram_gib) < 4), card)
-    bundled = next((one for one in catalogue.listed() if _kind(one) == (offer.provider, _bare(offer.name))), None)
-    step = bundled.step_seconds if bundled else 60
-    return Listed(
-        offer.provider, offer.name, card, offer.gpu_count, offer.price, offer.vcpus, offer.memory_gib, offer.disk_gib,
-        step, "", today, "live", None, "live", "", available=offer.available,
-    )  # fmt: skip
-
-
-def _bare(name: str) -> str:
-    """Lambda's offers carry their region: `gpu_1x_a10@us-west-1`."""
-    return name.partition("@")[0]
-
-
-def _kind(one: Listed) -> tuple[str, str]:
-    return one.provider, _bare(one.name)
-
-
 def _flagged(live: Sequence[Listed], bundled: Sequence[Listed]) -> list[str]:
     """Tell of prices that cannot be believed without a second look."""
-    known = {_kind(one): one.price for one in bundled}
+    known = {one.kind: one.price for one in bundled}
     notes = []
     for one in live:
-        before = known.get(_kind(one))
+        before = known.get(one.kind)
         if before and one.price and not Decimal(1) / SUSPICIOUS <= one.price / before <= SUSPICIOUS:
             notes.append(
                 f"{one.provider} {one.name}: ${one.price}/h, but ${before} in the catalogue: look before you trust it"

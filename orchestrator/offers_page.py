@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cost import Bounds
 from orchestrator.estimate import answer, gpus
-from orchestrator.estimate.compare import compare
+from orchestrator.estimate.compare import Known, compare
 from orchestrator.estimate.scatter import svg
 from orchestrator.market import market, of_provider
+from orchestrator.measuring import past
 from orchestrator.render import money, price, table, wrap
 from providers.errors import UsageError
 
@@ -125,7 +127,6 @@ class Comparison:
     quoted: list[Quoted]
     market: Market
     title: str
-    max_hours: float
     notes: list[str]
 
     @classmethod
@@ -134,8 +135,8 @@ class Comparison:
         gpu, provider, limit = said.pop("gpu"), said.pop("provider"), said.pop("max_hours")
         asked, notes = answer.question(answer.Flags(gpu=gpu or "", **said), template)
         found = wished(market(home, refresh=refresh), gpu, provider, 0.0, None, available=False)
-        hours = limit or (template.settings.limits.max_hours if template else 4.0)
-        made = cls(compare(asked, found.offers, hours), found, asked.work.model.name, hours, notes)
+        known = Known(Bounds.of(template.settings.limits if template else None, limit), past(home))
+        made = cls(compare(asked, found.offers, known), found, asked.work.model.name, notes)
         if plot:
             made.draw(plot)
         return made
@@ -172,7 +173,7 @@ class Comparison:
         return "\n".join([*parts, *self._left_out(), *_told([*self.notes, *self.market.notes])])
 
     def _row(self, one: Quoted) -> tuple[str, ...]:
-        hours = f"{one.found.stages.total.likely / 3600:.1f}" if one.found.stages else "?"
+        hours = f"{one.found.seconds.likely / 3600:.1f}" if one.found.seconds else "?"
         cost = f"{money(one.dollars.low)}-{one.dollars.worst:.2f}" if one.dollars else "?"
         used = f"{one.found.memory.process.likely:.0f}/{one.offer.card.memory_gib:.0f}"
         used += "!" if one.found.fits == "tight" else ""

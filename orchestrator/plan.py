@@ -5,17 +5,20 @@ settings + offer + sizes + holders + the time -> Plan -> shown, asked, kept in t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cost import OVERRUN_SECONDS, affordable, charge, worst
+from orchestrator.cost import OVERRUN_SECONDS, Bounds, worst
 from providers.base import Holder, Offer, Place, Proof
 from providers.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    Gpus = str | Sequence[str] | None  # as people type them
+    Kinds = Sequence[Sequence[object]]  # (gpu, count)
 
     from orchestrator.config import Limits
 
@@ -26,7 +29,6 @@ _LEAST_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0  # that a vendor may take over a terminate, a lost answer and a second try included
 _DEAREST = 2  # times the cheapest: what is dearer is another wish
 _MOST_CANDIDATES = 12
-FUSE = Decimal(100)  # USD that a run may cost where nobody named an amount: eight H100s for three hours
 CAP = Decimal(300)  # USD a month, the same
 GUARD_HERE = "the guard"  # the name of its timer on this computer
 
@@ -54,13 +56,32 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """USD for the whole job. `low` and `likely` are None while nothing like it was measured; `worst` never is."""
+    """The estimate of the whole job on the first offer: USD, seconds, GiB on one GPU. Spans are low, likely, high.
+
+    `low` and `likely` are None where nobody can say how much there is to do; `worst` never is.
+    """
 
     low: Decimal | None
     likely: Decimal | None
     worst: Decimal
     seconds_likely: float | None
     basis: str  # where the figures come from, in words
+    seconds: tuple[float, float, float] | None = None
+    stages: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    steps: int = 0
+    tokens: float = 0.0  # computed in all, by the estimate's own count
+    tokens_per_second: tuple[float, float, float] | None = None
+    card: str = ""
+    card_gib: float = 0.0
+    fits: str = ""  # fits, tight, no; "" = not modelled
+    fix: str = ""
+    memory_gib: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # allocated, reserved, process
+    components: dict[str, float] = field(default_factory=dict)
+    room_gib: dict[str, float] = field(default_factory=dict)  # disk, host_memory
+    micro_batch: int = 0
+    like: str = ""  # names the work and the card, so that what it measures serves later quotes
+    measured: str = ""  # the runs on which it was measured; "" = modelled
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +93,7 @@ class Plan:
     work: str  # names the settings and the data: runs of the same work are comparable
     offer: Offer  # the first to be tried
     candidates: tuple[Offer, ...]  # all that may be rented instead, in that order
-    gpu: str | None  # as it was asked for
+    gpu: tuple[str, ...]  # as they were asked for; none = any
     account: str  # fingerprint: only its word counts for what this run made
     times: Times
     quote: Quote
@@ -88,6 +109,10 @@ class Plan:
     key_on_machine: bool = False  # the user's leave to put the account's key on the machine
     month: Month | None = None
     remarks: tuple[tuple[str, str], ...] = ()  # more of its lines: a name, and what is to be known
+    why: str = ""  # this offer and no other
+    kinds: tuple[tuple[str, int], ...] = ()  # GPUs that hold the job, and how many; none = all do
+    checked: tuple[str, ...] = ()  # what was found in order before any money moves
+    probe_steps: int = 0  # after which the machine says whether the limits can hold the rest; 0 = never
 
     def sentence(self) -> str:
         """Say who ends it and when, on whose word."""
@@ -155,20 +180,17 @@ def times(
     Raises:
         RefusedError: the budget does not last long enough to do anything.
     """
-    seconds = limits.max_hours * 3600
-    ceiling = max((limits.extendable_to_hours or 0) * 3600, seconds)
-    budget = limits.max_cost or FUSE
-    lasts, attempts = affordable(price, budget, step_seconds, limits.max_attempts)
-    until = lasts - max(poll_seconds + _ANSWER_SECONDS - OVERRUN_SECONDS, 0.0)
-    bound, cuts = until < seconds, lasts < ceiling
-    seconds, ceiling = min(seconds, until), min(ceiling, lasts)
+    ends = Bounds.of(limits)
+    reach, attempts = ends.ceiling(price, step_seconds)
+    until = ends.lasts(price, step_seconds) - max(poll_seconds + _ANSWER_SECONDS - OVERRUN_SECONDS, 0.0)
+    seconds, bound, cuts = min(ends.max_seconds, until), until < ends.max_seconds, reach < ends.ceiling_seconds
     if seconds < _LEAST_SECONDS:
-        raise _nothing_left(limits, budget, price, step_seconds)
-    seconds, ceiling = int(seconds), int(ceiling)  # a mark tells whole seconds
+        raise _nothing_left(limits, ends.max_cost, price, step_seconds)
+    seconds, reach = int(seconds), int(reach)  # a mark tells whole seconds
     grace = min(MAX_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * _GRACE_SHARE))
     begun = launched + timedelta(seconds=int(queue_seconds))
-    deadline, end = begun + timedelta(seconds=seconds), begun + timedelta(seconds=ceiling)
-    return Times(deadline, end, max(grace, 1), attempts, budget if cuts or limits.max_cost else None, bound)
+    deadline, end = begun + timedelta(seconds=seconds), begun + timedelta(seconds=reach)
+    return Times(deadline, end, max(grace, 1), attempts, ends.max_cost if cuts or limits.max_cost else None, bound)
 
 
 def _nothing_left(limits: Limits, budget: Decimal, price: Decimal, step_seconds: int) -> RefusedError:
@@ -182,80 +204,86 @@ def _nothing_left(limits: Limits, budget: Decimal, price: Decimal, step_seconds:
     )
 
 
-def quote(
-    offer: Offer,
-    dearest: Decimal,
-    limits_seconds: float,
-    step_seconds: int,
-    measured: Sequence[float],
-    what: str,
-    attempts: int = 1,
-) -> Quote:
-    """Quote the job from like runs of this home (seconds each); without any, only the worst case is known.
-
-    `dearest` is the price an hour of the dearest candidate: the worst case is at that, for all the attempts.
-    """
-    most = worst(dearest, limits_seconds, step_seconds, attempts)
-    if not measured:
-        return Quote(None, None, most, None, "nothing like it was run from this home yet: the limits are the estimate")
-    ordered = sorted(measured)
-    middle = ordered[len(ordered) // 2]
-    plural = "your run" if len(ordered) == 1 else f"{len(ordered)} runs of yours"
-    return Quote(
-        charge(offer.price, ordered[0], step_seconds),
-        charge(offer.price, middle, step_seconds),
-        most,
-        middle,
-        f"measured on {plural} of {what}",
-    )
-
-
-def candidates(offers: Sequence[Offer], gpu: str | None) -> list[Offer]:
-    """Give the available offers for the wanted GPU ("cpu" = none), cheapest first.
+def candidates(offers: Sequence[Offer], gpu: Gpus, kinds: Kinds = ()) -> list[Offer]:
+    """Give the available offers for the wanted GPUs ("cpu" = none), cheapest first.
 
     Those that would do as well as the cheapest: as many GPUs, at no more than twice its price.
     """
-    wanted = [offer for offer in offers if offer.available and _matches(offer, gpu)]
-    if gpu in {None, "auto"} and any(offer.gpu_count for offer in wanted):
-        wanted = [offer for offer in wanted if offer.gpu_count]  # who rents without a wish still wants a GPU
-    wanted.sort(key=lambda offer: (offer.price, not offer.gpu_count, offer.name))
-    like = [one for one in wanted if (one.gpu_count, bool(one.price)) == (wanted[0].gpu_count, bool(wanted[0].price))]
-    return [one for one in like if one.price <= wanted[0].price * _DEAREST][:_MOST_CANDIDATES]
+    found = [offer for offer in of_gpus(offers, gpu) if offer.available]
+    if kinds:
+        found = [offer for offer in found if (offer.gpu, offer.gpu_count) in {tuple(kind) for kind in kinds}]
+    return alike(sorted(found, key=lambda offer: (offer.price, not offer.gpu_count, offer.name)))
 
 
-def choose(offers: Sequence[Offer], gpu: str | None, *, waiting: bool = False) -> list[Offer]:
-    """Take the offers that may be rented for a wish, in the order in which they are tried.
+def of_gpus(offers: Sequence[Offer], gpu: Gpus) -> list[Offer]:
+    """Keep the offers that were asked for, sold out ones too; who asks for nothing still wants a GPU."""
+    asked = names(gpu)
+    found = [offer for offer in offers if not asked or any(_matches(offer, one) for one in asked)]
+    with_gpu = [offer for offer in found if offer.gpu_count]
+    return with_gpu if not asked and any(offer.available for offer in with_gpu) else found
 
-    `waiting` = the user waits for capacity: what is sold out now counts too.
+
+def alike(found: Sequence[Offer]) -> list[Offer]:
+    """Keep those that would do as well as the first, in their order."""
+    like = [one for one in found if (one.gpu_count, bool(one.price)) == (found[0].gpu_count, bool(found[0].price))]
+    return [one for one in like if one.price <= found[0].price * _DEAREST][:_MOST_CANDIDATES]
+
+
+def names(gpu: Gpus) -> tuple[str, ...]:
+    """Give the names that were asked for; `auto` and nothing mean any."""
+    given = (gpu,) if isinstance(gpu, str) else tuple(gpu or ())
+    return () if "auto" in given else given
+
+
+def pool(offers: Sequence[Offer], gpu: Gpus, *, waiting: bool = False) -> list[Offer]:
+    """Give all offers that are what was asked for and can be had.
+
+    `waiting` = the user waits for capacity: where all is sold out, that counts too.
 
     Raises:
         RefusedError: nothing on offer is what was asked for.
     """
-    found = candidates(offers, gpu)
-    if not found and waiting:
-        found = candidates([replace(offer, available=True) for offer in offers], gpu)
-    if found:
-        return found
-    sold_out = any(_matches(offer, gpu) for offer in offers)
-    names = sorted({offer.gpu or "cpu" for offer in offers if offer.available})
+    found = of_gpus(offers, gpu)
+    ready = [offer for offer in found if offer.available]
+    if found and not ready and waiting:
+        ready = [replace(offer, available=True) for offer in found]
+    if ready:
+        return ready
+    asked = ", ".join(names(gpu))
+    on_offer = sorted({offer.gpu or "cpu" for offer in offers if offer.available})
     raise RefusedError(
-        f"{gpu or 'everything'} is sold out" if sold_out else f"no offer has the GPU {gpu}" if gpu else "no offers",
-        hint="wait for it: --wait-for-capacity 2h" if sold_out else f"on offer now: {', '.join(names) or 'nothing'}",
+        f"{asked or 'everything'} is sold out" if found else f"no offer has the GPU {asked}" if asked else "no offers",
+        hint="wait for it: --wait-for-capacity 2h" if found else f"on offer now: {', '.join(on_offer) or 'nothing'}",
     )
 
 
-def _matches(offer: Offer, gpu: str | None) -> bool:
-    """Compare as people type it: "A100", "a100 80gb", "a6000" for "rtx-a6000"; a family's name means all of it.
+def choose(offers: Sequence[Offer], gpu: Gpus, *, waiting: bool = False) -> list[Offer]:
+    """Take the offers that may be rented for a wish by their price alone, in the order in which they are tried.
 
-    The vendor's own name of an offer means that one: "cpu-basic", "l4x4".
+    Raises:
+        RefusedError: nothing on offer is what was asked for.
     """
-    if gpu is None or gpu == "auto":
-        return True
+    return candidates(pool(offers, gpu, waiting=waiting), gpu)
+
+
+def _matches(offer: Offer, gpu: str) -> bool:
+    """Compare as people type it; a family's name means all of it: `a100`, `a100-80gb`, "a6000" for "rtx-a6000".
+
+    The vendor's own name of an offer means that one: "cpu-basic", "l4x4". A card that is in no table goes by its name.
+    """
+    from orchestrator.estimate import catalogue, gpus
+
     wanted = _plainly(gpu)
     if wanted == "cpu":
         return not offer.gpu_count
-    names = {_plainly(offer.gpu), _plainly(offer.gpu).removeprefix("rtx-")}
-    return wanted == _plainly(offer.name) or any(name == wanted or name.startswith(f"{wanted}-") for name in names)
+    if wanted == _plainly(offer.name):
+        return True
+    own = {card.name for card in gpus.family(offer.gpu)} if offer.gpu else set()
+    if own and (meant := {card.name for card in gpus.family(gpu)}):
+        exact = catalogue.card_of(offer)
+        return exact is not None and exact.name in meant
+    spelt = {_plainly(offer.gpu), _plainly(offer.gpu).removeprefix("rtx-")}
+    return any(name == wanted or name.startswith(f"{wanted}-") for name in spelt)
 
 
 def _plainly(gpu: str) -> str:

@@ -6,8 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
-from orchestrator.render import duration, facts, money, price, size
+from orchestrator.render import duration, facts, money, money_range, price, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,13 +25,16 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
         [
             ("run", plan["run_id"]),
             ("offer", _offer(plan["offer"]) + _else(plan)),
+            ("why", plan.get("why", "")),
             ("wait", _wait(plan)),
-            ("quote", _quote(plan["quote"], Decimal(plan["offer"]["price"]))),
+            *quote_facts(plan["quote"], Decimal(plan["offer"]["price"])),
             ("limits", _limits(plan["times"], plan["launched"], limits)),
+            ("probe", _probe(plan)),
             ("month", _month(plan)),
             ("holders", "\n".join(map(holder_line, plan["holders"]))),
             ("key", _KEY_RISK if plan.get("key_on_machine") else ""),
             ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
+            ("checked", "\n".join(plan.get("checked", ()))),
             ("ships", _shipped(plan)),
             *((name, words) for name, words in plan.get("remarks", ())),
             ("left out", ", ".join(plan["left_out"])),
@@ -54,6 +58,11 @@ def holder_line(holder: Mapping[str, Any]) -> str:
 def moment_of(time: str | None) -> str:
     """`14:32 UTC` of an ISO time; nothing for None."""
     return f"{datetime.fromisoformat(time):%H:%M} UTC" if time else ""
+
+
+def _probe(plan: Mapping[str, Any]) -> str:
+    steps = plan.get("probe_steps")
+    return f"{steps} steps there, then time and price anew; it stops if the limits can't hold them" if steps else ""
 
 
 def _month(plan: Mapping[str, Any]) -> str:
@@ -104,23 +113,30 @@ def _shipped(plan: Mapping[str, Any]) -> str:
     return f"{many if data else 'no data'} and a bundle of {size(plan['bundle_bytes'])}"
 
 
+def quote_facts(quote: Mapping[str, Any], per_hour: Decimal) -> list[tuple[str, str]]:
+    """The estimate's lines: fit, time by stage, pace, dollars, and what is to be known of them."""
+    fits, sizes, pace, seconds = (quote.get(name) for name in ("fits", "memory_gib", "tokens_per_second", "seconds"))
+    notes = [*quote.get("notes", ())]
+    if fits and fits != "fits" and quote.get("fix"):
+        notes.insert(0, f"to make it fit: {quote['fix']}")
+    return [
+        ("memory", words.memory(fits, sizes["process"], quote["card_gib"]) if fits and sizes else ""),
+        ("time", words.time(seconds, quote.get("steps", 0), quote.get("stages", {})) if seconds else ""),
+        ("speed", words.speed(pace) if pace else ""),
+        ("quote", _quote(quote, per_hour)),
+        ("note", "; ".join(notes)),
+    ]
+
+
 def _quote(quote: Mapping[str, Any], per_hour: Decimal) -> str:
-    seconds = quote["seconds_likely"]
-    likely = f"likely {duration(seconds)}, " if seconds is not None else ""
+    basis = quote["basis"]
     if not per_hour:
-        return (
-            f"$0.00, {likely}{quote['basis']}"
-            if likely
-            else f"$0.00: this computer costs nothing. {_sentence(quote['basis'])}"
-        )
+        free = "$0.00: this computer costs nothing"
+        return f"{free}. {basis[:1].upper()}{basis[1:]}" if quote["seconds_likely"] is None else f"{free}; {basis}"
+    most = f"at most {money(Decimal(quote['worst']))}, what the limits allow"
     if quote["likely"] is None:
-        return f"at most {money(Decimal(quote['worst']))}: {quote['basis']}"
-    low, most = Decimal(quote["low"]), Decimal(quote["worst"])
-    return f"{likely}{money(Decimal(quote['likely']))} (from {money(low)}, at most {money(most)}): {quote['basis']}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] if text else ""
+        return f"{most}: {basis}"
+    return f"{money_range(Decimal(quote['low']), Decimal(quote['likely']))}, {most}; {basis}"
 
 
 def _limits(times: Mapping[str, Any], launched: str, limits: Mapping[str, Any]) -> str:

@@ -73,4 +73,11 @@ MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN wish TEXT;                         -- JSON: the extension that the user asked for last
     ALTER TABLE runs ADD COLUMN holders TEXT NOT NULL DEFAULT '[]';  -- JSON: who can stop the meter, as last read
     """,
+    """
+    CREATE TABLE measured (
+        run_id TEXT PRIMARY KEY REFERENCES runs,
+        ended REAL NOT NULL,
+        facts TEXT NOT NULL  -- JSON: estimate.learnt.Measured
+    ) STRICT;
+    """,
 )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import credentials, elsewhere, launch, settings_file, templates
+from orchestrator import credentials, elsewhere, launch, preflight, requote, settings_file, templates
 from orchestrator.ledger import Ledger
 from orchestrator.plan import CAP
 from orchestrator.processes import spawn_controller
@@ -43,7 +43,7 @@ class Wish:
 
     template: str
     provider: str | None
-    gpu: str | None
+    gpu: str | tuple[str, ...] | None
     sets: tuple[str, ...]
     max_hours: str | None = None
     max_cost: str | None = None
@@ -56,6 +56,8 @@ class Wish:
     trust_on_first_use: bool = False  # take whatever host key a machine shows first
     push_to_hub: str | None = None  # a repository for the artifacts
     push_public: bool = False
+    force: bool = False  # launch what does not fit, or can't be quoted
+    probe: bool = False  # judge the run by its first steps on the machine
 
     def flags(self) -> dict[str, tuple[Key, object]]:
         """Name the limits that were given as flags."""
@@ -174,6 +176,9 @@ def _leave(home: Home, wish: Wish, defaults: Mapping[str, Value]) -> launch.Leav
         key_on_machine=wish.key_on_machine,
         key_by_default=defaults.get("key-on-machine") == "yes",
         monthly_cap=monthly_cap(defaults),
+        force=wish.force,
+        preflight=preflight.check,
+        probe_steps=requote.STEPS if wish.probe else 0,
         guards=lambda provider, now: elsewhere.holders(home, address, provider, now),
     )
 

@@ -91,7 +91,7 @@ def estimate(template: str | None, sets: tuple[str, ...], price: str | None, *, 
     if as_json:
         click.echo(to_json(found.as_json()))
     else:
-        click.echo(page(found.found, found.offer, found.dollars, found.max_hours, found.notes))
+        click.echo(page(found.found, found.offer, found.dollars, found.notes))
 
 
 def template_of(name: str | None, sets: tuple[str, ...]) -> Any:

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 _WHERE = (
     click.option("--provider", metavar="NAME", help="Where to run; local unless your config says otherwise."),
-    click.option("--gpu", metavar="NAME", help="The GPU to rent, or cpu; the cheapest offer that has it is taken."),
+    click.option(
+        "--gpu",
+        multiple=True,
+        metavar="NAME",
+        help="a10, a100, 4090…, cpu, or auto: the cheapest offer that fits. Repeatable.",
+    ),
 )
 _WHAT = (
     click.option(
@@ -43,6 +48,7 @@ _WHAT = (
     ),
     click.option("--max-hours", metavar="HOURS", help="End the run after so long, queueing included."),
     click.option("--max-idle", metavar="MINUTES", help="No step for so long means hung."),
+    click.option("--force", is_flag=True, help="Launch what does not fit the GPU, or can't be quoted."),
 )
 _LIMITS = (
     click.option("--max-cost", metavar="USD", help="End the run before it costs more; 100 unless given."),
@@ -64,6 +70,11 @@ _LIMITS = (
     click.option(
         "--trust-on-first-use", is_flag=True, help="Take whatever host key the machine shows first, unverified."
     ),
+)
+_PROBE = click.option(
+    "--probe",
+    is_flag=True,
+    help="Measure 20 steps on the machine, quote anew, and stop there if the limits can't hold the rest.",
 )
 _PUSH = (
     click.option("--push-to-hub", metavar="REPO", help="Put the artifacts on the Hub at the end: you/model, private."),
@@ -97,7 +108,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @click.command()
 @click.argument("template", default="demo", shell_complete=complete_template)
-@_with(*_WHERE, *_WHAT, *_LIMITS, *_PUSH, *_HOW)
+@_with(*_WHERE, *_WHAT, *_LIMITS, _PROBE, *_PUSH, *_HOW)
 def launch(**given: Any) -> int:
     """Show the plan and the price, ask, run, bring the results home.
 
@@ -108,6 +119,7 @@ def launch(**given: Any) -> int:
       gpurun launch demo --provider local
       gpurun launch my-run.yaml --set epochs=1 --set data.train=rows.jsonl
       gpurun launch demo --provider lambda --gpu a10 --accept-risk
+      gpurun launch qlora-sft --provider hf --gpu auto --max-cost 5
       gpurun launch demo --dry-run
     """
     return _go(_How(**_taken(given, _How)), given)

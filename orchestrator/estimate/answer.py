@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.estimate import ask, catalogue, gpus, inputs
+from orchestrator.cost import Bounds
+from orchestrator.estimate import ask, catalogue, compare, fix, gpus, inputs
 from orchestrator.estimate.ask import Question
-from orchestrator.estimate.quote import Estimate, estimate
+from orchestrator.estimate.catalogue import Listed
+from orchestrator.estimate.learnt import NOTHING, Past
 from orchestrator.estimate.work import Amount, Attention, Loss, Optimizer, Work
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from orchestrator.estimate.catalogue import Listed
+    from orchestrator.estimate.compare import Quoted
     from orchestrator.estimate.gpus import Card
     from orchestrator.estimate.lengths import Lengths
-    from orchestrator.estimate.quote import Dollars
+    from orchestrator.estimate.quote import Dollars, Estimate
     from orchestrator.templates import Template
 
 MOST = {"seq": 2**24, "micro_batch": 2**16, "accumulation": 2**16, "rank": 2**14, "rows": 10**12, "count": 1024}
@@ -60,7 +61,6 @@ class Answer:
     found: Estimate
     offer: Listed | None
     dollars: Dollars | None
-    max_hours: float
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
@@ -69,8 +69,8 @@ class Answer:
         return {**values, "offer": _offer(self.offer), "notes": self.notes}
 
 
-def answer(flags: Flags, template: Template | None = None) -> Answer:
-    """Answer one question.
+def answer(flags: Flags, template: Template | None = None, past: Past = NOTHING) -> Answer:
+    """Answer one question; `past` are this home's own runs.
 
     Raises:
         UsageError: a name is unknown, a size is absurd, or nothing says what is trained.
@@ -78,18 +78,22 @@ def answer(flags: Flags, template: Template | None = None) -> Answer:
     cards = gpus.family(flags.gpu) or (gpus.card(flags.gpu),)
     card, notes = cards[0], _named(flags.gpu, cards)
     asked, more = question(flags, template)
-    work = ask.for_card(asked.work, card, flags.count)
-    hours = flags.max_hours or (template.settings.limits.max_hours if template else 4.0)
+    bounds = Bounds.of(template.settings.limits if template else None, flags.max_hours)
     offer = catalogue.cheapest(card, flags.count, flags.provider)
     if flags.price is not None:
         offer = _priced(offer, card, flags)
-    provider = flags.provider or (offer.provider if offer else "")
-    found = estimate(
-        work, card, flags.count, asked.amount,
-        provider=provider, packed=asked.packed, merge=asked.merge, max_seconds=hours * 3600,
-    )  # fmt: skip
-    dollars = found.price(offer.rental(_disk(found))) if offer else None
-    return Answer(found, offer, dollars, hours, [*notes, *more, *_late(found, hours)])
+    one = compare.quoted(asked, offer or _nowhere(card, flags), compare.Known(bounds, past))
+    return Answer(one.found, offer, one.dollars if offer else None, [*notes, *more, *told(one)])
+
+
+def told(one: Quoted) -> list[str]:
+    """Say what else speaks against an offer, or is to be known of it."""
+    notes = _late(one)
+    if one.why and one.found.fits != fix.NO:
+        notes.append(f"not there: it needs {one.why}")
+    if one.offer.count > one.found.count:
+        notes.append(f"gpurun's recipes train on one GPU: {one.offer.count - 1} of {one.offer.count} would idle")
+    return notes
 
 
 def _sane(flags: Flags) -> None:
@@ -119,6 +123,9 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
             "nothing says what is trained", hint="gpurun estimate TEMPLATE, or --model NAME --method qlora"
         )
     found = _lengths(flags, template)
+    notes = []
+    if template is not None and template.settings.training.method == "chain":
+        notes.append("of a chain, the first step that trains a model is what is estimated: the others come on top")
     if template is None:
         model = inputs.model(flags.model or "")
         bare = Work(model, checkpointing=flags.method != "classify", attention=ask.attention(model))  # as TRL has it
@@ -131,7 +138,8 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
         find = inputs.model if flags.model is None else lambda _name, _revision: inputs.model(flags.model or "")
         asked = ask.of_training(template.settings.training, find, found)
         asked = replace(asked, work=_method(asked.work, flags.method)) if flags.method else asked
-    return _overlaid(asked, flags, found)
+    asked, more = _overlaid(asked, flags, found)
+    return asked, [*notes, *more]
 
 
 def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
@@ -143,7 +151,8 @@ def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
     if template is None or not template.files:
         return None
     shipped = next((file for file in template.files if data is None or file.setting[-2:] == ("data", "train")), None)
-    return inputs.rows(shipped.path, data, name) if shipped and shipped.path.is_file() else None
+    readable = shipped is not None and shipped.path.is_file() and shipped.path.suffix.lower() in inputs.READABLE
+    return inputs.rows(shipped.path, data, name) if shipped and readable else None
 
 
 def _method(work: Work, method: str) -> Work:
@@ -173,7 +182,7 @@ def _overlaid(asked: Question, flags: Flags, found: Lengths | None) -> tuple[Que
     if flags.pure_bf16:
         work = replace(work, master=False, autocast=False)
     amount, notes = _amount(asked.amount, flags, work, found, packed=packed)
-    return Question(work, amount, packed, asked.merge), notes
+    return replace(asked, work=work, amount=amount, packed=packed), notes
 
 
 def _targets(text: str | None) -> tuple[str, ...] | str | None:
@@ -206,14 +215,15 @@ def _amount(
 
 
 def _priced(offer: Listed | None, card: Card, flags: Flags) -> Listed:
-    from orchestrator.estimate.catalogue import Listed
+    """Put the price that was given in the place of the bundled one."""
+    found = offer or _nowhere(card, flags)
+    return replace(found, price=flags.price or Decimal(0), as_of=None, confidence="as given")
 
-    given = flags.price
-    assert given is not None  # noqa: S101 (asked only where a price was given)
-    if offer is not None:
-        return replace(offer, price=given, as_of=None, confidence="as given")
+
+def _nowhere(card: Card, flags: Flags) -> Listed:
+    """Give an offer of a card that nobody is known to rent out: without a price, a disk or a memory."""
     return Listed(
-        flags.provider, card.name, card, flags.count, given, 0, 0.0, 0.0, 60, "", None, "as given", None, "--price", ""
+        flags.provider, card.name, card, flags.count, Decimal(0), 0, 0.0, 0.0, 60, "", None, "", None, "--price", ""
     )
 
 
@@ -221,10 +231,11 @@ def _disk(found: Estimate) -> float:
     return found.room.disk_gib if found.room else 0.0
 
 
-def _late(found: Estimate, hours: float) -> list[str]:
-    if found.stages is None or found.stages.total.likely <= hours * 3600:
+def _late(one: Quoted) -> list[str]:
+    if not one.late or one.found.seconds is None:
         return []
-    return [f"likely longer than the limit of {hours:g} h: --max-hours {found.stages.total.high / 3600:.1f}"]
+    hours = one.found.bounds.ceiling(one.offer.price, one.offer.step_seconds)[0] / 3600
+    return [f"likely longer than the limits allow, {hours:.1f} h: --max-hours {one.found.seconds.high / 3600:.1f}"]
 
 
 def _offer(offer: Listed | None) -> dict[str, Any] | None:

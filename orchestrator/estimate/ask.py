@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config import Chain, Classify, Lora, Pretrain, Sft
 from orchestrator.estimate import fix, models
 from orchestrator.estimate.layers import traits
 from orchestrator.estimate.work import Amount, Attention, Kernels, Loss, Optimizer, Shape, Work
-from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.config import Training
+    from orchestrator.config import Classify, Lora, Pretrain, Sft, Training
     from orchestrator.estimate.gpus import Card
     from orchestrator.estimate.lengths import Lengths
 
@@ -46,14 +44,21 @@ class Question:
     amount: Amount | None
     packed: bool
     merge: bool
+    spreads: bool = True  # over all GPUs of a machine; gpurun's own recipes (payload/) train on one
 
 
 def of_training(training: Training, find: Callable[[str, str | None], Shape], found: Lengths | None) -> Question:
     """Read a template's training as the payload will run it. `found` are the data's lengths, None where unknown.
 
     Raises:
-        UsageError: nothing can be estimated of this method.
+        NotModelledError: nothing can be estimated of this method.
     """
+    return replace(_of_training(training, find, found), spreads=False)
+
+
+def _of_training(training: Training, find: Callable[[str, str | None], Shape], found: Lengths | None) -> Question:
+    from orchestrator.config import Chain, Classify, Pretrain, Sft  # pydantic: flags alone do without it
+
     if isinstance(training, Chain):
         steps = [step for step in training.steps.values() if isinstance(step, Pretrain | Classify | Sft)]
         named = [step for step in steps if not isinstance(step, Pretrain) and step.model.startswith("step:")]
@@ -61,15 +66,15 @@ def of_training(training: Training, find: Callable[[str, str | None], Shape], fo
         if made is None or len(named) + 1 < len(steps):
             steps = [step for step in steps if step not in named]
         if not steps:
-            raise UsageError("no step of this chain trains a model that is known beforehand")
-        return of_training(steps[0], find, found)
+            raise models.NotModelledError("no step of this chain trains a model that is known beforehand")
+        return _of_training(steps[0], find, found)
     if isinstance(training, Sft):
         return _sft(training, find(training.model, training.revision), found)
     if isinstance(training, Classify):
         return _classify(training, find(training.model, training.revision), found)
     if isinstance(training, Pretrain):
         return _pretrain(training, found)
-    raise UsageError(
+    raise models.NotModelledError(
         f"what a {training.method} takes is not known beforehand",
         hint="gpurun estimate --model NAME --method full|lora|lora8|qlora --gpu NAME",
     )

@@ -14,11 +14,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from orchestrator.estimate import gpus
+from orchestrator.estimate.learnt import bare
 from orchestrator.estimate.quote import Rental
 
 if TYPE_CHECKING:
     from orchestrator.estimate.gpus import Card
+    from providers.base import Offer
 
+_SAME_GIB = 4  # by which a vendor's word of a card's memory and the table's may differ
 COMPILED = date(2026, 11, 22)  # when the table was put together: the age of what nobody dated is not less
 OURS = {"hf-jobs": "hf"}
 # Colab draws units without a stop; HF bills by the minute, Lambda by the minute begun, RunPod by the second
@@ -49,9 +52,15 @@ class Listed:
     note: str
     available: bool | None = None  # None = nobody asked
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Provider and name, without the region."""
+        return self.provider, bare(self.name)
+
     def rental(self, disk_gib: float = 0.0) -> Rental:
         """Give what it costs with so much disk."""
-        disk = RUNPOD_DISK_USD_GB_HOUR * Decimal(round(disk_gib)) if self.provider == "runpod" else Decimal(0)
+        beside = self.provider == "runpod" and self.confidence != "live"  # a live price is what the meter shows
+        disk = RUNPOD_DISK_USD_GB_HOUR * Decimal(round(disk_gib)) if beside else Decimal(0)
         return Rental(self.provider, self.price, self.step_seconds, self.step_seconds, disk)
 
     def age_days(self, today: date) -> int:
@@ -86,6 +95,36 @@ def _row(row: dict[str, str]) -> Listed:
         source=row["source"],
         note=row["note"],
     )
+
+
+def card_of(offer: Offer) -> Card | None:
+    """Give the card that a vendor's offer stands for; None = it has none, or one that is not in the table."""
+    if not offer.gpu:
+        return None
+    family = gpus.family(offer.gpu)
+    card = gpus.spelt(offer.provider, offer.gpu) or next(iter(family), None)
+    if card is None or not offer.vram_gib:
+        return card
+    # What the vendor says of this very machine.
+    return next((one for one in family if abs(one.memory_gib - offer.vram_gib) < _SAME_GIB), card)
+
+
+@lru_cache(maxsize=1)
+def _steps() -> dict[tuple[str, str], int]:
+    return {one.kind: one.step_seconds for one in listed()}
+
+
+def of_offer(offer: Offer, today: date, step_seconds: int | None = None) -> Listed | None:
+    """Give a vendor's live offer as a row of the catalogue; None = its card is not in the table."""
+    card = card_of(offer)
+    if card is None:
+        return None
+    if step_seconds is None:
+        step_seconds = _steps().get((offer.provider, bare(offer.name)), 60)
+    return Listed(
+        offer.provider, offer.name, card, offer.gpu_count, offer.price, offer.vcpus, offer.memory_gib, offer.disk_gib,
+        step_seconds, "", today, "live", None, "live", "", available=offer.available,
+    )  # fmt: skip
 
 
 def cheapest(card: Card, count: int, provider: str = "") -> Listed | None:

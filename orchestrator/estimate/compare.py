@@ -5,17 +5,18 @@ Pure: offers are handed in. Equal cards are estimated once; an offer costs micro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cost import Bounds
 from orchestrator.estimate import ask, fix
-from orchestrator.estimate.quote import estimate
+from orchestrator.estimate.learnt import NOTHING, Past, bare
+from orchestrator.estimate.quote import FOUR_HOURS, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
-    from decimal import Decimal
 
     from orchestrator.estimate.ask import Question
     from orchestrator.estimate.catalogue import Listed
@@ -31,7 +32,6 @@ STOPPERS = {
     "colab": "the machine",
     "local": "the machine",
 }
-_for_card = lru_cache(maxsize=4096)(ask.for_card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,15 @@ class Quoted:
         """The job can run there."""
         return not self.why
 
+    @property
+    def late(self) -> bool:
+        """It likely takes longer than the limits allow."""
+        seconds, bounds = self.found.seconds, self.found.bounds
+        return seconds is not None and seconds.likely > bounds.ceiling(self.offer.price, self.offer.step_seconds)[0]
+
     def as_json(self, today: date) -> dict[str, Any]:
         """Give plain values."""
-        values = self.found.as_json(self.offer.rental(_disk(self.found)))
+        values = self.found.as_json(self.offer.rental(self.found.room.disk_gib if self.found.room else 0.0))
         wanted = ("fits", "fix", "memory_gib", "card_gib", "tokens_per_second", "hours", "usd")
         return {
             "provider": self.offer.provider,
@@ -69,35 +75,83 @@ class Quoted:
         }
 
 
-def compare(asked: Question, offers: Sequence[Listed], max_hours: float) -> list[Quoted]:
-    """Quote every offer: those that fit by likely cost, then those that do not."""
-    quoted = [_quoted(asked, offer, max_hours) for offer in offers]
-    fit = sorted((one for one in quoted if one.fits), key=_by_cost)
-    return [*_marked(fit), *(one for one in quoted if not one.fits)]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What else a quote rests on: the limits, what this home measured, and the name of the very same work."""
+
+    bounds: Bounds = FOUR_HOURS
+    past: Past = NOTHING
+    same: str = ""
 
 
-def _quoted(asked: Question, offer: Listed, max_hours: float) -> Quoted:
-    found = estimate(
-        _for_card(asked.work, offer.card, offer.count), offer.card, offer.count, asked.amount,
-        provider=offer.provider, packed=asked.packed, merge=asked.merge, max_seconds=max_hours * 3600,
-    )  # fmt: skip
-    return Quoted(offer, found, found.price(offer.rental(_disk(found))), _missing(found, offer, asked.work))
+def compare(asked: Question, offers: Sequence[Listed], known: Known | float) -> list[Quoted]:
+    """Quote every offer: those that fit by likely cost, then those that do not. A number is hours, the only limit."""
+    if not isinstance(known, Known):
+        known = Known(Bounds.of_hours(known))
+    quote = Quoter(asked, known).quote
+    found = [quote(offer) for offer in offers]
+    fit = sorted((one for one in found if one.fits), key=by_cost)
+    return [*_marked(fit), *(one for one in found if not one.fits)]
 
 
-def _disk(found: Estimate) -> float:
-    return found.room.disk_gib if found.room else 0.0
+def quoted(asked: Question, offer: Listed, known: Known) -> Quoted:
+    """Quote one offer."""
+    return Quoter(asked, known).quote(offer)
 
 
-def _missing(found: Estimate, offer: Listed, work: Work) -> str:
-    """Say what an offer lacks; nothing where it has all."""
+class Quoter:
+    """Quotes one job on many offers: what does not hang on the price is worked out once for a kind of offer."""
+
+    def __init__(self, asked: Question, known: Known) -> None:
+        self._asked, self._known = asked, known
+        self._kinds: dict[tuple[str, int, str, str], tuple[Estimate, float, float, str]] = {}
+
+    def quote(self, offer: Listed) -> Quoted:
+        """Quote one offer."""
+        name = bare(offer.name) if self._known.past else ""
+        key = (offer.card.name, offer.count, offer.provider, name)
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = self._estimated(offer)
+        found, disk, host, why = kind
+        dollars = found.price(offer.rental(disk))
+        if not why:
+            why = _missing(offer, disk, host) or _too_dear(dollars, offer, self._known.bounds)
+        return Quoted(offer, found, dollars, why)
+
+    def _estimated(self, offer: Listed) -> tuple[Estimate, float, float, str]:
+        asked, known = self._asked, self._known
+        count = offer.count if asked.spreads else 1
+        work = ask.for_card(asked.work, offer.card, count)
+        found = estimate(
+            work, offer.card, count, asked.amount,
+            provider=offer.provider, packed=asked.packed, merge=asked.merge, bounds=known.bounds,
+            learnt=known.past.learnt(work, offer.card, count, offer.kind, known.same),
+            spreads=asked.spreads,
+        )  # fmt: skip
+        room = (found.room.disk_gib, found.room.host_gib) if found.room else (0.0, 0.0)
+        return found, *room, _unfit(found, work)
+
+
+def _too_dear(dollars: Dollars | None, offer: Listed, bounds: Bounds) -> str:
+    if dollars is None or dollars.worst or not offer.price:
+        return ""
+    return f"a budget of more than ${bounds.max_cost}, at ${offer.price}/h"
+
+
+def _unfit(found: Estimate, work: Work) -> str:
+    """Say what a kind of card lacks; nothing where it has all."""
     if found.fits == fix.NO:
-        return f"{found.memory.process.likely:.0f} GiB of GPU memory, has {offer.card.memory_gib:.0f}"
-    if unsuited := _unsuited(offer.card, work):
-        return unsuited
-    if found.room and 0 < offer.disk_gib < found.room.disk_gib:
-        return f"{found.room.disk_gib:.0f} GiB of disk, has {offer.disk_gib:.0f}"
-    if found.room and 0 < offer.host_gib < found.room.host_gib:
-        return f"{found.room.host_gib:.0f} GiB of host memory, has {offer.host_gib:.0f}"
+        return f"{found.memory.process.likely:.0f} GiB of GPU memory, has {found.card.memory_gib:.0f}"
+    return _unsuited(found.card, work)
+
+
+def _missing(offer: Listed, disk_gib: float, host_gib: float) -> str:
+    """Say what an offer lacks besides; what a vendor does not tell is not held against it."""
+    if 0 < offer.disk_gib < disk_gib:
+        return f"{disk_gib:.0f} GiB of disk, has {offer.disk_gib:.0f}"
+    if 0 < offer.host_gib < host_gib:
+        return f"{host_gib:.0f} GiB of host memory, has {offer.host_gib:.0f}"
     return ""
 
 
@@ -109,13 +163,14 @@ def _unsuited(card: Card, work: Work) -> str:
     return ""
 
 
-def _by_cost(one: Quoted) -> tuple[Decimal, Decimal, str]:
-    cost = one.dollars.likely if one.dollars else one.offer.price
+def by_cost(one: Quoted) -> tuple[Decimal, Decimal, str]:
+    """Give what quotes are ordered by: likely cost, that of a token where nobody said how many there are."""
+    cost = one.dollars.likely if one.dollars else one.offer.price / Decimal(one.found.tokens_per_second.likely)
     return cost, one.offer.price, one.offer.name
 
 
 def _hours(one: Quoted) -> float:
-    return one.found.stages.total.likely if one.found.stages else 1 / one.found.tokens_per_second.likely
+    return one.found.seconds.likely if one.found.seconds else 1 / one.found.tokens_per_second.likely
 
 
 def _marked(fit: list[Quoted]) -> list[Quoted]:
@@ -125,17 +180,19 @@ def _marked(fit: list[Quoted]) -> list[Quoted]:
     best = {
         "cheapest": fit[0],
         "fastest": min(fit, key=_hours),
-        "best value": min(fit, key=lambda one: float(_by_cost(one)[0]) * _hours(one)),
+        "best value": min(fit, key=lambda one: float(by_cost(one)[0]) * _hours(one)),
     }
-    from dataclasses import replace
-
-    return [replace(one, marks=tuple(name for name, chosen in best.items() if chosen is one)) for one in fit]
+    chosen = {id(one) for one in best.values()}
+    return [
+        replace(one, marks=tuple(name for name, it in best.items() if it is one)) if id(one) in chosen else one
+        for one in fit
+    ]
 
 
 def frontier(fit: Sequence[Quoted]) -> list[Quoted]:
     """Those that nothing beats both in time and in cost, fastest first."""
-    found: list[Quoted] = []
+    edge: list[Quoted] = []
     for one in sorted((one for one in fit if one.fits and one.dollars), key=_hours):
-        if not found or _by_cost(one)[0] < _by_cost(found[-1])[0]:
-            found.append(one)
-    return found
+        if not edge or by_cost(one)[0] < by_cost(edge[-1])[0]:
+            edge.append(one)
+    return edge

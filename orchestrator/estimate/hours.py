@@ -6,14 +6,18 @@ boot + setup + weights + data + first step + steps + evaluation + save + pull
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.estimate.disk import artifact_bytes, checkpoint_bytes, download_bytes
 from orchestrator.estimate.footprint import Range
+from orchestrator.estimate.learnt import GROUPS
 from orchestrator.estimate.work import Amount
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.estimate.learnt import Span
     from orchestrator.estimate.work import Work
 
 # Seconds from launch to a machine that answers, (low, likely, high), while it bills. Lambda and RunPod: their docs and
@@ -44,12 +48,19 @@ class Stages:
 
     by_name: dict[str, tuple[float, float, float]]
     steps: int
+    total: Range = field(init=False)  # seconds in all
 
-    @property
-    def total(self) -> Range:
-        """Seconds in all."""
-        low, likely, high = (sum(values[end] for values in self.by_name.values()) for end in range(3))
-        return Range(low, likely, high)
+    def __post_init__(self) -> None:
+        """Sum them once: thousands of offers ask for it."""
+        ends = (sum(values[end] for values in self.by_name.values()) for end in range(3))
+        object.__setattr__(self, "total", Range(*ends))
+
+    def learning(self, measured: Mapping[str, Span]) -> Stages:
+        """Put measured stages in the place of the modelled ones that they are made of."""
+        gone = {part for name in measured for part in GROUPS[name]}
+        found = {name: span for name, span in self.by_name.items() if name not in gone} | dict(measured)
+        order = [part for name, parts in GROUPS.items() for part in (name, *parts)]
+        return Stages({name: found[name] for name in dict.fromkeys(order) if any(found.get(name, ()))}, self.steps)
 
 
 def steps_of(work: Work, amount: Amount, gpus: int, *, packed: bool) -> int:

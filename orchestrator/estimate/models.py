@@ -27,6 +27,10 @@ _COPIES = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq)(-int4)?$")  # quanti
 _ABSURD = 10**13  # parameters: beyond what anyone has trained
 
 
+class NotModelledError(UsageError):
+    """What the job takes can't be told beforehand, though nothing is wrong with it."""
+
+
 @lru_cache(maxsize=1)
 def table() -> dict[str, Shape]:
     """Read the bundled models, by hub id in lower case."""

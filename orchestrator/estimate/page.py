@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.estimate import words
 from orchestrator.estimate.quote import HYBRID, method_of
-from orchestrator.render import duration, facts, money, price
+from orchestrator.render import facts, money, price
 
 if TYPE_CHECKING:
     from orchestrator.estimate.catalogue import Listed
@@ -25,14 +26,9 @@ _FACTS = {
     "memory_bandwidth_gbps": "bandwidth",
     "dense_fp16_tflops": "peak",
 }
-_VERDICTS = {
-    "fits": "fits",
-    "tight": "tight: it may run out of memory",
-    "no": "does not fit",
-}
 
 
-def page(found: Estimate, offer: Listed | None, dollars: Dollars | None, limit_hours: float, notes: list[str]) -> str:
+def page(found: Estimate, offer: Listed | None, dollars: Dollars | None, notes: list[str]) -> str:
     """Show what was estimated, part by part."""
     cards = f"{found.count} × {found.card.name}" if found.count > 1 else found.card.name
     head = f"{_METHODS[method_of(found.work)]} of {found.work.model.name} on {cards}"
@@ -47,7 +43,8 @@ def page(found: Estimate, offer: Listed | None, dollars: Dollars | None, limit_h
                 ("memory", _memory(found)),
                 ("speed", _speed(found)),
                 ("time", _time(found)),
-                ("cost", _cost(found, offer, dollars, limit_hours)),
+                ("measured", f"on {found.basis}" if found.basis else ""),
+                ("cost", _cost(found, offer, dollars)),
                 ("disk", _room(found)),
                 ("note", "; ".join(_notes(found, notes))),
             ]
@@ -56,14 +53,12 @@ def page(found: Estimate, offer: Listed | None, dollars: Dollars | None, limit_h
 
 
 def _verdict(found: Estimate) -> str:
-    size = found.memory.process
-    have = f"of {found.card.memory_gib:.1f} on the card"
-    each = " a GPU" if found.count > 1 else ""
-    return f"{_VERDICTS[found.fits]}: {_span(size, 1)} GiB{each} {have}"
+    return words.memory(found.fits, ends(found.memory.process), found.card.memory_gib, found.count)
 
 
-def _span(one: Range, digits: int) -> str:
-    return f"{one.likely:.{digits}f} ({one.low:.{digits}f}-{one.high:.{digits}f})"
+def ends(one: Range) -> tuple[float, float, float]:
+    """Give low, likely and high."""
+    return one.low, one.likely, one.high
 
 
 def _memory(found: Estimate) -> str:
@@ -73,28 +68,18 @@ def _memory(found: Estimate) -> str:
 
 
 def _speed(found: Estimate) -> str:
-    pace = found.tokens_per_second
     basis = "" if found.known else "; nobody published this method on this card"
-    return f"{_rounded(pace.likely)} tokens/s ({_rounded(pace.low)}-{_rounded(pace.high)}){basis}"
-
-
-def _rounded(value: float) -> str:
-    """Three digits that count: more would be pretence."""
-    return f"{float(f'{value:.3g}'):,.0f}"
+    return words.speed(ends(found.tokens_per_second)) + basis
 
 
 def _time(found: Estimate) -> str:
-    if found.stages is None:
+    if found.seconds is None:
         return "unknown: say how much is trained, --rows N or --tokens N"
-    total = found.stages.total
-    stages = ", ".join(
-        f"{name} {duration(likely)}" for name, (_, likely, _) in found.stages.by_name.items() if likely >= 1
-    )
-    span = f"{duration(total.likely)} ({duration(total.low)} to {duration(total.high)})"
-    return f"{span}, {found.stages.steps} steps: {stages}"
+    by_name = found.stages.by_name if found.stages else {}
+    return words.time(ends(found.seconds), found.stages.steps if found.stages else 0, by_name)
 
 
-def _cost(found: Estimate, offer: Listed | None, dollars: Dollars | None, limit_hours: float) -> str:
+def _cost(found: Estimate, offer: Listed | None, dollars: Dollars | None) -> str:
     if offer is None:
         return f"no offer of {found.count} × {found.card.name} is known; --price USD an hour"
     seen = f"seen {offer.as_of}" if offer.as_of else "undated"
@@ -102,7 +87,8 @@ def _cost(found: Estimate, offer: Listed | None, dollars: Dollars | None, limit_
     if dollars is None:
         return at
     span = f"{money(dollars.low)}-{money(dollars.likely).removeprefix('$')}"
-    return f"{span}, at worst {money(dollars.worst)} ({limit_hours:g} h); {at}"
+    hours = found.bounds.ceiling(offer.price, offer.step_seconds)[0] / 3600
+    return f"{span}, at worst {money(dollars.worst)} (ended after {hours:.3g} h); {at}"
 
 
 def _room(found: Estimate) -> str:

@@ -46,8 +46,8 @@ MUTANTS = (
     Mutant(
         "candidates in no order",
         "orchestrator/plan.py",
-        "    wanted.sort(key=lambda offer: (offer.price, not offer.gpu_count, offer.name))\n",
-        "    wanted.sort(key=lambda offer: offer.name)\n",
+        "    return alike(sorted(found, key=lambda offer: (offer.price, not offer.gpu_count, offer.name)))\n",
+        "    return alike(sorted(found, key=lambda offer: offer.name))\n",
         ("tests/unit/test_plan.py",),
     ),
     Mutant(

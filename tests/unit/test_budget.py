@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import Limits
-from orchestrator.cost import OVERRUN_SECONDS, PRICE_TOLERANCE, Spell, affordable, charge, spent_since, worst
+from orchestrator.cost import FUSE, OVERRUN_SECONDS, PRICE_TOLERANCE, Spell, affordable, charge, spent_since, worst
 from orchestrator.lifecycle import PRICE_TOLERANCE as TOLERATED
-from orchestrator.plan import FUSE, Times, times
+from orchestrator.plan import Times, times
 from providers.errors import RefusedError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

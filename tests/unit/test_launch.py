@@ -90,18 +90,3 @@ def test_a_mark_names_the_run_the_attempt_and_the_ceiling_in_64_letters(home: Ho
 )
 def test_a_name_that_is_no_mark_is_foreign(name: str) -> None:
     assert Mark.parse(name) is None
-
-
-def test_a_quote_is_measured_on_the_same_work_only(home: Home, ledger: Ledger) -> None:
-    prepared = prepare(home, ledger)
-    run_id = launch.commit(prepared, ledger, START)
-    lease = ledger.acquire(run_id, "a", START, lambda _holder: False)
-    assert lease is not None
-    begun = START.timestamp() + 7200  # after two hours of waiting for capacity
-    spell = Spell(Decimal(1), 1, begun, begun + 2, None, None)
-    ledger.open_allocation("m-1", Mark("abcd", run_id, 1, START), spell, provider="fake", account="a")
-    end = START + timedelta(seconds=7300)
-    ledger.saw_free("fake", "m-1", end, Observation(Phase.ABSENT, billing=False, evidence="404"))
-    ledger.save(lease, Memory(state=State.DONE, reason=Reason.COMPLETED), end + timedelta(seconds=60))
-    assert prepare(home, ledger).plan.quote.seconds_likely == 100.0
-    assert prepare(home, ledger, "epochs=11").plan.quote.seconds_likely is None

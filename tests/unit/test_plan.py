@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import Limits
-from orchestrator.cost import Spell, accrued, charge, worst
-from orchestrator.plan import Plan, Quote, choose, quote, refuse_sole_holder, times
+from orchestrator.cost import Bounds, Spell, accrued, charge, worst
+from orchestrator.plan import Plan, Quote, choose, refuse_sole_holder, times
 from providers.base import Holder, Offer, Place, Proof
 from providers.errors import RefusedError
 
@@ -77,6 +77,33 @@ def test_a_gpu_is_found_as_people_type_it(typed: str) -> None:
     assert choose([replace(OFFER, gpu="rtx-a6000")], typed)
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("a100", {"a100-40gb", "a100-80gb-pcie", "a100-80gb-sxm"}),
+        ("a100-80gb", {"a100-80gb-pcie", "a100-80gb-sxm"}),
+        ("A100 80GB SXM", {"a100-80gb-sxm"}),
+        ("h100", {"h100-pcie"}),
+        ("4090", {"rtx-4090"}),
+        ("quadro rtx 6000", {"quadro-rtx-6000"}),
+    ],
+)
+def test_a_name_is_a_family(typed: str, found: set[str]) -> None:
+    cards = ["a100-40gb", "a100-80gb-pcie", "a100-80gb-sxm", "h100-pcie", "rtx-4090", "quadro-rtx-6000"]
+    assert {one.gpu for one in choose([replace(OFFER, name=card, gpu=card) for card in cards], typed)} == found
+
+
+def test_several_names_are_all_of_them_and_auto_is_any() -> None:
+    offers = [replace(OFFER, name=gpu, gpu=gpu) for gpu in ("a10", "l4", "t4")]
+    assert [one.gpu for one in choose(offers, ("l4", "a10"))] == ["a10", "l4"]
+    assert len(choose(offers, "auto")) == 3
+
+
+def test_a_card_that_is_in_no_table_goes_by_its_name() -> None:
+    strange = replace(OFFER, gpu="x9000-48gb")
+    assert choose([strange], "x9000") == [strange]
+
+
 @pytest.mark.parametrize("typed", ["a600", "a100-80", "rtx"])
 def test_half_a_name_is_no_gpu(typed: str) -> None:
     with pytest.raises(RefusedError):
@@ -107,25 +134,17 @@ def test_what_is_sold_out_is_refused_with_the_flag_that_waits_for_it() -> None:
     assert choose([gone], "a10", waiting=True) == [OFFER]
 
 
-def test_the_worst_case_is_at_the_dearest_that_may_be_taken() -> None:
-    assert quote(OFFER, Decimal(2), 3600, 1, [], "demo").worst == Decimal("2.09")  # 62 minutes, 1 % dearer
-
-
 def test_on_equal_prices_a_gpu_comes_before_the_cpu() -> None:
     free = replace(OFFER, price=Decimal(0))
     assert choose([replace(free, gpu="", gpu_count=0, name="cpu"), free], None)[0].gpu == "a10"
 
 
-def test_a_quote_without_a_measurement_says_so_and_knows_only_the_worst() -> None:
-    told = quote(OFFER, OFFER.price, 3600, 1, [], "demo")
-    assert (told.low, told.likely, told.worst) == (None, None, Decimal("1.26"))
-    assert "nothing like it" in told.basis
-
-
-def test_a_quote_from_like_runs_names_them() -> None:
-    told = quote(OFFER, OFFER.price, 7200, 60, [300.0, 90.0, 200.0], "demo")
-    assert (told.low, told.likely, told.worst) == (Decimal("0.04"), Decimal("0.08"), Decimal("2.47"))
-    assert "3 runs of yours" in told.basis
+@pytest.mark.parametrize("step", [1, 60])
+@pytest.mark.parametrize("limits", [Limits(max_hours=3), Limits(max_cost=Decimal(2)), Limits(extendable_to_hours=9)])
+def test_the_worst_case_of_an_estimate_is_that_of_the_limits_which_a_launch_sets(limits: Limits, step: int) -> None:
+    held = times(limits, OFFER.price, NOW, step_seconds=step)
+    seconds = (held.ceiling - NOW).total_seconds()
+    assert Bounds.of(limits).worst(OFFER.price, step) == worst(OFFER.price, seconds, step, held.attempts)
 
 
 def test_a_launch_that_only_this_computer_can_stop_is_refused_until_the_risk_is_accepted() -> None:
@@ -140,7 +159,7 @@ def test_a_launch_that_only_this_computer_can_stop_is_refused_until_the_risk_is_
 def plan(holders: tuple[Holder, ...], offer: Offer = OFFER) -> Plan:
     limits = times(Limits(max_hours=2.5), offer.price, NOW)
     quoted = Quote(None, None, Decimal("3.00"), None, "")
-    return Plan("r", "demo", "w", offer, (offer,), None, "acct", limits, quoted, holders, (), 0, (), "/x", NOW)
+    return Plan("r", "demo", "w", offer, (offer,), (), "acct", limits, quoted, holders, (), 0, (), "/x", NOW)
 
 
 def test_the_sentence_names_the_holder_the_time_and_the_dollars() -> None:

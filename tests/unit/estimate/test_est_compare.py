@@ -16,7 +16,7 @@ from orchestrator.estimate.ask import Question
 from orchestrator.estimate.compare import compare, frontier
 from orchestrator.estimate.scatter import svg
 from orchestrator.estimate.work import Amount, Loss, Work
-from orchestrator.market import _flagged, _listed
+from orchestrator.market import _flagged
 from providers.base import Offer
 from providers.errors import UsageError
 
@@ -154,7 +154,7 @@ def test_an_unknown_provider_is_told():
 
 
 def live(price, name="gpu_1x_a10", gpu="a10"):
-    return _listed(Offer("lambda", name, gpu, 1, Decimal(price), vram_gib=22.5), date(2026, 11, 22))
+    return catalogue.of_offer(Offer("lambda", name, gpu, 1, Decimal(price), vram_gib=22.5), date(2026, 11, 22))
 
 
 def test_a_live_offer_stands_on_the_card_that_the_vendor_names():

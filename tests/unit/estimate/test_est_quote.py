@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from orchestrator.cost import Bounds
 from orchestrator.estimate import gpus, lengths, models
 from orchestrator.estimate.quote import Rental, estimate
 from orchestrator.estimate.work import Amount, Loss, Work
@@ -23,15 +24,21 @@ def test_ranges_of_hours_and_dollars_are_in_order():
 
 
 def test_the_worst_is_what_the_limits_allow_and_nothing_is_above_it():
-    found = estimate(WORK, CARD, 1, AMOUNT, max_seconds=3600)
-    dollars = found.price(Rental("lambda", Decimal("2.00"), step_seconds=60))
-    assert dollars.worst == Decimal("2.00")
+    bounds = Bounds.of_hours(1)
+    dollars = estimate(WORK, CARD, 1, AMOUNT, bounds=bounds).price(Rental("lambda", Decimal("2.00"), step_seconds=60))
+    assert dollars.worst == bounds.worst(Decimal("2.00"), 60) == Decimal("2.16")  # an hour, two minutes and two attempts
     assert dollars.likely <= dollars.worst
 
 
 def test_minutes_begun_are_paid_whole():
-    tiny = estimate(WORK, CARD, 1, Amount(rows=1, tokens=10), provider="local", max_seconds=30)
-    assert tiny.price(Rental("lambda", Decimal(60), step_seconds=60)).worst == Decimal("1.00")
+    tiny = estimate(WORK, CARD, 1, Amount(rows=1, tokens=10), provider="local")
+    assert tiny.price(Rental("lambda", Decimal(60), step_seconds=3600)).low == Decimal("60.00")
+
+
+def test_what_a_budget_allows_is_the_worst_case_too():
+    bounds = Bounds(3600 * 24, 3600 * 24, Decimal(3))
+    dollars = estimate(WORK, CARD, 1, AMOUNT, bounds=bounds).price(Rental("lambda", Decimal("2.00"), step_seconds=60))
+    assert Decimal("2.90") < dollars.worst <= 3
 
 
 def test_twice_the_rows_take_nearly_twice_the_training():
@@ -63,7 +70,7 @@ def test_an_offer_of_a_known_kind_is_quoted_within_twenty_microseconds():
         for rental in rentals:
             estimate(WORK, CARD, 1, AMOUNT).price(rental)
         spent.append((time.process_time() - began) / len(rentals))
-    assert found.price(rentals[0]).worst == Decimal("0.04")
+    assert found.price(rentals[0]).worst == Decimal("0.05")
     assert min(spent) < 20e-6
 
 
