@@ -32,12 +32,21 @@ def resolve(names: Iterable[str], environ: Mapping[str, str] | None = None) -> d
     environ = os.environ if environ is None else environ
     found: dict[str, Secret] = {}
     for name in names:
-        value = environ.get(name, "").strip()
+        value = environ.get(name, "").strip() or _saved(name, environ)
         if not value:
             page = f" (make one at {PAGES[name]})" if name in PAGES else ""
             raise CredentialsError(f"the secret {name} is not set{page}", hint=f"export {name}=…")
         found[name] = Secret(value)
     return found
+
+
+def _saved(name: str, environ: Mapping[str, str]) -> str:
+    """Read what the vendor's own login left; "" = nothing."""
+    if name != "HF_TOKEN":
+        return ""
+    from providers.hf_jobs.provider import saved_token
+
+    return saved_token(environ)
 
 
 _A_KEY = re.compile(r"(_|^)(KEY|TOKEN|SECRET|PASSWORD)(_|$)")

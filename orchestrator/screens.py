@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.push import told
 from orchestrator.render import (
     WIDTH,
     ago,
@@ -137,6 +138,7 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
             ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),
+            ("push", told(metrics) if isinstance(metrics, dict) else ""),
             ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
             ("log", f"gpurun logs {run.run_id}" if run.reason != "completed" and has_log else ""),
             ("wall time", duration(run.seconds(run.ended)) if run.ended else ""),

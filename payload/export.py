@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+import hub_push
 import settings
 import weights
 from report import EXIT_CONFIG, Report, leave, versions
@@ -162,19 +163,13 @@ def push(folder, wish):
     """Put a folder on the Hub; private unless the config says otherwise. The token comes from HF_TOKEN."""
     if not wish:
         return
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     private = wish.get("private", True)
     try:
-        api = HfApi(token=os.environ["HF_TOKEN"])
-        api.create_repo(wish["repo"], private=private, exist_ok=True)
-        api.upload_folder(repo_id=wish["repo"], folder_path=folder, commit_message="Upload by gpurun")
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        # The artifacts are whole on the disk and come home: a Hub that says no must not make the run a failure.
-        print(f"push: failed, the artifacts are kept here: {' '.join(str(error).split())}", flush=True)
-        return
-    print(f"push: {wish['repo']} on the Hub, {'private' if private else 'public'}", flush=True)
+        commit = hub_push.put(folder, wish["repo"], private=private)
+    except hub_push.PushError as error:  # a Hub that says no must not make the run a failure
+        hub_push.tell(wish["repo"], private=private, error=str(error))
+    else:
+        hub_push.tell(wish["repo"], private=private, commit=commit)
 
 
 def check_push(wish):

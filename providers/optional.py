@@ -1,6 +1,7 @@
 """What some vendors can do beside the contract of base.py: asked for by `isinstance`. Raises `ProviderError`.
 
 Adopts: gives a mark to what somebody else started. Bills: tells what was charged. Funded: tells what is left.
+Remarks: has more to say about a plan.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from providers.base import Mark
+    from providers.base import Mark, Offer
 
 
 @runtime_checkable
@@ -57,3 +58,11 @@ class Funded(Protocol):
 
     def funds(self) -> Funds | None:
         """Tell what is left; None = the vendor does not tell any more, which is no obstacle."""
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A vendor that chooses something for a job which its owner should know of before it is rented."""
+
+    def remarks(self, command: Sequence[str], offer: Offer) -> Sequence[tuple[str, str]]:
+        """Give lines of the plan: a name, and what is to be known. No I/O."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from providers.base import Holder, Mark, Observation, Phase, Place, Proof, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, UsageError
-from providers.hf_jobs import launch, reading
+from providers.hf_jobs import images, launch, reading
 from providers.hf_jobs.hub import NEW_TOKEN, TOKEN_VARIABLE, Hub, MissingError, RefusalError
 from providers.http import base_url, printable
 from providers.table import SIGNS
@@ -76,7 +76,7 @@ class HfProvider:
             UsageError: another setting makes no sense.
         """
         environ = os.environ if environ is None else environ
-        token = environ.get(TOKEN_VARIABLE, "").strip() or _saved_token(environ)
+        token = environ.get(TOKEN_VARIABLE, "").strip() or saved_token(environ)
         if not token:
             raise CredentialsError(f"no token for Hugging Face: {TOKEN_VARIABLE} is not set", hint=NEW_TOKEN)
         if not token.isascii() or not token.isprintable() or " " in token:
@@ -132,6 +132,11 @@ class HfProvider:
                 "watchdog", Place.MACHINE, Proof.UNPROVEN, worst_overrun_seconds=60, evidence="its end is the job's"
             ),
         ]
+
+    def remarks(self, command: Sequence[str], offer: Offer) -> Sequence[tuple[str, str]]:
+        """Name the image, and why it is that one."""
+        image = images.image_for(command, offer.gpu_count)
+        return [("image", f"{image.name}: {image.reason}")]
 
     def launch(self, job: Job, offer: Offer) -> str:
         """Ship the job and submit it once; see launch.py."""
@@ -254,7 +259,7 @@ def _same_attempt(one: Mark | None, other: Mark) -> bool:
     return (one.home, one.run_id, one.attempt, one.node) == (other.home, other.run_id, other.attempt, other.node)
 
 
-def _saved_token(environ: Mapping[str, str]) -> str:
+def saved_token(environ: Mapping[str, str]) -> str:
     """Read the token that the vendor's own `hf auth login` keeps; "" = there is none."""
     home = Path(environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     try:

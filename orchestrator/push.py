@@ -1,0 +1,96 @@
+"""`--push-to-hub you/model`: checked and asked about before anything is rented, done by the machine, told at the end.
+
+    check() ─> Push ─> into() the template: its command goes through payload/hub_push.py, HF_TOKEN is one more secret
+                  └──> make() the repository once the plan was agreed to; words of it for the plan
+
+The token reaches the machine as every secret does: a job's secret, or a file that is its owner's alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.render import clean
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.templates import Template
+    from providers.hf_jobs.repos import Repos
+
+_TOKEN = "HF_TOKEN"  # noqa: S105 - a name
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Where the artifacts go, and what was found there."""
+
+    repo: str
+    private: bool
+    found: str
+    repos: Repos
+
+    def into(self, template: Template) -> Template:
+        """Have a template's artifacts pushed.
+
+        Raises:
+            UsageError: it pushes by itself already, or trains nothing.
+        """
+        if template.bare:
+            raise UsageError("a bare machine makes nothing that could be pushed", hint="drop --push-to-hub")
+        if template.config.get("push"):
+            hint = "drop --push-to-hub, or the template's push"
+            raise UsageError(f"the template pushes already, to {template.config['push']['repo']}", hint=hint)
+        endpoint = ("--endpoint", self.repos.endpoint) if self.repos.endpoint else ()
+        wish = (self.repo, "private" if self.private else "public", *endpoint)
+        secrets = list(dict.fromkeys([*template.settings.secrets, _TOKEN]))
+        return replace(
+            template,
+            settings=template.settings.model_copy(update={"secrets": secrets}),
+            command=("{python}", "payload/hub_push.py", *wish, "--", *template.command),
+        )
+
+    def make(self) -> None:
+        """Make the repository: the proof that the token may write.
+
+        Raises:
+            CredentialsError: it may not; nothing was rented.
+        """
+        self.repos.make(self.repo, private=self.private)
+
+    def remark(self) -> tuple[str, str]:
+        """Give the plan's line."""
+        kind = "private" if self.private else "PUBLIC: everybody can read it"
+        return "push", f"{self.repo} on the Hub ({kind}): {self.found}; {_TOKEN} goes along as a secret"
+
+
+def check(repo: str, *, public: bool) -> Push:
+    """Ask the Hub whether the token may write there; nothing is changed.
+
+    Raises:
+        CredentialsError: there is no token, or it may not.
+        UsageError, RefusedError: the repository is none, or public where it should not be.
+    """
+    from providers.hf_jobs.repos import Repos
+
+    repos = Repos.from_environ()
+    return Push(repo, not public, repos.check(repo, private=not public), repos)
+
+
+def told(metrics: Mapping[str, Any]) -> str:
+    """Say how a push went, out of a run's last metrics; "" = there was none."""
+    push = metrics.get("push")
+    if not isinstance(push, dict):
+        return ""
+    repo = clean(str(push.get("repo", "")))
+    if push.get("error"):
+        again = (
+            f"again by hand: hf upload {repo} <the artifacts> --private"
+            if push.get("private")
+            else "by hand: hf upload"
+        )
+        return f"FAILED, and nothing is lost: {clean(str(push['error']))}\n{again}"
+    kind = "private" if push.get("private") else "public"
+    return f"{repo} on the Hub, {kind}, commit {clean(str(push.get('commit', '')))[:12]}"
