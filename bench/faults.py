@@ -76,7 +76,7 @@ def show(values: dict[str, object]) -> None:
         if isinstance(value, dict):
             print(f"{name.replace('_', ' ')}:")
             for key, number in value.items():
-                print(f"    {key:<34}{number}")
+                print(f"    {key:<42}{number}")
         else:
             print(f"{name.replace('_', ' '):<46}{value}")
 

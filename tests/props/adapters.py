@@ -37,6 +37,7 @@ from providers.errors import (
     RemoteError,
     UnclearError,
     UnreachableError,
+    UsageError,
 )
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from computers import Computer
-    from vendors import Thing, Vendor
+    from vendors import Nature, Thing, Vendor
 
     from providers.base import Access, Job, Order
 
 _LISTS = {"find", "allocations"}
+LEAST_SECONDS = 30  # of running: less is no job
 PATIENCE = 20.0  # seconds until a call that gets no answer gives up
 
 
@@ -56,13 +58,14 @@ def traits_of(vendor: Vendor) -> Traits:
     nature = vendor.nature
     return Traits(
         list_lag_seconds=nature.lag,
-        boot_limit_seconds=nature.boot * 4 + 60,
+        boot_limit_seconds=nature.boot * 4 + 60 + 2 * nature.queue_limit,  # the job's own queue limit comes first
         start_limit_seconds=300.0,
         poll_seconds=nature.poll,
         billing_step_seconds=nature.step,
         console_url="https://vendor.invalid/console",
         retry_seconds=30.0,
         ending_seconds=60.0,
+        queue_seconds=nature.queue_limit,
     )
 
 
@@ -142,10 +145,13 @@ class SimProvider:
         del offer
         if self.vendor.nature.jobs:
             return [Holder("its own limit", Place.SERVER, Proof.PROVEN)]
-        return [Holder("the watchdog", Place.MACHINE, Proof.UNPROVEN)] if job.key_on_machine else []
+        able = job.key_on_machine or self.vendor.nature.pods
+        return [Holder("the watchdog", Place.MACHINE, Proof.UNPROVEN)] if able else []
 
     def launch(self, job: Job, offer: Offer) -> str:
-        world = self.computer.world
+        world, limit = self.computer.world, job.max_seconds - self.vendor.nature.queue_limit
+        if limit < LEAST_SECONDS:
+            raise UsageError("no time is left to run")
         late = (
             world.chance.random() * self.vendor.nature.lag if world.chance.random() < world.story.late_launches else 0
         )
@@ -153,7 +159,7 @@ class SimProvider:
         def rent() -> Thing | None:
             vendor, name = self.vendor, str(job.mark)
             key, by = self.key, self.computer.name
-            thing = vendor.launch(name, key, offer.name, by, job.max_seconds, job, late)
+            thing = vendor.launch(name, key, offer.name, by, limit, job, late)
             if thing is not None:
                 world.rented(thing, job)
             return thing
@@ -186,7 +192,7 @@ class SimProvider:
             moment = vendor.seen_at()
             shown = vendor.listed(self.key, moment)
             return [
-                allocation_of(one, moment)
+                allocation_of(one, moment, vendor.nature)
                 for one in shown
                 if not vendor.denies(one, current().name, wanted=self._lies())
             ]
@@ -219,11 +225,17 @@ class SimProvider:
         began = utc(thing.billed_from) if vendor.nature.records and moment >= thing.billed_from else None
         here = Observation(
             Phase.QUEUED, billing=True, evidence=f"{told}{'up' if up else 'booting'}", price=money(thing.price),
-            billed_from=began, failure="unhealthy" if thing.sick else "",
+            billed_from=began, failure="unhealthy" if thing.sick else self._waited(thing, moment),
         )  # fmt: skip
         if not up:
             return here
         return replace(here, phase=Phase.RUNNING if vendor.nature.jobs else Phase.READY)
+
+    def _waited(self, thing: Thing, moment: float) -> str:
+        mark = Mark.parse(thing.name)
+        if not self.vendor.nature.queue_limit or moment >= thing.up or mark is None:
+            return ""
+        return "still queued at the queue limit" if moment >= mark.ceiling.timestamp() - thing.limit else ""
 
     def _over(self, thing: Thing, told: str, moment: float) -> Observation:
         assert thing.ended is not None
@@ -253,7 +265,7 @@ class SimProvider:
         def move() -> bool:
             thing = self.vendor.things.get(allocation_id)
             mark = None if thing is None else Mark.parse(thing.name)
-            if self.vendor.nature.jobs or thing is None or mark is None:
+            if self.vendor.nature.jobs or self.vendor.nature.pods or thing is None or mark is None:
                 return False
             return self.vendor.rename(allocation_id, self.key, str(replace(mark, ceiling=ceiling)))
 
@@ -341,10 +353,10 @@ class SimRemote:
         pass
 
 
-def allocation_of(thing: Thing, moment: float) -> Allocation:
-    ending = thing.ended is not None and thing.ended <= moment
-    mark, price = Mark.parse(thing.name), money(thing.price)
-    return Allocation(thing.id, mark, thing.name, billing=True, price=price, ending=ending)
+def allocation_of(thing: Thing, moment: float, nature: Nature) -> Allocation:
+    ended = thing.ended is not None and thing.ended <= moment
+    mark, price, over = Mark.parse(thing.name), money(thing.price), ended and nature.lists_ended
+    return Allocation(thing.id, mark, thing.name, billing=not over, price=price, ending=ended and not over)
 
 
 def money(price: float) -> Decimal:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 10.0
 AGENT_SECONDS = 5.0  # until the agent has started a dead watchdog again
 CRON_SECONDS = 60.0  # until the system has
+ROUTES = 2  # to a pod's end
 
 
 class Machine:
@@ -35,11 +36,15 @@ class Machine:
     def __init__(self, world: World, thing: Thing, rig: Rig, job: Job) -> None:
         self.world, self.thing, self.rig, self.job = world, thing, rig, job
         self.name = f"machine {thing.id}"
-        self.key = thing.account  # on it only with the user's leave
+        nature = world.vendor.nature
+        self.key = "the pod's own" if nature.pods else thing.account  # the account's lies on it only with leave
         self.full = False
         self.booted = world.engine.now
         # From the arming on, as providers/ssh/shipping.py ships it: what has passed since the launch is used.
-        self.seconds = max(1.0, min(job.max_seconds, job.ceiling.timestamp() - self.booted))
+        # Where the vendor has a limit of its own, all of it lies inside that, as providers/hf_jobs/launch.py ships it.
+        spare = min(60.0, job.grace_seconds / 2) if nature.queue_limit else 0.0
+        self.seconds = max(1.0, min(job.max_seconds, job.ceiling.timestamp() - self.booted, thing.limit - spare))
+        self.deadline = job.deadline.timestamp() - spare
         self.order = 0
         self.proof: dict[str, Any] = {}  # watchdog.json
         self.boots = 1
@@ -60,13 +65,14 @@ class Machine:
 
     @property
     def has_ender(self) -> bool:
-        return self.job.key_on_machine and not self.world.vendor.nature.jobs
+        nature = self.world.vendor.nature
+        return nature.routes > 0 if nature.pods else self.job.key_on_machine and not nature.jobs
 
     def arm(self) -> None:
         """Start a watchdog."""
         self.dog = self.world.engine.spawn(self, f"watchdog {self.thing.id}", self._watch)
         if self.has_ender:
-            self.world.history.armed(self.thing, self.dog)
+            self.world.history.armed(self.thing, self.dog, self.key)
 
     def dies(self) -> None:
         """kill -9 of the watchdog: the agent, or the system, starts another."""
@@ -86,7 +92,8 @@ class Machine:
         if self.rig.is_alive(now):
             self.rig.died = now
         self.booted, self.boots = now, self.boots + 1
-        self.world.engine.after(CRON_SECONDS, self._again)
+        # A container's own command starts it, a machine's system looks once a minute.
+        self.world.engine.after(AGENT_SECONDS if self.world.vendor.nature.pods else CRON_SECONDS, self._again)
 
     def _again(self) -> None:
         if self.thing.ended is None and (self.dog is None or not self.dog.alive):
@@ -98,7 +105,7 @@ class Machine:
         armed = limits.armed_before(self.proof, str(self.boots), clock.wall(), clock.steady())
         job = self.job
         order = {
-            "deadline": job.deadline.timestamp(),
+            "deadline": self.deadline,
             "ceiling": job.ceiling.timestamp(),
             "max_seconds": self.seconds,
         }
@@ -169,19 +176,25 @@ def answer(request: dict[str, Any]) -> ender.Answer:
         return ender.Answer(0, "no answer")
     if vendor.revoked.get(machine.key, now + 1) <= now:
         return ender.Answer(401, None)
+    if vendor.nature.pods and request["url"].endswith("first") and vendor.nature.routes < ROUTES:
+        return ender.Answer(403, None)
     if request["method"] == "POST":
         before = len(vendor.ended_log)
-        vendor.terminate([thing.id], machine.key, process.name)
+        vendor.terminate([thing.id], thing.account, process.name)
         world.history.killed(process, before)
         world.say(process.name, "terminates itself")
     return ender.Answer(200 if thing.ended is None else 404, {"status": "up" if thing.ended is None else "gone"})
 
 
 def orders(_folder: Path) -> dict[str, Any]:
-    """What lies in ender.json."""
-    look = {"method": "GET", "url": "https://vendor.invalid/me"}
-    return {"routes": [{"method": "POST", "url": "https://vendor.invalid/end"}], "look": look,
-            "alive": [{"status": [200]}], "gone": [{"status": [404]}]}  # fmt: skip
+    """What lies in ender.json: a pod has two ways, of which its key may open one."""
+    pods = current().computer.world.vendor.nature.pods
+    urls = [f"https://vendor.invalid/{name}" for name in ("first", "second")[0 if pods else 1 :]]
+    ways = [
+        {"look": {"method": "GET", "url": url}, "alive": [{"status": [200]}], "gone": [{"status": [404]}]}
+        for url in urls
+    ]
+    return {**ways[0], "routes": [{"method": "POST", "url": url} for url in urls], "more": ways[1:]}
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Historian:
         self.failed = self._told.failed
         self._held: list[tuple[SimHome, str, Process, float, float]] = []
         self._guards: list[tuple[Computer, str, float]] = []
-        self._dogs: list[tuple[Thing, Process, float, float]] = []
+        self._dogs: list[tuple[Thing, Process, str, float, float]] = []
         self._holes: dict[str, list[Span]] = defaultdict(list)
         self._revoked: dict[str, float] = {}
         self._restored: set[str] = set()
@@ -66,12 +66,14 @@ class Historian:
     def guards(self, home: SimHome) -> None:
         self._guards.append((home.computer, home.id, self.now))
 
-    def armed(self, thing: Thing, dog: Process) -> None:
-        """A watchdog that can end its machine."""
-        self._dogs.append((thing, dog, self.now, math.inf))
+    def armed(self, thing: Thing, dog: Process, key: str) -> None:
+        """A watchdog that can end its machine, by this key."""
+        self._dogs.append((thing, dog, key, self.now, math.inf))
 
     def disarmed(self, dog: Process) -> None:
-        self._dogs = [(one, who, start, self.now if who is dog else end) for one, who, start, end in self._dogs]
+        self._dogs = [
+            (one, who, key, start, self.now if who is dog else end) for one, who, key, start, end in self._dogs
+        ]
 
     def is_done(self, home: SimHome, run_id: str) -> bool:
         return run_id in self._done[home.id] and run_id not in self._open[home.id]
@@ -79,7 +81,7 @@ class Historian:
     def read(self, at: float, key: str, home: str, about: str, result: Any) -> None:
         """An answer that came, of a look at one or at the whole list: the truth of `at`, when the vendor gave it."""
         if isinstance(result, list):
-            listed = frozenset(getattr(row, "id", "") for row in result)
+            listed = frozenset(row.id for row in result if row.billing)
             self._told.reads.append((at, home, key, listed, ""))
         elif about and result.billing:
             self._told.priced.add((home, about))
@@ -178,8 +180,8 @@ class Historian:
 
     def _watchdogs(self) -> list[Holder]:
         return [
-            Holder(dog.name, one.account, ((start, min(end, self._revoked.get(one.account, math.inf))),), id=one.id)
-            for one, dog, start, end in self._dogs
+            Holder(dog.name, one.account, ((start, min(end, self._revoked.get(key, math.inf))),), id=one.id)
+            for one, dog, key, start, end in self._dogs
         ]
 
     def _tell(self, home: SimHome, run_id: str, calm: float) -> Told | None:

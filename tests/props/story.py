@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -66,7 +66,8 @@ class Story:
 def draw(seed: int) -> Story:
     """Draw one."""
     chance = Random(seed)
-    nature = _nature(chance)
+    # From a chance of its own: a world keeps the rest of its story when the vendors come to know another kind.
+    nature = _kind(Random(seed * 7 + 5), _nature(chance))
     computers = _computers(chance)
     wishes = tuple(_wish(chance, len(computers.homes)) for _ in range(chance.choice([1, 1, 1, 2, 2, 3])))
     last = max(one.at + one.minutes * 60 for one in wishes)
@@ -108,6 +109,17 @@ def _nature(chance: Random) -> Nature:
         flaws=chance.choice([0.0, 0.0, 0.02, 0.1]),
         pages=chance.random() < 0.3,
     )
+
+
+def _kind(chance: Random, nature: Nature) -> Nature:
+    """Make it the like of a vendor there is: a hub of jobs with a limit of its own, or pods with a key of their own."""
+    if nature.jobs and chance.random() < 0.6:
+        limit = int(2 * nature.boot) + chance.choice([0, 60, 240])  # its boot counts as waiting
+        queue = limit * chance.choice([0.0, 0.0, 0.0, 0.2, 0.6, 4.0])
+        return replace(nature, records=True, linger=0.0, lists_ended=True, queue_limit=limit, queue=queue)
+    if not nature.jobs and chance.random() < 0.3:
+        return replace(nature, bills_boot=True, records=False, pods=True, routes=chance.choice([0, 1, 2]))
+    return nature
 
 
 def _computers(chance: Random) -> Computers:

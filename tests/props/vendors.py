@@ -41,6 +41,10 @@ class Nature:
     ignores: int = 0  # orders to end that each of its things forgets
     flaws: float = 0.0  # share of calls that fail by themselves
     pages: bool = False  # a list may break off at its second page, or name one twice
+    lists_ended: bool = False  # a list shows what has ended too, as such
+    queue_limit: int = 0  # seconds that a job may wait: its own limit ends by the ceiling if it began by then
+    pods: bool = False  # the key for a machine's own end lies in it from the start; no name of one can be changed
+    routes: int = 2  # of the two ways to a pod's end, those that its key opens
 
 
 @dataclass
@@ -152,8 +156,8 @@ class Vendor:
         return self.engine.now - self.chance.random() * self.nature.lag * 0.95 if self.nature.lag else self.engine.now
 
     def listed(self, account: str, moment: float) -> list[Thing]:
-        """Everything that shows as billing on an account."""
-        linger = self.nature.linger
+        """Everything that shows on an account: what bills, and what has ended for as long as it does."""
+        linger = math.inf if self.nature.lists_ended else self.nature.linger
         return [
             one
             for one in self.things.values()

@@ -72,6 +72,18 @@ def empty_ledger(home_id: str, folder: Path) -> bytes:
     return _TEMPLATES[home_id]
 
 
+def conditions(story: Story) -> Counter[str]:
+    """What holds from beginning to end, counted as the faults are."""
+    nature = story.nature
+    held = {
+        "(world) lists lag": nature.lag > 0,
+        "(world) two computers": len(story.computers.ahead) > 1,
+        "(world) jobs with a limit of their own": nature.queue_limit > 0,
+        "(world) pods": nature.pods,
+    }
+    return Counter(word for word, holds in held.items() if holds)
+
+
 class World:
     """What truly is; the story's incidents change it."""
 
@@ -85,7 +97,7 @@ class World:
             self.vendor.prices[f"a10@{number}"] = PRICE + number / 10
         self.rigs: dict[str, Rig] = {}
         self.machines: dict[str, Machine] = {}
-        self.counts: Counter[str] = Counter()
+        self.counts = conditions(story)
         self.lost_minutes: list[float] = []
         self.computers: list[Computer] = []
         self.homes: list[SimHome] = []
@@ -158,7 +170,7 @@ class World:
         folder.bundle.write_bytes(b"")
         JobFile(("{python}", "x.py"), (), 60, ()).write(folder)
         begin = self.engine.now  # all of a run's times go by the vendor's clock, the true one
-        end = begin + wish.minutes * 60
+        end = begin + self.vendor.nature.queue_limit + wish.minutes * 60
         offers = [Offer("sim", f"a10@{one}", "a10", 1, money(PRICE + one / 10)) for one in range(wish.offers)]
         plan = {
             "candidates": [_plain(asdict(one)) for one in offers],
@@ -168,7 +180,7 @@ class World:
             "accept_risk": wish.risk,
             "key_on_machine": wish.key,
             "holders": [{"place": "machine", "proof": "unproven until start", "name": "the watchdog"}]
-            if wish.key
+            if wish.key or self.vendor.nature.pods
             else [],
         }
         row = RunRow(
@@ -207,6 +219,8 @@ class World:
         for one in [one for one in self.vendor.things.values() if one.order == thing.order]:
             self.rigs[one.id] = Rig(one.id, wish.steps, wish.every)
             self.say("vendor", f"rented {one.id} {one.name}")
+            patience = self.vendor.nature.queue_limit or self.vendor.nature.boot * 4
+            self.counts["queue longer than expected"] += self.vendor.nature.jobs and one.up - one.made > patience
             if self.vendor.nature.jobs:
                 self.engine.at(one.up, lambda one=one: self._run_job(one, job))
 
@@ -240,7 +254,7 @@ class World:
         first = 0
         if job.checkpoint is not None:
             first = int(json.loads((job.checkpoint / "CHECKPOINT.json").read_bytes())["step"])
-        rig.start(now, first, (job.deadline.timestamp(), job.ceiling.timestamp(), job.grace_seconds))
+        rig.start(now, first, (machine.deadline, job.ceiling.timestamp(), job.grace_seconds))
         self._count_lost(machine.thing, first)
 
     def _count_lost(self, thing: Thing, first: int) -> None:
@@ -269,7 +283,7 @@ class World:
         with swapped(), enders():
             story = self.story
             most = max(story.quiet, *(one.at + (one.minutes + one.more) * 60 for one in story.wishes))
-            calm = BEGIN + most + 60 + story.nature.ignores * 35
+            calm = BEGIN + most + story.nature.queue_limit + 60 + story.nature.ignores * 35
             self.engine.at(calm, self._everybody_looks)
             try:
                 self.engine.run(calm + AFTERMATH, self._is_over)
