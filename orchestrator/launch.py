@@ -18,6 +18,7 @@ from orchestrator import plan as planning
 from orchestrator import quoting
 from orchestrator.bundle import blobs, pack
 from orchestrator.caps import committed
+from orchestrator.cloud import asked_for
 from orchestrator.cost import Bounds
 from orchestrator.estimate.compare import Known
 from orchestrator.estimate.learnt import Past
@@ -54,6 +55,7 @@ class Leave:
 
     wait_seconds: float = 0.0  # for capacity
     trust_on_first_use: bool = False
+    cloud: str = ""  # of a vendor that has several: "community" = on strangers' machines
     key_on_machine: bool = False  # the account's key may go to the machine: asked for in so many words
     key_by_default: bool = False  # the same as a default: where the vendor has a use for it
     remarks: tuple[tuple[str, str], ...] = ()  # more of the plan's lines
@@ -173,7 +175,7 @@ def _choice(
     asked, notes = quoting.question(template, force=leave.force)
     known = Known(Bounds.of(template.settings.limits), Past(ledger.measured()), work)
     wanted = quoting.Wanted(asked, notes, known, provider.traits.billing_step_seconds, now.date())
-    return quoting.choose(provider.offers(), gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+    return quoting.choose(asked_for(provider.offers(), leave.cloud), gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
 
 
 def _typed(gpu: planning.Gpus) -> tuple[str, ...]:

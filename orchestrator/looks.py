@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.capacity import wants_planned
+from orchestrator.cloud import of_cloud
 from orchestrator.cost import Spell
 from orchestrator.facts import Seen
 from orchestrator.home import write_json
@@ -161,7 +162,8 @@ class Looker:
         if wants_planned(memory) or (memory.retry_at is not None and self._now() < memory.retry_at):
             return None
         try:
-            offers = tuple(candidates(self._provider.offers(), row.plan.get("gpu"), row.plan.get("kinds") or ()))
+            asked = of_cloud(self._provider.offers(), offer_of(row).cloud)
+            offers = tuple(candidates(asked, row.plan.get("gpu"), row.plan.get("kinds") or ()))
         except ProviderError as error:
             self._trouble(f"offers: {error}")
             return None

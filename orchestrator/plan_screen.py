@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.estimate import words
+from orchestrator.cloud import COMMUNITY, RISK
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import duration, facts, money, money_range, price, size
 
@@ -33,6 +34,7 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
             ("month", _month(plan)),
             ("holders", "\n".join(map(holder_line, plan["holders"]))),
             ("key", _KEY_RISK if plan.get("key_on_machine") else ""),
+            ("cloud", RISK if plan["offer"].get("cloud") == COMMUNITY else ""),
             ("host key", "NOT VERIFIED: whatever the machine shows first is taken" if _trusts(plan) else ""),
             ("checked", "\n".join(plan.get("checked", ()))),
             ("ships", _shipped(plan)),

@@ -41,6 +41,11 @@ _WHERE = (
         metavar="NAME",
         help="a10, a100, 4090…, cpu, or auto: the cheapest offer that fits. Repeatable.",
     ),
+    click.option(
+        "--cloud",
+        type=click.Choice(["secure", "community"]),
+        help="RunPod: its own machines, or strangers', which are cheaper and can be looked into.",
+    ),
 )
 _WHAT = (
     click.option(
