@@ -106,7 +106,8 @@ def card_of(offer: Offer) -> Card | None:
     if card is None or not offer.vram_gib:
         return card
     # What the vendor says of this very machine.
-    return next((one for one in family if abs(one.memory_gib - offer.vram_gib) < _SAME_GIB), card)
+    near = [one for one in family if abs(one.memory_gib - offer.vram_gib) < _SAME_GIB]
+    return next((one for one in near if one.name == offer.gpu), next(iter(near), card))
 
 
 @lru_cache(maxsize=1)
