@@ -124,6 +124,18 @@ def _payload_folder() -> Path:
     return Path(str(files("payload").joinpath("README.md"))).parent
 
 
+def inside(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Give (name, path) of the files below that may be shipped: no caches, nothing that looks like a key."""
+    for name, path in _walk(folder, _matcher([*_JUNK, *_SECRETS])):
+        if path.is_file():
+            yield name, path
+
+
+def is_secret(name: str) -> bool:
+    """Whether a file looks like a key by its name."""
+    return bool(_matcher(_SECRETS).match_file(name))
+
+
 def _code_files(code: Path | None, left_out: list[str]) -> Iterator[tuple[str, Path]]:
     if code is None:
         return

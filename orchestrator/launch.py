@@ -201,7 +201,7 @@ def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bo
         blobs=data,
         max_idle_seconds=max(int(template.settings.limits.max_idle_minutes * 60), 1),
         secrets=tuple(template.settings.secrets),
-        setup=() if bare else SETUP,
+        setup=template.setup or (() if bare else SETUP),
         gpus=gpus,
     )
 

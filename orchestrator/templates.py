@@ -47,6 +47,8 @@ class Template:
     command: tuple[str, ...]  # argv on the machine
     code: Path | None = None  # the user's own folder or file, shipped as code/
     bare: bool = False  # the machine as it is: no environment is made on it
+    setup: tuple[str, ...] = ()  # argv that makes an environment of its own, wherever it runs; () = the usual one
+    remarks: tuple[tuple[str, str], ...] = ()  # lines for the plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ def find(wanted: str, own: Path | None = None) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    if wanted.endswith((".py", ".ipynb")):
+        raise ConfigError("a script of yours has no estimate: its hours are its quote", hint=f"gpurun launch {wanted}")
     if wanted.endswith((".yaml", ".yml")) or "/" in wanted:
         path = Path(wanted).expanduser()
         if path.is_file():

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import credentials, elsewhere, launch, preflight, requote, settings_file, templates
+from orchestrator import credentials, elsewhere, launch, own, preflight, requote, settings_file, templates
 from orchestrator.ledger import Ledger
 from orchestrator.plan import CAP
 from orchestrator.processes import spawn_controller
@@ -59,6 +59,9 @@ class Wish:
     push_public: bool = False
     force: bool = False  # launch what does not fit, or can't be quoted
     probe: bool = False  # judge the run by its first steps on the machine
+    include: tuple[str, ...] = ()  # files that go with a script
+    secret: tuple[str, ...] = ()  # names of variables that a script needs
+    arguments: tuple[str, ...] = ()  # of a script
 
     def flags(self) -> dict[str, tuple[Key, object]]:
         """Name the limits that were given as flags."""
@@ -103,9 +106,14 @@ def read_template(home: Home, wish: Wish, defaults: Mapping[Key, object]) -> Tem
         ConfigError: no such template; a key, a value or a data file is wrong.
         UsageError: a `--set` that is no `key=value`.
     """
-    own = home.root / "templates"
+    if own.is_own(wish.template):
+        return own.template(wish, defaults)
+    if wish.include or wish.secret or wish.arguments:
+        words = "--include, --secret and what stands behind -- are for a script or a notebook of yours"
+        raise UsageError(words, hint="gpurun launch train.py --include data/ -- --epochs 3")
+    mine = home.root / "templates"
     try:
-        return templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=defaults, own=own)
+        return templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=defaults, own=mine)
     except ConfigError as error:
         error.hint = error.hint or f"mend it, then look: gpurun launch {shlex.quote(wish.template)} --dry-run"
         raise
@@ -136,7 +144,7 @@ def planned(
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        leave = replace(_leave(home, wish, defaults), remarks=(push.remark(),) if push else ())
+        leave = replace(_leave(home, wish, defaults), remarks=(*template.remarks, *([push.remark()] if push else ())))
         prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC), leave)
     finally:
         ledger.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import (
+    WithCommand,
     complete_template,
     duration,
     find_run,
@@ -53,7 +54,18 @@ _WHAT = (
     ),
     click.option("--max-hours", metavar="HOURS", help="End the run after so long, queueing included."),
     click.option("--max-idle", metavar="MINUTES", help="No step for so long means hung."),
-    click.option("--force", is_flag=True, help="Launch what does not fit the GPU, or can't be quoted."),
+    click.option("--force", is_flag=True, help="Launch what does not fit, can't be quoted, or lint refuses."),
+)
+_OWN = (
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PATH",
+        help="Ship a file or folder beside the script too; 2 GiB at most. Repeatable.",
+    ),
+    click.option(
+        "--secret", multiple=True, metavar="NAME", help="Hand this variable's value on to the script. Repeatable."
+    ),
 )
 _LIMITS = (
     click.option("--max-cost", metavar="USD", help="End the run before it costs more; 100 unless given."),
@@ -111,13 +123,15 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return put
 
 
-@click.command()
+@click.command(cls=WithCommand)
 @click.argument("template", default="demo", shell_complete=complete_template)
-@_with(*_WHERE, *_WHAT, *_LIMITS, _PROBE, *_PUSH, *_HOW)
-def launch(**given: Any) -> int:
+@_with(*_WHERE, *_WHAT, *_OWN, *_LIMITS, _PROBE, *_PUSH, *_HOW)
+@click.pass_context
+def launch(ctx: click.Context, /, **given: Any) -> int:
     """Show the plan and the price, ask, run, bring the results home.
 
-    TEMPLATE is the name of a ready one (gpurun templates) or the path of a YAML file; demo when none is given.
+    TEMPLATE is the name of a ready one (gpurun templates), the path of a YAML file, or a script (.py) or notebook
+    (.ipynb) of yours, whose arguments stand behind --; demo when none is given.
 
     \b
     Examples:
@@ -125,9 +139,10 @@ def launch(**given: Any) -> int:
       gpurun launch my-run.yaml --set epochs=1 --set data.train=rows.jsonl
       gpurun launch demo --provider lambda --gpu a10 --accept-risk
       gpurun launch qlora-sft --provider hf --gpu auto --max-cost 5
+      gpurun launch train.py --provider hf --gpu l4 --max-hours 2 -- --epochs 3
       gpurun launch demo --dry-run
     """
-    return _go(_How(**_taken(given, _How)), given)
+    return _go(_How(**_taken(given, _How)), {**given, "arguments": tuple(ctx.obj or ())})
 
 
 @click.command()
