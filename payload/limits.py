@@ -71,6 +71,7 @@ class Facts(NamedTuple):
     ordered: bool = False  # end.json is there: end everything now
     ender: bool = False  # the machine can end itself at its vendor
     over: str = ""  # why the job's processes were ended before; "" = they were not
+    store: str = ""  # "busy": results are on their way into a store; "whole": all is verified there; "" = there is none
     last_words: str = ""  # of an agent that is dead
 
 
@@ -86,8 +87,10 @@ def judge(facts: Facts, margin: float = MARGIN) -> Verdict:
     why = out_of_time(facts, margin)
     if why:
         return Verdict(FIRE if facts.ender else END, why)
+    if facts.over and facts.ender and facts.store == "whole":  # nobody need fetch anything
+        return Verdict(FIRE, "all is in the store")
     if facts.over:  # what nobody fetched may still be: the machine waits, at most until the deadline
-        return Verdict(WAIT if facts.ender else END, facts.over)
+        return Verdict(WAIT if facts.ender or facts.store == "busy" else END, facts.over)
     if facts.result:
         if facts.agent != "alive" and facts.alone:
             return Verdict(END, "done")

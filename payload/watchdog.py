@@ -32,6 +32,7 @@ import rearm
 from helper import Helper
 from lever import Lever
 from limits import END, FIRE, MARGIN, START, Clock, Facts, Verdict, judge, limits_of, number, out_of_time
+from porter import Porter
 
 HANGS = 10.0  # seconds past the ceiling that the main thread gets before the last resort
 LAST_TICK = 0.1  # seconds between two looks once there is a result: somebody waits for the end
@@ -69,6 +70,7 @@ class Watchdog:
         self.resort: Optional[threading.Thread] = None
         self.resorting = self.leaving = False
         self.lever = Lever(self.mark)
+        self.porter = Porter(folder)
         self.wishes_rearm = arm.get("rearm") is True
         own = arm.get("rearm")  # in words where the container's own command sees to it
         self.rearm = {"rearm": own if isinstance(own, str) else ""}  # by what means we are started again
@@ -82,6 +84,7 @@ class Watchdog:
         self.install()
         if not self.fired:
             self.lever.tend(self.clock.steady())
+        self.porter.tend(self.clock.steady())
         self.know_strangers()
         self.found = self.tree.find(deep=self.looks % DEEP_EVERY == 0)
         self.looks += 1
@@ -121,6 +124,7 @@ class Watchdog:
             ordered=(self.folder / "end.json").exists(),
             ender=self.lever.there,
             over=self.ended,
+            store=self.porter.state,
         )
 
     def agent_is(self, lock: Path) -> str:
@@ -238,7 +242,7 @@ class Watchdog:
 
     def know_strangers(self) -> None:
         """Tell our helpers from the job: they are below us too."""
-        for helper in (self.lever.helper, self.installer):
+        for helper in (self.lever.helper, self.installer, self.porter.helper):
             if helper.runs:
                 self.tree.leave_out(helper.pid)
 
@@ -252,6 +256,7 @@ class Watchdog:
     def leave(self) -> None:
         """Undo what was installed: there is nothing to watch any more."""
         self.leaving = True
+        self.porter.close()
         if self.resorting and self.resort is not None:
             self.resort.join()  # else it would end who undoes it
         if self.fired:
@@ -294,7 +299,7 @@ class Watchdog:
             "ended": self.ended,
             "fired": self.fired,
             **self.rearm,
-            **self.lever.proof(),
+            **(self.lever.proof() | self.porter.proof()),
         }
         with contextlib.suppress(OSError):
             os.utime(self.folder / ".watchdog.lock")  # needs no room
@@ -347,7 +352,7 @@ def do(dog: Watchdog, verdict: Verdict) -> bool:
     elif verdict.act == END:
         if not dog.ended:
             dog.end(verdict.why)
-        return dog.lever.there  # what it made may still be fetched: judged again, at most until the deadline
+        return dog.lever.there or (dog.porter.is_busy and not dog.over())  # it may still be fetched, at most until D
     return True
 
 

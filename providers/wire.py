@@ -36,6 +36,7 @@ GUARDS = (
     "rearm.py",
     "output.py",
     "outcome.py",
+    "porter.py",
     "spoken.py",
     "probe.py",
 )  # what must run before the bundle is there

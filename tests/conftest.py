@@ -19,6 +19,7 @@ import pytest
 from hf_ground import start_hf  # noqa: F401 - a fixture for all
 from hypothesis import settings
 from nasty import NASTY
+from seaweed import bucket, seaweed  # noqa: F401 - fixtures for all
 from runpod_fixture import runpod_sim, start_runpod  # noqa: F401 - fixtures for all
 from simulators_fixture import lambda_sim, start_lambda  # noqa: F401 - fixtures for all
 

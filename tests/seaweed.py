@@ -43,7 +43,7 @@ class Bucket:
     def client(self):
         return client_of(self.endpoint)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return sorted(one["Key"] for one in self.client().list_objects_v2(Bucket=self.name).get("Contents", ()))
 
     def read(self, key: str) -> bytes:
@@ -75,7 +75,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str, list[int]]:
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -84,12 +84,21 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     argv = [str(WEED), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", "-filer", "-s3"]
     argv += [f"-{name}.port={ports[name]}" for name in _PORTS]
     argv += [f"-{name}.port.grpc={ports[f'{name}.grpc']}" for name in _PORTS]
-    argv += [f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.iam=false", "-volume.max=60"]
+    argv += [
+        f"-s3.config={folder / 's3.json'}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.iam=false",
+        "-volume.max=500",
+    ]
     argv += ["-master.volumeSizeLimitMB=1024", "-master.telemetry=false"]
+    setpriv = shutil.which("setpriv")  # it must not outlive a session that is killed
+    argv = [setpriv, "--pdeathsig", "KILL", *argv] if setpriv else argv
     env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    env["WEED_MASTER_VOLUME_GROWTH_COPY_1"] = "1"  # volumes that a bucket gets at once: seven, otherwise
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, cwd=folder)
-    return server, f"http://127.0.0.1:{ports['s3']}"
+    return server, f"http://127.0.0.1:{ports['s3']}", list(ports.values())
 
 
 def _takes_objects(endpoint: str) -> bool:
@@ -101,8 +110,9 @@ def _takes_objects(endpoint: str) -> bool:
         connection.request("GET", "/")
         connection.getresponse().read()
         client = client_of(endpoint)
-        client.create_bucket(Bucket="probe")
-        client.put_object(Bucket="probe", Key="probe", Body=b"probe")
+        if "probe" not in [one["Name"] for one in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket="probe")
+        client.put_object(Bucket="probe", Key="probe", Body=b"probe")  # refused until a volume is there
     except (OSError, HTTPException, BotoCoreError, ClientError):
         return False
     finally:
@@ -114,18 +124,21 @@ def _takes_objects(endpoint: str) -> bool:
 def seaweed() -> Iterator[str]:
     """Give the endpoint of a server that takes objects."""
     folder = Path(tempfile.mkdtemp(prefix="gpurun-weed-"))
-    server, endpoint = _start(folder)
+    server, endpoint, ports = _start(folder)
     try:
         until = time.monotonic() + 120
         while not _takes_objects(endpoint):
             if server.poll() is not None:  # a port was taken in between
-                server, endpoint = _start(folder)
+                server, endpoint, ports = _start(folder)
             assert time.monotonic() < until, (folder / "log").read_text()[-2000:]
             time.sleep(0.2)
         yield endpoint
     finally:
         server.kill()  # asked to, it takes half a minute
         server.wait()
+        for port in ports:
+            for made in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                made.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -45,8 +45,10 @@ STDLIB_ONLY = tuple(
         "afar",
         "agent",
         "birth",
+        "cargo",
         "children",
         "container",
+        "courier",
         "door",
         "ender",
         "helper",
@@ -58,9 +60,11 @@ STDLIB_ONLY = tuple(
         "own_script",
         "own_setup",
         "place",
+        "porter",
         "processes",
         "rearm",
         "spoken",
+        "upload",
         "watchdog",
     )
 )

@@ -42,6 +42,20 @@ def test_in_good_time_the_agent_decides(limits, how, act):
     assert with_ender == ("wait" if "over" in how else act)  # the machine waits to be emptied
 
 
+@pytest.mark.parametrize(
+    ("ender", "store", "act"),
+    [
+        *((True, "whole", "fire"), (True, "busy", "wait"), (True, "sent", "wait"), (True, "", "wait")),
+        *((False, "whole", "end"), (False, "busy", "wait"), (False, "sent", "end"), (False, "", "end")),
+    ],
+)
+def test_what_is_over_waits_for_the_store_and_ends_the_machine_once_all_is_there(limits, ender, store, act):
+    assert limits.judge(facts(limits, over="done", ender=ender, store=store)).act == act
+    assert limits.judge(facts(limits, agent="alive", ender=ender, store=store)).act == "wait"
+    late = limits.judge(facts(limits, left=-5.0, over="done", ender=ender, store=store)).act
+    assert late == ("fire" if ender else "end")
+
+
 @pytest.mark.parametrize("ender", [False, True])
 @pytest.mark.parametrize(
     ("left", "ceiling", "how"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from seaweed import bucket, seaweed  # noqa: F401 - fixtures for all here
 
 from orchestrator.store import Store, open_store, parse
 
@@ -14,5 +13,5 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def store(bucket: Bucket) -> Store:  # noqa: F811
+def store(bucket: Bucket) -> Store:
     return open_store(parse(bucket.address, bucket.endpoint))

@@ -27,7 +27,7 @@ def _post(grant: dict, key: str, content: bytes) -> int:
 
 def test_trying_it_out_finds_what_it_can_and_leaves_nothing(store, bucket) -> None:
     assert store.try_out() == Ability(policies=True, checksums=True)
-    assert bucket.keys() == []
+    assert bucket.names() == []
 
 
 def test_a_policy_opens_the_prefix_of_its_attempt_and_no_other(store, bucket) -> None:
@@ -37,7 +37,7 @@ def test_a_policy_opens_the_prefix_of_its_attempt_and_no_other(store, bucket) ->
     assert _post(grant, f"{mine}log.txt", b"hello") == 201
     for other in (f"under/here/runs/{RUN}/1/log.txt", f"under/here/runs/{RUN}/20/log.txt", "log.txt"):
         assert _post(grant, other, b"hello") == 403
-    assert bucket.keys() == [f"{mine}log.txt"]
+    assert bucket.names() == [f"{mine}log.txt"]
 
 
 def test_a_policy_ends(store) -> None:

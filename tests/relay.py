@@ -1,0 +1,93 @@
+"""A relay in front of a server on loopback that spoils what goes through it: cuts, refuses, answers 500.
+
+with Relay(endpoint) as relay:
+    relay.spoil = lambda number: Cut(5000)      # asked for each connection, by its number from 0
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one connection."""
+
+    cut_up: int | None = None  # after so many bytes to the server
+    cut_down: int | None = None  # after so many bytes back
+    error: bool = False  # all is taken, and answered with 500
+    pause: float = 0.0  # seconds before each piece
+
+
+class Relay:
+    """Listens on a port of its own."""
+
+    def __init__(self, endpoint: str) -> None:
+        parts = urlsplit(endpoint)
+        self._target = (parts.hostname, parts.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.spoil: Callable[[int], Fault | None] = lambda _number: None
+        self.connections = 0
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+
+    def __enter__(self):
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_):
+        self._closing = True
+        for thread in list(self._threads):
+            thread.join(30)
+        self._listener.close()
+
+    def _start(self, work, *args) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            if select.select([self._listener], [], [], 0.1)[0]:
+                client, _ = self._listener.accept()
+                number, self.connections = self.connections, self.connections + 1
+                self._start(self._carry, client, self.spoil(number) or Fault())
+
+    def _carry(self, client: socket.socket, fault: Fault) -> None:
+        with client, contextlib.suppress(OSError), socket.create_connection(self._target) as server:
+            up = down = 0
+            until = time.monotonic() + 60
+            while not self._closing and time.monotonic() < until:
+                for source in select.select([client, server], [], [], 0.1)[0]:
+                    piece = source.recv(65536)
+                    if not piece:
+                        return
+                    time.sleep(fault.pause)
+                    if source is server:
+                        piece = piece if fault.cut_down is None else piece[: max(fault.cut_down - down, 0)]
+                        down += len(piece)
+                        client.sendall(piece)
+                        if fault.cut_down is not None and down >= fault.cut_down:
+                            return
+                        continue
+                    if fault.error and up == 0:
+                        client.sendall(ERROR)
+                        return
+                    piece = piece if fault.cut_up is None else piece[: max(fault.cut_up - up, 0)]
+                    up += len(piece)
+                    server.sendall(piece)
+                    if fault.cut_up is not None and up >= fault.cut_up:
+                        return
