@@ -9,18 +9,14 @@ The token reaches the machine as every secret does: a job's secret, or a file th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.render import clean
+from orchestrator import credentials, preflight_hub
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from orchestrator.templates import Template
     from providers.hf_jobs.repos import Repos
-
-_TOKEN = "HF_TOKEN"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Push:
             raise UsageError(f"the template pushes already, to {template.config['push']['repo']}", hint=hint)
         endpoint = ("--endpoint", self.repos.endpoint) if self.repos.endpoint else ()
         wish = (self.repo, "private" if self.private else "public", *endpoint)
-        secrets = list(dict.fromkeys([*template.settings.secrets, _TOKEN]))
+        secrets = list(dict.fromkeys([*template.settings.secrets, preflight_hub.TOKEN]))
         return replace(
             template,
             settings=template.settings.model_copy(update={"secrets": secrets}),
@@ -62,8 +58,8 @@ class Push:
 
     def remark(self) -> tuple[str, str]:
         """Give the plan's line."""
-        kind = "private" if self.private else "PUBLIC: everybody can read it"
-        return "push", f"{self.repo} on the Hub ({kind}): {self.found}; {_TOKEN} goes along as a secret"
+        kind = "private" if self.private else "PUBLIC"
+        return "push", f"{self.repo} on the Hub, {kind}; {self.found}; {preflight_hub.TOKEN} goes along as a secret"
 
 
 def check(repo: str, *, public: bool) -> Push:
@@ -76,21 +72,7 @@ def check(repo: str, *, public: bool) -> Push:
     from providers.hf_jobs.repos import Repos
 
     repos = Repos.from_environ()
-    return Push(repo, not public, repos.check(repo, private=not public), repos)
-
-
-def told(metrics: Mapping[str, Any]) -> str:
-    """Say how a push went, out of a run's last metrics; "" = there was none."""
-    push = metrics.get("push")
-    if not isinstance(push, dict):
-        return ""
-    repo = clean(str(push.get("repo", "")))
-    if push.get("error"):
-        again = (
-            f"again by hand: hf upload {repo} <the artifacts> --private"
-            if push.get("private")
-            else "by hand: hf upload"
-        )
-        return f"FAILED, and nothing is lost: {clean(str(push['error']))}\n{again}"
-    kind = "private" if push.get("private") else "public"
-    return f"{repo} on the Hub, {kind}, commit {clean(str(push.get('commit', '')))[:12]}"
+    repos.check(repo, private=not public)
+    token = credentials.resolve([preflight_hub.TOKEN])[preflight_hub.TOKEN]
+    (found,) = preflight_hub.check([preflight_hub.Wanted("--push-to-hub", "push", repo)], token.reveal())
+    return Push(repo, not public, found, repos)

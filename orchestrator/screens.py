@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.push import told
 from orchestrator.render import (
     WIDTH,
     ago,
@@ -138,7 +137,7 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
             ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),
-            ("push", told(metrics) if isinstance(metrics, dict) else ""),
+            ("push", _push(metrics if isinstance(metrics, dict) else {})),
             ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
             ("log", f"gpurun logs {run.run_id}" if run.reason != "completed" and has_log else ""),
             ("wall time", duration(run.seconds(run.ended)) if run.ended else ""),
@@ -172,6 +171,18 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(trainable, int) and isinstance(total, int) and total:
         pairs.append(("trained", f"{trainable:,} of {total:,} parameters ({percent(trainable / total)})"))
     return pairs
+
+
+def _push(metrics: Mapping[str, Any]) -> str:
+    """How the push of --push-to-hub went (payload/hub_push.py); "" = there was none."""
+    repo, private = metrics.get("push_repo"), metrics.get("push_private")
+    if not isinstance(repo, str):
+        return ""
+    if metrics.get("push_error"):
+        by_hand = f"hf upload {clean(repo)} <the artifacts>{' --private' if private else ''}"
+        return f"FAILED, and nothing is lost: {clean(str(metrics['push_error']))}\nby hand: {by_hand}"
+    commit = clean(str(metrics.get("push_commit", "")))[:12]
+    return f"{clean(repo)} on the Hub, {'private' if private else 'public'}, commit {commit}"
 
 
 def check_line(name: str, verdict: str, text: str, what_next: str) -> str:

@@ -3,7 +3,7 @@
     python payload/hub_push.py you/model private [--endpoint URL] -- {python} payload/train_sft.py config.json
 
 It leaves with the training's own exit code, or dies of its signal. Pushed is only what ended well; a push that fails is
-told, in the log and as the metric `push`, and loses nothing: the artifacts come home as ever. A SIGTERM after the
+told, in the log and as metrics, and loses nothing: the artifacts come home as ever. A SIGTERM after the
 training's end ends the push. HF_TOKEN is in the environment, as a secret of the job. export.py takes `put` and `tell`
 from here. Standard library only, Python 3.9; the push itself needs huggingface_hub.
 """
@@ -126,8 +126,8 @@ def tell(repo, *, private, commit="", error=""):
     kind = "private" if private else "public"
     told = f"failed, the artifacts are kept here: {error}" if error else f"{repo} on the Hub, {kind}, commit {commit}"
     print(f"push: {told}", flush=True)
-    facts = {"repo": repo, "private": private, **({"error": error[:300]} if error else {"commit": commit})}
-    print("::metrics " + json.dumps({"push": facts}), flush=True)
+    facts = {"push_repo": repo, "push_private": private, "push_commit": commit, "push_error": error[:300]}
+    print("::metrics " + json.dumps(facts), flush=True)
 
 
 def main():

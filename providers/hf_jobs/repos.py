@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from providers.base import Secret
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
-_WRITES = {"write", "admin", "contributor"}  # roles in an organisation
 _HINT = f"make a token that may write there at {TOKEN_PAGE}, export {TOKEN_VARIABLE}=…"
 
 
@@ -47,26 +46,22 @@ class Repos:
         """The Hub's address where it is not the vendor's own; "" = it is."""
         return "" if urlsplit(self._hub.endpoint).hostname == urlsplit(URL).hostname else self._hub.endpoint
 
-    def check(self, repo: str, *, private: bool) -> str:
-        """Ask whether this token may write there, and change nothing; gives what was found, in words.
+    def check(self, repo: str, *, private: bool) -> None:
+        """Look whether a push may go there, and change nothing.
 
         Raises:
             UsageError: it is no name of a repository.
-            CredentialsError: the token may not write there, as far as the Hub tells.
             RefusedError: it is there and public, and private was asked for.
         """
         if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
             raise UsageError(f'"{repo}" is no repository', hint="--push-to-hub you/model")
-        owner = repo.partition("/")[0]
         try:
-            self._hub.run(f"write access to {repo}", lambda api: api.auth_check(repo, write=True))
+            public = private and not self._hub.run(repo, lambda api: bool(api.model_info(repo).private))
         except MissingError:
-            self._check_owner(owner, self._hub.run("whoami", lambda api: api.whoami()))
-            return "it will be made"
-        except CredentialsError as error:
-            raise CredentialsError(str(error), hint=_HINT) from None
-        self._check_visibility(repo, private=private)
-        return "it is there, and this token may write to it"
+            return
+        if public:
+            hint = "another name, or --push-public, or make it private on its page"
+            raise RefusedError(f"{repo} is there, and everybody can read it", hint=hint)
 
     def make(self, repo: str, *, private: bool) -> None:
         """Make it, unless it is there: what the job needs no right for any more, and the proof of write access.
@@ -83,19 +78,4 @@ class Repos:
             self._hub.run(f"repository {repo}", call)
         except (CredentialsError, MissingError) as error:
             raise CredentialsError(str(error), hint=_HINT) from None
-        self._check_visibility(repo, private=private)
-
-    def _check_visibility(self, repo: str, *, private: bool) -> None:
-        if private and not self._hub.run(repo, lambda api: bool(api.model_info(repo).private)):
-            hint = "another name, or --push-public, or make it private on its page"
-            raise RefusedError(f"{repo} is there, and everybody can read it", hint=hint)
-
-    def _check_owner(self, owner: str, told: Mapping[str, Any]) -> None:
-        """Judge by what the Hub says of the token; what it says nothing of is found out when the repository is made."""
-        token = (told.get("auth") or {}).get("accessToken") or {}
-        if token.get("role") == "read":
-            raise CredentialsError(f"this token of {told.get('name')}'s may only read", hint=_HINT)
-        roles = {str(one.get("name")): str(one.get("roleInOrg") or "write") for one in told.get("orgs") or ()}
-        roles[str(told.get("name"))] = "admin"
-        if roles.get(owner) not in _WRITES:
-            raise CredentialsError(f"this token of {told.get('name')}'s may not write to {owner}", hint=_HINT)
+        self.check(repo, private=private)

@@ -7,24 +7,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
-import subprocess
 import sys
-import tempfile
-import time
-from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
-import requests
+from desk import Desk, simulated, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 SECRET = "wandb-made-up-0123456789abcdef"  # noqa: S105 - nobody's
 # Steps until it is told to end, so that a test has its time in the middle; then files, of which it says the checksum.
 SCRIPT = """
@@ -39,6 +33,12 @@ signal.signal(signal.SIGTERM, leave)
 step = 0
 while not (kept / "go").exists() or step < 3:
     step += 1
+    if step == 3:
+        point = pathlib.Path("checkpoints/step-3")
+        point.mkdir(parents=True)
+        (point / "state.bin").write_bytes(b"state" * 1000)
+        facts = {"size": 5000, "sha256": hashlib.sha256(b"state" * 1000).hexdigest()}
+        (point / "CHECKPOINT.json").write_text(json.dumps({"step": 3, "files": {"state.bin": facts}}))
     print("a line with \\u00e9 and \\x1b[31mcolour", flush=True)
     print("::metrics " + json.dumps({"stage": "train", "step": step, "total_steps": 1000}), flush=True)
     time.sleep(0.05)
@@ -49,98 +49,19 @@ data = random.Random(7).randbytes(2_000_000)
 """
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass
-class Vendor:
-    """The simulator, a folder to work in, and a person who has both."""
-
-    control: str
-    exports: dict[str, str]
-    work: Path
-    home: Path
-
-    def gpurun(self, *args: str) -> Ended:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = self.start(*args, out=out, err=err).wait(120)
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode(errors="replace"))
-        return Ended(code, *texts)
-
-    def start(
-        self, *args: str, out: Any = subprocess.DEVNULL, err: Any = subprocess.DEVNULL
-    ) -> subprocess.Popen[bytes]:
-        paths = os.pathsep.join(filter(None, sys.path))
-        env = {**os.environ, **self.exports, "PYTHONPATH": paths, "WANDB_API_KEY": SECRET, "HF_HUB_OFFLINE": "0"}
-        return subprocess.Popen([*GPURUN, *args], cwd=self.work, stdout=out, stderr=err, env=env)
-
-    def ask(self, path: str) -> dict[str, Any]:
-        return requests.get(self.control + path, timeout=30).json()
-
-    def tell(self, path: str, wish: object) -> None:
-        requests.post(self.control + path, json=wish, timeout=30).raise_for_status()
-
-    def shown(self) -> dict[str, Any]:
-        return json.loads(self.gpurun("show", "--json").out)
-
-    def running(self, *, steps: int = 5) -> Path:
-        """Wait until the run has come that far; gives its folder."""
-        folder = wait_for(lambda: next(self.home.glob("runs/*/metrics.jsonl"), None), "a training").parent
-        wait_for(lambda: (folder / "metrics.jsonl").read_text().count('"step"') > steps, f"{steps} steps")
-        return folder
-
-    def holder(self) -> int:
-        """The process that holds the run."""
-        with sqlite3.connect(self.home / "ledger.sqlite") as db:
-            name = db.execute("SELECT lease_holder FROM runs").fetchone()[0]
-        db.close()
-        return int(name.split(":")[1]) if name else 0
-
-
-def wait_for(look: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, f"{what} never came"
-        time.sleep(0.05)
-    return found
-
-
 @pytest.fixture
-def vendor(tmp_path: Path, home: Path) -> Iterator[Vendor]:
+def vendor(tmp_path: Path, home: Path) -> Iterator[Desk]:
     """A vendor that, at the end, bills nothing and keeps no file of a run that is over."""
     work = tmp_path / "work"
     work.mkdir()
-    (work / "mine.py").write_text(SCRIPT)
-    command = json.dumps(["{python}", "code/mine.py", str(work)])
-    (work / "mine.yaml").write_text(
-        f"name: mine\ntraining: {{method: script, code: mine.py, command: {command}}}\n"
-        "limits: {max_hours: 0.2}\nsecrets: [WANDB_API_KEY]\n"
-    )
-    argv = [sys.executable, "-m", "simulators", "hf", "--boot", "10", "--pace", "40", "--with-stdin"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        vendor = Vendor(told["control"], told["exports"], work, home)
-        try:
-            yield vendor
-            meter, state = vendor.ask("/meter"), vendor.ask("/state")
-        finally:
-            process.terminate()
-            process.wait(30)
-    assert meter["billing_now"] == 0
-    assert state["troubles"] == []
+    with simulated("hf", "--boot", "10", "--pace", "40") as told:
+        desk = Desk(told["exports"], work, home, told["control"], {"WANDB_API_KEY": SECRET})
+        desk.write("mine", SCRIPT, secrets="WANDB_API_KEY")
+        yield desk
 
 
 def test_a_run_goes_from_one_command_to_files_at_home_with_nothing_billing_and_no_secret_anywhere(vendor):
-    (vendor.work / "go").touch()
+    vendor.go()
     ended = vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y")
     assert ended.code == 0, ended
     (folder,) = (vendor.home / "runs").iterdir()
@@ -158,14 +79,14 @@ def test_a_run_goes_from_one_command_to_files_at_home_with_nothing_billing_and_n
     submit = next(one for one in vendor.ask("/requests")["requests"] if one["operation"] == "submit")["body"]
     open_parts = json.dumps({key: value for key, value in submit.items() if key != "secrets"})
     kept = b"".join(path.read_bytes() for path in vendor.home.rglob("*") if path.is_file())
-    for secret in (SECRET, vendor.exports["HF_TOKEN"]):
+    for secret in (SECRET, vendor.environ["HF_TOKEN"]):
         assert secret not in open_parts + ended.out + ended.err
         assert secret.encode() not in kept
     assert vendor.ask("/state")["buckets"]["alice/gpurun"] == []
 
 
 def test_a_submit_whose_answer_was_lost_made_exactly_one_job_and_the_run_goes_on_with_it(vendor):
-    (vendor.work / "go").touch()
+    vendor.go()
     vendor.tell("/faults", {"reply_lost": 1})
     ended = vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu-basic", "-y")
     assert ended.code == 0, ended
@@ -189,8 +110,7 @@ def test_a_rehearsal_opens_an_account_that_doctor_can_read(vendor):
 
 
 def test_a_stop_lets_it_save_and_brings_what_it_saved_home(vendor):
-    launched = vendor.start("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach")
-    assert launched.wait(60) == 0
+    assert vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach").code == 0
     folder = vendor.running()
     assert vendor.gpurun("stop", folder.name).code == 0
     assert vendor.gpurun("wait", folder.name).code == 6
@@ -198,11 +118,11 @@ def test_a_stop_lets_it_save_and_brings_what_it_saved_home(vendor):
     assert (folder / "artifacts" / "deep dir" / "saved").read_text() == "saved"
 
 
-def test_with_the_laptop_gone_the_job_ends_by_the_hub_s_limit_and_a_later_resume_brings_it_home(vendor):
-    assert vendor.start("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach").wait(60) == 0
+def test_with_the_laptop_gone_the_job_goes_on_and_ends_and_a_later_resume_brings_it_home(vendor):
+    assert vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach").code == 0
     folder = vendor.running()
     os.kill(vendor.holder(), signal.SIGKILL)
-    (vendor.work / "go").touch()
+    vendor.go()
     jobs = lambda: vendor.ask("/state")["jobs"]  # noqa: E731 - asked again and again
     wait_for(lambda: jobs()[0]["stage"] == "COMPLETED", "its own end")
     assert vendor.ask("/meter")["billing_now"] == 0
@@ -210,3 +130,53 @@ def test_with_the_laptop_gone_the_job_ends_by_the_hub_s_limit_and_a_later_resume
     model = (folder / "artifacts" / "deep dir" / "model.bin").read_bytes()
     assert sha256(model).hexdigest() == (vendor.work / "sha256").read_text()
     assert vendor.shown()["reason"] == "completed"
+
+
+def test_with_the_laptop_gone_the_hub_ends_it_at_its_limit_and_a_later_resume_brings_its_last_checkpoint_home(vendor):
+    assert vendor.gpurun("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu", "-y", "--detach").code == 0
+    folder = vendor.running()
+
+    # The Hub has no call that moves its limit: a later end is refused, with the reason, while the job lives.
+    refused = vendor.gpurun("extend", folder.name, "--hours", "2")
+    assert refused.code == 4, refused
+    assert "hf can't move its own limit" in refused.err
+    assert "old deadline" in refused.err
+
+    whole = "checkpoints/step-3/CHECKPOINT.json"
+    wait_for(
+        lambda: any(name.endswith(whole) for name in vendor.ask("/state")["buckets"]["alice/gpurun"]), "a checkpoint"
+    )
+    os.kill(vendor.holder(), signal.SIGKILL)
+    vendor.tell("/clock", {"advance": 800})
+    job = lambda: vendor.ask("/state")["jobs"][0]  # noqa: E731 - asked again and again
+    wait_for(lambda: job()["stage"] == "ERROR", "the Hub's limit")
+    assert job()["message"] == "Job timeout"
+    assert vendor.ask("/meter")["billing_now"] == 0
+    resumed = vendor.gpurun("resume", folder.name)
+    assert resumed.code == 4, resumed
+    shown = vendor.shown()
+    assert (shown["outcome"], shown["reason"]) == ("failed", "deadline")
+    assert (folder / "checkpoints" / "step-3" / "state.bin").read_bytes() == b"state" * 1000
+    (row,) = vendor.ask("/meter")["allocations"]
+    assert Decimal(row["usd"]) <= Decimal(str(shown["accrued_usd"])) + Decimal("0.000005")
+
+
+def test_what_was_trained_is_pushed_to_the_hub_private_and_the_plan_says_so_and_which_image_it_takes(vendor):
+    vendor.go()
+    push = ("--push-to-hub", "alice/model")
+    launch = ("launch", "mine.yaml", "--provider", "hf", "--gpu", "cpu")
+    plan = vendor.gpurun(*launch, *push, "--dry-run")
+    assert plan.code == 0, plan
+    assert "ghcr.io/astral-sh/uv:python3.12-bookworm" in plan.out
+    assert "alice/model on the Hub, private" in plan.out
+    assert vendor.ask("/state")["repos"] == {}
+    ended = vendor.gpurun(*launch, *push, "-y")
+    assert ended.code == 0, ended
+    repo = vendor.ask("/state")["repos"]["alice/model"]
+    assert (repo["private"], repo["files"]["deep dir/model.bin"]) == (True, (vendor.work / "sha256").read_text())
+    assert f"commit {repo['head'][:12]}" in ended.out
+    kept = b"".join(path.read_bytes() for path in vendor.home.rglob("*") if path.is_file())
+    assert vendor.environ["HF_TOKEN"].encode() not in kept
+    submit = next(one for one in vendor.ask("/requests")["requests"] if one["operation"] == "submit")["body"]
+    assert sorted(submit["secrets"]) == ["HF_TOKEN", "WANDB_API_KEY"]
+    assert vendor.environ["HF_TOKEN"] not in json.dumps({**submit, "secrets": None})

@@ -36,13 +36,14 @@ def start(folder, hub, train: str, *wish: str, **more: str) -> subprocess.Popen[
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, dict]:
     out, _ = process.communicate(timeout=60)
     told = [json.loads(line[10:]) for line in out.splitlines() if line.startswith("::metrics ")]
-    return process.returncode, out, next((one["push"] for one in told if "push" in one), {})
+    return process.returncode, out, next((one for one in told if "push_repo" in one), {})
 
 
 def test_what_a_training_made_is_on_the_hub_private_and_its_commit_is_told(tmp_path, hub):
     code, out, told = ended(start(tmp_path, hub, TRAIN))
     repo = hub.state()["repos"]["alice/model"]
-    assert (code, repo["private"], told) == (0, True, {"repo": "alice/model", "private": True, "commit": repo["head"]})
+    assert (code, repo["private"]) == (0, True)
+    assert told == {"push_repo": "alice/model", "push_private": True, "push_commit": repo["head"], "push_error": ""}
     assert repo["files"]["deep dir/model.bin"] == sha256(b"weights").hexdigest()
     assert hub.exports["HF_TOKEN"] not in out
 
@@ -52,7 +53,7 @@ def test_what_a_user_s_own_script_left_in_its_folder_is_pushed_too(tmp_path, hub
     (tmp_path / "code").mkdir()
     code, _, told = ended(start(tmp_path, hub, own, "alice/model", "public"))
     repo = hub.state()["repos"]["alice/model"]
-    assert (code, "error" in told, repo["private"]) == (0, False, False)
+    assert (code, told["push_error"], repo["private"]) == (0, "", False)
     assert "outputs/plot.svg" in repo["files"]
 
 
@@ -69,7 +70,7 @@ def test_a_push_that_fails_is_told_without_the_token_and_the_training_ended_well
     if faults:
         hub.faults(faults)
     code, out, told = ended(start(tmp_path, hub, TRAIN, **more))
-    assert (code, words in told["error"].lower()) == (0, True), out
+    assert (code, words in told["push_error"].lower()) == (0, True), out
     assert "push: failed, the artifacts are kept here" in out
     assert (tmp_path / "artifacts" / "deep dir" / "model.bin").read_bytes() == b"weights"
     assert TOKEN not in out
@@ -81,7 +82,7 @@ def test_a_public_repository_gets_nothing_that_was_to_be_private(tmp_path, hub):
 
     HfApi(endpoint=hub.url, token=hub.exports["HF_TOKEN"]).create_repo("alice/model", private=False)
     code, _, told = ended(start(tmp_path, hub, TRAIN))
-    assert (code, "is public" in told["error"]) == (0, True)
+    assert (code, "is public" in told["push_error"]) == (0, True)
     assert list(hub.state()["repos"]["alice/model"]["files"]) == [".gitattributes"]
 
 
@@ -119,4 +120,4 @@ def test_an_order_to_stop_ends_the_push_and_what_was_trained_counts(tmp_path, hu
         time.sleep(0.05)
     process.terminate()
     code, out, told = ended(process)
-    assert (code, "there was no time left" in told["error"]) == (0, True), out
+    assert (code, "there was no time left" in told["push_error"]) == (0, True), out
