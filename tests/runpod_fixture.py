@@ -32,11 +32,12 @@ RTX_3090 = "NVIDIA GeForce RTX 3090"
 
 @dataclass
 class RunPodSim:
-    """A running simulator, known by its announcement only."""
+    """A running simulator, known by its announcement only, but for what only its containers see."""
 
     url: str
     control: str
     exports: dict[str, str]
+    key_inside: Callable[[str], str]  # a pod's own key, by its id
     may_bill: bool = False
     may_hurry: bool = False
 
@@ -125,7 +126,7 @@ def runpod_running(
         machines=machines,
     ) as simulator:
         told = simulator.announcement()
-        sim = RunPodSim(told["url"], told["control"], told["exports"])
+        sim = RunPodSim(told["url"], told["control"], told["exports"], lambda pod: simulator.world.pods[pod].key)
         yield sim
         billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
         state = sim.state()

@@ -2,7 +2,7 @@
 
     python -I -S cell.py <order.json>     lives as long as the command does, and leaves with its exit code
 
-The order: {"root": folder, "own": [names at the top], "binds": [[outside, inside], …], "hidden": [programs],
+The order: {"root": folder, "own": [names at the top], "binds": [[outside, inside], …],
 "argv": […], "env": {…}, "name": …, "small": bool}. Lines on standard input: `fill` (the disk); its end is the end of
 the container, so that a simulator that is killed leaves nothing behind. The command is PID 1 of a PID namespace: the
 kernel ends all else with it, as it does in a real container. Standard library only; Linux only.
@@ -54,7 +54,7 @@ def make_small(order: dict[str, Any]) -> None:
 
 
 def furnish(order: dict[str, Any]) -> None:
-    """Mount this computer's folders into the root, then what is the pod's own, then hide what no container has."""
+    """Mount this computer's folders into the root, then what is the pod's own."""
     root = Path(order["root"])
     for entry in Path("/").iterdir():
         target = root / entry.name
@@ -70,10 +70,6 @@ def furnish(order: dict[str, Any]) -> None:
             init.mount(str(entry), str(target), "none", _MS_BIND | _MS_REC)
     for outside, inside in order["binds"]:
         bind(Path(outside), root / inside.lstrip("/"))
-    nothing = root / ".nothing"
-    nothing.touch(0o600)
-    for path in order["hidden"]:
-        init.mount(str(nothing), str(root / path.lstrip("/")), "none", _MS_BIND)
 
 
 def bind(outside: Path, inside: Path) -> None:

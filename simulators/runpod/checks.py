@@ -214,10 +214,11 @@ def _rules(wish: Mapping[str, Any]) -> None:
 def _cuda(gpu: Mapping[str, Any]) -> str:
     """Choose a host's CUDA version; "" = there is none."""
     allowed, least = gpu.get("allowedCudaVersions") or CUDA_VERSIONS, gpu.get("minCudaVersion", "0.0")
-    return max((each for each in CUDA_VERSIONS if each in allowed and _number(each) >= _number(least)), default="")
+    return max((each for each in CUDA_VERSIONS if each in allowed and number(each) >= number(least)), default="")
 
 
-def _number(version: str) -> tuple[int, ...]:
+def number(version: str) -> tuple[int, ...]:
+    """Read a version so that 12.11 is above 12.2."""
     return tuple(int(part) for part in version.split("."))
 
 

@@ -124,7 +124,8 @@ class Container:
         self.link.shut()
         self.port = free_port()
         self.link.listen = (self._plan.ip, self.port)
-        self.link.open()
+        if "sshd_never" not in self._plan.faults:
+            self.link.open()
 
     def _start(self) -> None:
         plan, inside = self._plan, self._folder / "image"
@@ -149,7 +150,6 @@ class Container:
             "root": str(self._folder / "disk"),
             "own": [*image.OWN, *(path.strip("/").split("/")[0] for path in mounts)],
             "binds": image.binds(self._folder, mounts, environment),
-            "hidden": image.hidden(),
             "argv": plan.argv,
             "env": {**environment, **passed_on, **plan.env, **self._place()},
             "name": plan.name,

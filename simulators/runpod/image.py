@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulators.machine import image, sshd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 HOST_KEYS = ("rsa", "ecdsa", "ed25519")
 # At the top of the root, in place of this computer's own; the rest is shown as it is.
@@ -24,7 +23,7 @@ OWN = ("root", "tmp", "run", "etc", "workspace", "start.sh", "srv", "media", "lo
 _OWN_VAR = ("lib", "log", "spool", "tmp", "cache")
 # What a machine has and a container has not.
 _ABSENT = ("cloud-init", "systemctl", "crontab", "cron", "reboot", "shutdown", "poweroff", "halt", "sudo")
-_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_PROGRAMS = ("/usr/sbin", "/usr/bin")  # shown as links, so that what no container has can be left out
 
 # After start.sh of runpod/containers (2026): without nginx and Jupyter, which nobody here asks for; the RSA key is the
 # smallest that OpenSSH takes, for speed.
@@ -78,6 +77,25 @@ case $2 in
     status) kill -0 "$(cat /run/sshd.pid)" 2>/dev/null && echo " * sshd is running" ;;
 esac
 """
+# The official image has it (README of runpodctl); the way to the API is the simulator's.
+_RUNPODCTL = """\
+case "$1 $2" in
+    "remove pod" | "pod delete") id=$3 ;;
+    *) echo "runpodctl: not simulated: $*" >&2; exit 2 ;;
+esac
+exec python3 -I -S -c '
+import json, os, sys, urllib.error, urllib.request
+query = "mutation { podTerminate(input: {podId: %s}) }" % json.dumps(sys.argv[1])
+body = json.dumps({"query": query}).encode()
+key = {"Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"], "Content-Type": "application/json"}
+try:
+    with urllib.request.urlopen(urllib.request.Request(os.environ["GPURUN_RUNPOD_GRAPHQL_URL"], body, key)) as answer:
+        errors = json.load(answer).get("errors")
+except (OSError, KeyError) as error:
+    errors = [{"message": str(error)}]
+sys.exit("Error: " + errors[0]["message"] if errors else 0)
+' "$id"
+"""
 # As in the image: without a terminal nothing below is read, so a command over SSH has none of the pod's environment.
 _BASHRC = '[ -z "$PS1" ] && return\n'
 
@@ -88,6 +106,9 @@ def make(folder: Path, gpu: image.Gpu, *, is_official: bool) -> str:
     for name in ("etc", "run"):
         (inside / name).mkdir(parents=True)
     path = image.make(inside, gpu)
+    script = inside / "usr" / "bin" / "runpodctl"
+    script.write_text("#!/bin/sh\n" + _RUNPODCTL)
+    script.chmod(0o755)
     for name in _ABSENT:
         (inside / "usr" / "bin" / name).unlink(missing_ok=True)
     make_disk(folder / "disk", is_official=is_official)
@@ -103,12 +124,19 @@ def make_disk(disk: Path, *, is_official: bool) -> None:
     (disk / "root" / ".bashrc").write_text(_BASHRC)
     for name in _OWN_VAR:
         (disk / ".var" / name).mkdir(parents=True)
-    for entry in Path("/etc").iterdir():
-        if entry.name not in {"ssh", "rp_environment"}:
-            (disk / "etc" / entry.name).symlink_to(f"/.host-etc/{entry.name}")
+    _link(Path("/etc"), disk / "etc", "/.host-etc", {"ssh", "rp_environment"})
+    for folder in _PROGRAMS:
+        (disk / ".programs" / folder[5:]).mkdir(parents=True)
+        _link(Path(folder), disk / ".programs" / folder[5:], f"/.host-usr/{folder[5:]}", _ABSENT)
     if is_official:
         (disk / "start.sh").write_text(_START)
         (disk / "start.sh").chmod(0o755)
+
+
+def _link(folder: Path, to: Path, as_seen: str, but: Container[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.name not in but:
+            (to / entry.name).symlink_to(f"{as_seen}/{entry.name}")
 
 
 def write_sshd(inside: Path, *, ip: str, port: int, user: str, environment: Mapping[str, str], stranger: bool) -> None:
@@ -131,7 +159,10 @@ def write_sshd(inside: Path, *, ip: str, port: int, user: str, environment: Mapp
 def binds(folder: Path, mounts: Mapping[str, Path], environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """Say what is shown where in the root: (outside, inside), in this order."""
     inside = folder / "image"
-    shown = [("/etc", "/.host-etc")]
+    shown = [("/etc", "/.host-etc"), ("/usr", "/.host-usr")]
+    shown += [
+        (str(folder / "disk" / ".programs" / path[5:]), path) for path in _PROGRAMS if not Path(path).is_symlink()
+    ]
     shown += [
         (str(folder / "disk" / ".var" / name), f"/var/{name}") for name in _OWN_VAR if Path("/var", name).is_dir()
     ]
@@ -156,9 +187,3 @@ def _is_covered(path: str) -> bool:
     if parts[1] == "etc":  # its entries are shown as links
         return False
     return Path(path).exists() and (parts[1] in OWN or (parts[1] == "var" and len(parts) > 2 and parts[2] in _OWN_VAR))
-
-
-def hidden() -> list[str]:
-    """Name the programs of this computer that a container has not."""
-    found = {os.path.realpath(path) for name in _ABSENT if (path := shutil.which(name, path=os.pathsep.join(_FOLDERS)))}
-    return sorted(path for path in found if path.startswith(("/usr/", "/bin/", "/sbin/")))

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from simulators.runpod.container import Container
     from simulators.runpod.logs import Logs
 
-_MICRO = Decimal("0.000001")
 _PAUSE_SECONDS = 1.0  # from the end of a container to its next start, doubled each time; not documented
 _LONGEST_PAUSE_SECONDS = 60.0
 _LEAST_PAUSE_SECONDS = 0.2  # ours: processes take their time, however hurried the vendor
@@ -90,7 +89,7 @@ class Lives:
             faults=faults,
         )
         self.pods[pod.id] = pod
-        hourly = (price + order.disk_price(running=True)).quantize(_MICRO)
+        hourly = price + order.disk_price(running=True)
         self._account.disk_shares[pod.id] = order.disk_price(running=True) / hourly
         self._meter.launch(Entry(pod.id, order.name, order.kind.id, hourly, now, step_seconds=1))
         self._meter.start(pod.id, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from simulators.runpod.replies import CAPACITY, ProblemError
 from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from simulators.runpod.world import PodWorld
 
@@ -23,8 +24,6 @@ _MOST_PAGE = 1000
 _MOST_TAIL = 5000
 _SSE = {"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"}
 _BUCKETS = {"hour": 3600, "day": 86400, "week": 7 * 86400, "month": 30 * 86400, "year": 365 * 86400}
-_ANNOUNCED_PORT = "22/tcp"
-_FIRST_STATUS = "PROVISIONING"
 
 
 class Operations:
@@ -219,7 +218,8 @@ class Operations:
         centers = [place for place in places if place != COMMUNITY]
         centers = [place for place in centers if not countries or DATA_CENTERS[place][2] in countries]
         there = COMMUNITY in places if cloud == COMMUNITY else bool(centers)
-        there = there and asked["count"] <= kind.most_of(cloud)
+        versions = [version for version in CUDA_VERSIONS if asked["cuda"](version)]
+        there = there and asked["count"] <= kind.most_of(cloud) and bool(versions)
         level = ("MEDIUM" if len(centers) == 1 else "HIGH") if there else "NONE"
         row: dict[str, object] = {"availability": level}
         if there and centers:
@@ -227,7 +227,7 @@ class Operations:
                 {"id": place, "name": DATA_CENTERS[place][0], "availability": "MEDIUM"} for place in centers
             ]
         if kind.manufacturer == "NVIDIA":
-            row["cudaVersions"] = [{"version": version, "available": there} for version in CUDA_VERSIONS]
+            row["cudaVersions"] = [{"version": version, "available": there} for version in versions]
         return row
 
     # ── the account ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -291,7 +291,29 @@ def _availability(request: Request) -> dict[str, Any]:
     count, cloud = query.get("count", "1"), query.get("cloud", "SECURE")
     if not count.isdecimal() or int(count) < 1 or cloud not in {"SECURE", "COMMUNITY"}:
         raise ProblemError(422)
-    return {"count": int(count), "cloud": cloud, "countryCodes": _words(query.get("countryCodes"))}
+    return {
+        "count": int(count),
+        "cloud": cloud,
+        "countryCodes": _words(query.get("countryCodes")),
+        "cuda": _cuda(query.get("cudaVersions"), query.get("minCudaVersion")),
+    }
+
+
+def _cuda(exact: str | None, least: str | None) -> Callable[[str], bool]:
+    """Read the filter of CUDA versions.
+
+    Raises:
+        ProblemError: 400 where there are two, 422 where it is none.
+    """
+    if exact and least:
+        raise ProblemError(400, "cudaVersions and minCudaVersion are mutually exclusive")
+    if not all(re.fullmatch(r"\d+\.\d+", each) for each in _words(exact)) or not re.fullmatch(
+        r"\d+(\.\d+)?", least or "0"
+    ):
+        raise ProblemError(422)
+    if exact:
+        return lambda version: version in _words(exact)
+    return lambda version: checks.number(version) >= checks.number(least or "0")
 
 
 def _words(text: str | None) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simulators.hosts import Host
     from simulators.runpod.container import Container
 
+_MICRO = Decimal("0.000001")
 ACTIONS = {
     "PROVISIONING": ["stop", "terminate"],
     "STARTING": ["stop", "terminate"],
@@ -54,7 +55,7 @@ class Order:
     def disk_price(self, *, running: bool) -> Decimal:
         """USD an hour for its disks; stopped, only the volume is left, at twice the price."""
         rate = DISK_USD_GB_MONTH / HOURS_A_MONTH
-        return rate * (self.disk + self.volume) if running else rate * 2 * self.volume
+        return (rate * (self.disk + self.volume) if running else rate * 2 * self.volume).quantize(_MICRO)
 
 
 @dataclass(slots=True)
