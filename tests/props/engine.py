@@ -60,6 +60,10 @@ class Process(greenlet):
             self.parent = getcurrent()  # where control comes back to once it is dead
             self.throw(Killed)
 
+    def let_go(self) -> None:
+        """Forget the world: a greenlet is not collected for a while after its end, and thousands of worlds are played."""
+        del self.body, self.computer, self.engine
+
 
 class Engine:
     """The heap of moments."""
@@ -93,6 +97,10 @@ class Engine:
         """End every process that is left."""
         for process in self.processes:
             process.kill()
+        for process in self.processes:
+            process.let_go()
+        self.processes.clear()
+        self._heap.clear()
 
     # ── processes ───────────────────────────────────────────────────────────────────────────────
 
