@@ -61,7 +61,7 @@ class Process(greenlet):
             self.throw(Killed)
 
     def let_go(self) -> None:
-        """Forget the world: a greenlet is not collected for a while after its end, and thousands of worlds are played."""
+        """Forget the world: a dead greenlet is kept for a while, and thousands of worlds are played."""
         del self.body, self.computer, self.engine
 
 
