@@ -28,17 +28,21 @@ class Case:
     steps: int = 8
     pace: float = PACE
     linger: float = 15.0  # that what was ended is still shown
+    provider: str = "lambda"
+    gpu: str = "a10"
 
 
-def _of(operation: str, times: int | None = 1, **more: object) -> dict[str, object]:
+def of(operation: str, times: int | None = 1, **more: object) -> dict[str, object]:
+    """Strike one operation."""
     return {"of": operation, "times": times, **more}
 
 
-def _here(**more: object) -> dict[str, object]:
+def here(**more: object) -> dict[str, object]:
+    """Strike what is rented already."""
     return {"instance": "*", **more}
 
 
-def _ours(seconds: float) -> float:
+def ours(seconds: float) -> float:
     """Turn seconds of ours into the vendor's."""
     return seconds * PACE
 
@@ -50,50 +54,50 @@ _NOTHING_RENTED = {
     "account_inactive": ({"account_inactive": True}, "credentials"),
     "launch_capacity always": ({"launch_capacity": _ALWAYS}, "no_capacity"),
     "key_rejected at once": ({"key_rejected": True}, "credentials"),
-    "key_rejected at launch": ({"key_rejected": _of("launch")}, "credentials"),
+    "key_rejected at launch": ({"key_rejected": of("launch")}, "credentials"),
     "cloudflare at once": ({"cloudflare": True}, "provider"),
     "redirect at once": ({"redirect": True}, "provider"),
-    "api_down at once": ({"api_down": {"seconds": _ours(20)}}, "provider"),
-    "api_down 503 at once": ({"api_down": {"seconds": _ours(20), "how": "503"}}, "provider"),
+    "api_down at once": ({"api_down": {"seconds": ours(20)}}, "provider"),
+    "api_down 503 at once": ({"api_down": {"seconds": ours(20), "how": "503"}}, "provider"),
 }
 _ONE_MACHINE: dict[str, Wish] = {
     "none": {},
     "launch_capacity": {"launch_capacity": True},
     "launch_400": {"launch_400": True},
     # nothing was made, and that is unclear: looked for, then launched again
-    "rate_limited at launch": {"rate_limited": _of("launch")},
-    "server_error at launch": {"server_error": _of("launch")},
-    "unavailable at launch": {"unavailable": _of("launch")},
-    "bad_gateway at launch": {"bad_gateway": _of("launch")},
-    "cloudflare at launch": {"cloudflare": _of("launch")},
-    "redirect at launch": {"redirect": _of("launch")},
+    "rate_limited at launch": {"rate_limited": of("launch")},
+    "server_error at launch": {"server_error": of("launch")},
+    "unavailable at launch": {"unavailable": of("launch")},
+    "bad_gateway at launch": {"bad_gateway": of("launch")},
+    "cloudflare at launch": {"cloudflare": of("launch")},
+    "redirect at launch": {"redirect": of("launch")},
     # safe verbs are asked again
     "rate_limited": {"rate_limited": True},
     "server_error": {"server_error": True},
     "unavailable": {"unavailable": True},
     "bad_gateway": {"bad_gateway": True},
-    "slow_reply": {"slow_reply": _of("types", seconds=_ours(7))},
-    "slow_reply at launch": {"slow_reply": _of("launch", seconds=_ours(7))},
+    "slow_reply": {"slow_reply": of("types", seconds=ours(7))},
+    "slow_reply at launch": {"slow_reply": of("launch", seconds=ours(7))},
     "clock_skew": {"clock_skew": True},
-    "api_down after launch": {"api_down": {"when": "launch", "seconds": _ours(4)}},
-    "api_down 503 after launch": {"api_down": {"when": "launch", "seconds": _ours(4), "how": "503"}},
-    "api_down at active": {"api_down": {"when": "active", "seconds": _ours(6)}},
-    "api_down 503 at active": {"api_down": {"when": "active", "seconds": _ours(6), "how": "503"}},
-    "api_down at terminate": {"api_down": {"when": "terminate", "seconds": _ours(4)}},
-    "api_down 503 at terminate": {"api_down": {"when": "terminate", "seconds": _ours(4), "how": "503"}},
+    "api_down after launch": {"api_down": {"when": "launch", "seconds": ours(4)}},
+    "api_down 503 after launch": {"api_down": {"when": "launch", "seconds": ours(4), "how": "503"}},
+    "api_down at active": {"api_down": {"when": "active", "seconds": ours(6)}},
+    "api_down 503 at active": {"api_down": {"when": "active", "seconds": ours(6), "how": "503"}},
+    "api_down at terminate": {"api_down": {"when": "terminate", "seconds": ours(4)}},
+    "api_down 503 at terminate": {"api_down": {"when": "terminate", "seconds": ours(4), "how": "503"}},
     # rented, and not told: found by its mark, never rented twice
     "reply_lost": {"reply_lost": True},
     "reply_502": {"reply_502": True},
     "reply_429": {"reply_429": True},
     "reply_empty": {"reply_empty": True},
     "reply_garbled": {"reply_garbled": True},
-    "reply_lost of the key": {"reply_lost": _of("add_key")},
+    "reply_lost of the key": {"reply_lost": of("add_key")},
     "reply_lost + list_lag": {"reply_lost": True, "list_lag": {"seconds": 45, "get": True}},
     "reply_lost + list_flicker": {"list_flicker": True, "reply_lost": {"hidden_seconds": 0}},
     "reply_lost + second_page": {"second_page": True, "reply_lost": True},
     "reply_lost + fields_missing": {"fields_missing": {"fields": "name,tags,hostname"}, "reply_lost": True},
-    "reply_lost at terminate": {"reply_lost": _of("terminate")},
-    "reply_502 at terminate": {"reply_502": _of("terminate"), "terminate_again": {"how": "404"}},
+    "reply_lost at terminate": {"reply_lost": of("terminate")},
+    "reply_502 at terminate": {"reply_502": of("terminate"), "terminate_again": {"how": "404"}},
     # what lists and looks tell
     "list_lag": {"list_lag": {"get": True}},
     "fields_missing": {"fields_missing": {"fields": "name,hostname,private_ip,tags,first_healthy,jupyter_token"}},
@@ -107,9 +111,9 @@ _ONE_MACHINE: dict[str, Wish] = {
     "terminate_ignored, shown": {"terminate_ignored": {"times": 1, "shows": "terminating"}},
     "terminate_unknown": {"terminate_unknown": {"times": 3}},
     "terminate_unknown 404": {"terminate_unknown": {"times": 2, "status": 404}},
-    "key_rejected at terminate": {"key_rejected": _of("terminate", 2)},
-    "rate_limited at terminate": {"rate_limited": _of("terminate", 6)},
-    "server_error at terminate": {"server_error": _of("terminate", 6)},
+    "key_rejected at terminate": {"key_rejected": of("terminate", 2)},
+    "rate_limited at terminate": {"rate_limited": of("terminate", 6)},
+    "server_error at terminate": {"server_error": of("terminate", 6)},
 }
 _WHILE_RUNNING: dict[str, Wish] = {
     "key_rejected while running": {"key_rejected": {"times": 12}},
@@ -119,11 +123,11 @@ _WHILE_RUNNING: dict[str, Wish] = {
     "redirect while running": {"redirect": {"times": 6}},
     "get_flicker while running": {"get_flicker": {"times": 2}},
     "unknown_status while running": {"unknown_status": {"times": 10}},
-    "unhealthy while running": {"unhealthy": _here(after=0)},  # it still answers: what it does is brought home
-    "api_down while running": {"api_down": {"seconds": _ours(6)}},
-    "link_cut": {"link_cut": _here(after=0, count=6, every=_ours(0.4))},
-    "link_blackhole": {"link_blackhole": _here(after=0, seconds=_ours(6))},
-    "link_freeze": {"link_freeze": _here(after=0, seconds=_ours(6))},
+    "unhealthy while running": {"unhealthy": here(after=0)},  # it still answers: what it does is brought home
+    "api_down while running": {"api_down": {"seconds": ours(6)}},
+    "link_cut": {"link_cut": here(after=0, count=6, every=ours(0.4))},
+    "link_blackhole": {"link_blackhole": here(after=0, seconds=ours(6))},
+    "link_freeze": {"link_freeze": here(after=0, seconds=ours(6))},
 }
 # name -> faults, words: one such machine costs an attempt, two cost the run
 _SECOND_MACHINE: dict[str, tuple[Wish, str]] = {
@@ -133,8 +137,8 @@ _SECOND_MACHINE: dict[str, tuple[Wish, str]] = {
     "driver_old": ({"driver_old": True}, "driver"),
 }
 _LOST_WHILE_RUNNING: dict[str, tuple[Wish, str]] = {
-    "preempted": ({"preempted": _here(after=0)}, "preempted"),
-    "vanish": ({"vanish": _here(after=0)}, "vanished"),
+    "preempted": ({"preempted": here(after=0)}, "preempted"),
+    "vanish": ({"vanish": here(after=0)}, "vanished"),
 }
 
 
@@ -150,7 +154,7 @@ def cases() -> list[Case]:
         Case("disk_full", {"disk_full": True}, machines=2, words="No space left"),
         Case("disk_full always", {"disk_full": _ALWAYS}, "provider", 3, machines=2, words="No space left"),
         Case(
-            "disk_full while running", {"disk_full": {"after": _ours(7)}}, "failed", 1, steps=200, words="No space left"
+            "disk_full while running", {"disk_full": {"after": ours(7)}}, "failed", 1, steps=200, words="No space left"
         ),
         Case("vanish always", {"vanish": {"times": None, "after": 0}}, "lost", 1, machines=2, words="gone"),
         Case("price_dearer", {"price_dearer": True}, "provider", 3, words="agreed to"),
@@ -161,10 +165,10 @@ def cases() -> list[Case]:
             machines=2,
             linger=120.0,
         ),
-        Case("link_cut at start", {"link_cut": {"after": 0, "count": 8, "every": _ours(0.3)}}),
+        Case("link_cut at start", {"link_cut": {"after": 0, "count": 8, "every": ours(0.3)}}),
         Case("link_cut by bytes", {"link_cut": {"after": 0, "bytes": 20000, "count": 6}}),
-        Case("link_blackhole at start", {"link_blackhole": {"after": 0, "seconds": _ours(5)}}),
-        Case("link_freeze at start", {"link_freeze": {"after": 0, "seconds": _ours(5)}}),
+        Case("link_blackhole at start", {"link_blackhole": {"after": 0, "seconds": ours(5)}}),
+        Case("link_freeze at start", {"link_freeze": {"after": 0, "seconds": ours(5)}}),
     ]
     for name, (faults, words) in _SECOND_MACHINE.items():
         always = dict.fromkeys(faults, _ALWAYS)

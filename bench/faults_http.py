@@ -1,11 +1,11 @@
-"""Every fault of the simulated Lambda in one `gpurun launch` each: how it ends, what it costs, what is left.
+"""Every fault of a simulated vendor in one `gpurun launch` each: how it ends, what it costs, what is left.
 
-    python bench/faults_http.py [--jobs 2] [--only NAME …]      # NAME = the beginning of a case's name
+    python bench/faults_http.py [--provider runpod] [--jobs 2] [--only NAME …]   # NAME = the beginning of a case's name
 
 Each has a simulator and a home of its own, and a real training: steps, checkpoints, an artifact. Exits 1 unless every
-one ends as the table in fault_cases.py says, within its number of machines and never with two at once, with nothing
-billing, the meter within the ledger's interval, no process left and no secret in any file.
-Writes bench/results/local/faults_http.json.
+one ends as the table in fault_cases.py (fault_cases_runpod.py) says, within its number of machines and never with two
+at once, with nothing billing, the meter within the ledger's interval, no process left and no secret in any file.
+Writes bench/results/local/faults_http.json, or faults_runpod.json.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fault_cases
+import fault_cases_runpod
 import psutil
-from fault_cases import Case, cases
+from fault_cases import Case
 from vendor import Vendor, leaked, today, usd
 
 BOOT_SECONDS = 60.0
 LIMIT_SECONDS = 120.0
-RESULTS = Path(__file__).parent / "results" / "local" / "faults_http.json"
+RESULTS = Path(__file__).parent / "results" / "local"
+TABLES = {"lambda": (fault_cases.cases, "faults_http.json"), "runpod": (fault_cases_runpod.cases, "faults_runpod.json")}
 GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 TEMPLATE = """name: tiny
 training: {{method: script, code: tiny.py, command: ["{{python}}", code/tiny.py, "{steps}"]}}
 limits: {{max_hours: 0.5, max_idle_minutes: 5}}
 """
 TRAINING = '''"""A training in small: every step depends on all before it; what is saved is carried on from."""
-import hashlib, json, pathlib, signal, sys, time
+import fcntl, hashlib, json, pathlib, signal, sys, time
 
+alone = open("alone", "w")
+fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would end here, and be seen
 done, state, asked = 0, "", []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 
@@ -97,7 +102,9 @@ def conducted(case: Case, folder: Path) -> Outcome:
     home = folder / "home"
     outcome = Outcome(case.name, f"{case.reason} {case.exit}")
     begun = time.monotonic()
-    with Vendor(folder, pace=case.pace, boot=BOOT_SECONDS, linger=case.linger, faults=case.faults) as vendor:
+    with Vendor(
+        folder, pace=case.pace, boot=BOOT_SECONDS, linger=case.linger, faults=case.faults, provider=case.provider
+    ) as vendor:
         code, said = launch(case, folder, vendor)
         (folder / "said.json").write_text(json.dumps(said))
         outcome.got = f"{said.get('reason')} {code}"
@@ -117,7 +124,7 @@ def launch(case: Case, folder: Path, vendor: Vendor) -> tuple[int | None, dict[s
     home = folder / "home"
     (folder / "tiny.py").write_text(TRAINING)
     (folder / "tiny.yaml").write_text(TEMPLATE.format(steps=case.steps))
-    words = ["launch", str(folder / "tiny.yaml"), "--provider", "lambda", "--gpu", "a10"]
+    words = ["launch", str(folder / "tiny.yaml"), "--provider", case.provider, "--gpu", case.gpu]
     with (folder / "out.txt").open("wb") as out, (folder / "err.txt").open("wb") as err:
         process = subprocess.Popen(
             [*GPURUN, *words, "-y", "--accept-risk", "--json"],
@@ -219,12 +226,13 @@ def memory_of(home: Path) -> tuple[dict[str, Any], Path | None]:
     return (json.loads(row[1]), home / "runs" / row[0]) if row else ({}, None)
 
 
-def untried() -> list[str]:
+def untried(provider: str, cases: list[Case]) -> list[str]:
     """Name the faults that the simulator knows and the table lacks."""
-    argv = [sys.executable, "-m", "simulators", "lambda", "--list-faults"]
-    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-    known = {line.split()[0] for line in listed if not line.startswith(" ")}
-    return sorted(known - {name for case in cases() for wish in (case.faults, case.running or {}) for name in wish})
+    argv = [sys.executable, "-m", "simulators", provider, "--list-faults"]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    own = next(part for part in listed.split("\n\n") if part.startswith(f"{provider}\n"))
+    known = {line.split()[0] for line in own.splitlines()[1:] if not line.startswith(" ")}
+    return sorted(known - {name for case in cases for wish in (case.faults, case.running or {}) for name in wish})
 
 
 def line(outcome: Outcome) -> str:
@@ -234,14 +242,16 @@ def line(outcome: Outcome) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--provider", choices=list(TABLES), default="lambda")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", action="append", metavar="NAME", help="cases whose name begins so; repeatable")
     parser.add_argument("--keep", action="store_true", help="keep every home, not only those that went wrong")
     options = parser.parse_args()
-    if missing := untried():
+    table, results = TABLES[options.provider]
+    if missing := untried(options.provider, table()):
         print(f"no case has {', '.join(missing)}")
         return 1
-    chosen = [case for case in cases() if not options.only or case.name.startswith(tuple(options.only))]
+    chosen = [case for case in table() if not options.only or case.name.startswith(tuple(options.only))]
     root = Path(tempfile.mkdtemp(prefix="gpurun-faults-"))
     begun, done = time.monotonic(), []
     print(f"{'fault':28} {'expected':14} {'got':14}  n  seconds    meter            ledger  seen")
@@ -257,8 +267,10 @@ def main() -> int:
     broken = sum(bool(outcome.wrong) for outcome in done)
     print(f"{today()}: {len(done)} launches, {broken} not as expected, {time.monotonic() - begun:.0f} s")
     if not options.only:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({"date": today(), "launches": [asdict(one) for one in done]}, indent=1) + "\n")
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / results).write_text(
+            json.dumps({"date": today(), "launches": [asdict(one) for one in done]}, indent=1) + "\n"
+        )
     return 1 if broken else 0
 
 

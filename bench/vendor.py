@@ -27,17 +27,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_SECONDS = 0.2
-_OURS = re.compile(r"GPURUN_|LAMBDA_API_KEY")
+_OURS = re.compile(r"GPURUN_|LAMBDA_API_KEY|RUNPOD_")
 _QUIET_SECONDS = 20.0  # that a machine's processes may take to be gone on a busy computer
 
 
 class Vendor:
     """One simulator process; its meter is read five times a second, and two that bill at once are remembered."""
 
-    def __init__(self, folder: Path, *, pace: float, boot: float, linger: float = 15, faults: object = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pace: float,
+        boot: float,
+        linger: float = 15,
+        faults: object = None,
+        provider: str = "lambda",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = (folder / "simulator.log").open("ab")
-        argv = [sys.executable, "-m", "simulators", "lambda", "--pace", f"{pace:g}", "--boot", f"{boot:g}"]
+        argv = [sys.executable, "-m", "simulators", provider, "--pace", f"{pace:g}", "--boot", f"{boot:g}"]
         argv += ["--linger", f"{linger:g}"]
         self.process = subprocess.Popen(
             [*argv, "--with-stdin", "--faults", json.dumps(faults or {})],
@@ -100,7 +109,8 @@ class Vendor:
 
     def secrets(self) -> dict[str, set[bytes]]:
         """Give what must be in no file: our key, all that the vendor told in confidence, all private keys sent."""
-        found = {"API key": {self.exports["LAMBDA_API_KEY"].encode()}, "Jupyter": set(), "private key": set()}
+        keys = {value.encode() for name, value in self.exports.items() if name.endswith("_API_KEY")}
+        found = {"API key": keys, "Jupyter": set(), "private key": set()}
         for record in self.ask("/requests")["requests"]:
             text = json.dumps(record["reply"]) + json.dumps(record["body"])
             found["Jupyter"] |= {one.encode() for one in re.findall(r'"jupyter_token": "(\w+)"', text)}

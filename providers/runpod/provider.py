@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from providers.runpod import api, ender, launch, reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from pathlib import Path
 
     from providers.base import Access, Allocation, Holder, Job, Mark, Offer, Remote
@@ -33,6 +34,8 @@ _LEAST_SECONDS = 10.0  # of patience with a machine, however hurried its vendor:
 _DISK_GB = 60
 _COUNTS = (1, 2, 4, 8)
 _JUST_SECONDS = 3.0  # since a pod was looked at: its address is still the same
+
+_CLOCK = timedelta(seconds=1)  # to which RunPod's clock is known: `Date` has whole seconds
 
 _FAILURES = {
     "ERROR": "ERROR: RunPod calls the container broken for good",
@@ -170,7 +173,7 @@ class RunpodProvider:
             billing=False,
             evidence=f"DELETE → 204, {evidence}",
             billed_until=told,
-            billed_within=max((now - told).total_seconds(), 1.0),
+            billed_within=max((now + _CLOCK - told).total_seconds(), _CLOCK.total_seconds()),
             ended=True,
         )
 
@@ -196,16 +199,19 @@ class RunpodProvider:
 
     def _terminate(self, pod_id: str) -> None:
         """Delete one; where that road is closed, take the other. Which is gone already is fine: `inspect` proves it."""
-        begun = utc(time.time()) + self.skew
+        begun = self._now()
         reply = self._api.reply("DELETE", f"/pods/{pod_id}")
         if not 200 <= reply.status < 300 and not api.is_problem(reply, 404) and reply.status not in {401, 429}:
-            begun = utc(time.time()) + self.skew
+            begun = self._now()
             body = {"action": "terminate"}
             reply = self._api.reply("POST", f"/pods/{pod_id}/action", body=body, safe=True)
         if 200 <= reply.status < 300:
-            self._deleted.setdefault(pod_id, begun)
+            self._deleted.setdefault(pod_id, begun - _CLOCK)
         elif not api.is_problem(reply, 404):
             raise api.error_of(reply)
+
+    def _now(self) -> datetime:
+        return utc(time.time()) + self.skew
 
     def extend(self, allocation_id: str, ceiling: datetime) -> bool:  # noqa: ARG002 (the contract's shape)
         """A pod's name can't be changed while it runs: an edit resets it, and what is on its disk is gone."""

@@ -183,9 +183,8 @@ def _cost(fields: Mapping[str, Any], env: Mapping[str, Any]) -> Decimal | None:
     except ArithmeticError:
         agreed = Decimal("NaN")
     disk = Decimal(int(_number(fields, "disk") or 0)) * DISK_USD_GB_HOUR
-    if not agreed.is_finite() or cost >= agreed + disk / 2:
-        return cost
-    return cost + disk
+    with_disk = not agreed.is_finite() or abs(cost - agreed - disk) <= disk / 2
+    return cost if with_disk else cost + disk  # dearer than agreed it is ended, with the disk or without
 
 
 def _address(fields: Mapping[str, Any]) -> Address | None:
