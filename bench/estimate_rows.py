@@ -9,7 +9,7 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.estimate import gpus, models
 from orchestrator.estimate.footprint import CONTEXT_GIB
@@ -196,6 +196,13 @@ def kernels(row: dict[str, str]) -> Kernels:
     return Kernels.HF
 
 
+def sharding(parallel: str) -> Any:
+    """Read how several GPUs share the model: FSDP2 and HSDP share as FSDP does, ZeRO-1 nearly as ZeRO-2."""
+    text = parallel.lower().replace("-", "").replace(" ", "")
+    kinds = {"fsdp": "fsdp", "hsdp": "fsdp", "zero3": "zero3", "zero2": "zero2", "zero1": "zero2", "ddp": "ddp"}
+    return next((kind for name, kind in kinds.items() if name in text), "none")
+
+
 def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int) -> Work:
     """Say a row in the estimator's words."""
     precision, framework = row.get("precision", ""), row.get("framework", "")
@@ -234,6 +241,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         accumulation=int(_number(row.get("grad_accum")) or 1),
         checkpointing=row.get("checkpointing", "y").startswith(("y", "s")),
         # Unsloth moves what checkpointing keeps to host memory (April 2024: "100K context on 40 GB").
+        host_weights="offload" in parallel or "WITH CPU offload" in note,
         offload="offload" in row.get("checkpointing", "") or row.get("loss_kernel") == "unsloth",
         attention=Attention.EAGER if attention == "eager" else Attention.FLASH if "fa" in attention else Attention.SDPA,
         loss=loss(row),
@@ -243,7 +251,7 @@ def work(row: dict[str, str], model: Shape, sequence: int, micro: int, gpus: int
         keeps_inputs="bitsandbytes 0.41" in framework or "bnb 0.41" in framework,
         dropout="lit-gpt" in framework,
         kernels=kernels(row),
-        sharding=parallel if gpus > 1 and parallel in {"fsdp", "zero2", "zero3", "ddp"} else "none",
+        sharding=sharding(parallel) if gpus > 1 else "none",
         loads_whole="lit-gpt" in framework,
         lengths_vary=varying,
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.estimate.kept import activations, held_twice, taken_apart
 from orchestrator.estimate.layers import adapter_parameters, maps
-from orchestrator.estimate.work import Loss, Optimizer
+from orchestrator.estimate.work import Kernels, Loss, Optimizer
 
 if TYPE_CHECKING:
     from orchestrator.estimate.work import Work
@@ -132,6 +132,8 @@ def _trained_bytes(work: Work) -> int:
 
 
 def _resident(work: Work, gpus: int) -> dict[str, float]:
+    if work.host_weights:  # what is gathered of them counts as working
+        return {"weights": 0.0, "adapters": 0.0, "optimizer": 0.0}
     weights = base_bytes(work) * (2 if work.reference else 1) / _ways(work, gpus, "weights")
     adapters = 0.0 if work.trains_all else adapter_parameters(work) * work.adapter_bytes
     states = optimizer_bytes(work) / _ways(work, gpus, "optimizer")
@@ -157,7 +159,7 @@ def optimizer_bytes(work: Work) -> float:
 
 def _gradients(work: Work, gpus: int) -> float:
     whole = float(trained(work) * _trained_bytes(work))
-    if work.step_in_backward:
+    if work.step_in_backward or work.host_weights:
         return _largest(work) * _trained_bytes(work)
     return whole / _ways(work, gpus, "gradients")
 
@@ -186,6 +188,8 @@ def _step_temporary(work: Work, gpus: int) -> float:
     torch.optim's foreach AdamW takes the root of all second moments at once (adam.py, _multi_tensor_adam): one more
     number for each weight. The fused kernel needs nothing; a loop needs one tensor's worth.
     """
+    if work.host_weights:
+        return 0.0
     if work.step_in_backward:
         return _largest(work) * _trained_bytes(work)
     if work.optimizer is Optimizer.ADAMW:
@@ -238,8 +242,8 @@ def _logits(work: Work) -> float:
         head = 4.0 * model.head if work.trains_all and work.sharding not in {"fsdp", "zero3"} else 0.0
         return 6.0 * min(TILE, whole) + tokens * model.hidden * 10.0 + head
     states = tokens * model.hidden * 2.0 * 2
-    if work.loss is Loss.CHUNKED:
-        return whole * short + whole / TORCHTUNE_CHUNKS * 12 + states
+    if work.loss is Loss.CHUNKED:  # compiled, the float32 copy and its softmax are never written: the gradient alone is
+        return whole * short + whole / TORCHTUNE_CHUNKS * (short if work.kernels is Kernels.COMPILED else 12) + states
     wide = 12 if work.loss is Loss.PLAIN else 8
     if not work.wide_loss:  # everything as short as the logits, or cast by autocast from a shifted copy
         wide = wide + 4 if work.autocast else wide // 2

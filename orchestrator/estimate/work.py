@@ -124,6 +124,7 @@ class Work:
     accumulation: int = 1
     checkpointing: bool = False
     offload: bool = False  # what checkpointing keeps lies in host memory
+    host_weights: bool = False  # FSDP's CPU offload: weights, gradients and states wait in host memory
     attention: Attention = Attention.SDPA
     loss: Loss = Loss.PLAIN
     keeps_logits: bool = True  # transformers >= 4.46 hands the short logits out beside their float32 copy
