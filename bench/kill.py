@@ -307,6 +307,7 @@ def main() -> int:
     print(f"{today()}: {options.runs} runs, {broken} broken" + (f"; their homes are kept in {root}" if broken else ""))
     if options.provider == "lambda" and options.runs >= 50:
         values = {"date": today(), "seed": options.seed, "seconds": round(seconds, 1), "runs": done}
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(values, indent=1) + "\n")
     return 1 if broken else 0
 
