@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import requote
+from orchestrator import requote, truth
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
-from orchestrator.render import ago, clean, duration, facts, moment, money, money_range, price, rfc3339, size, table
+from orchestrator.measuring import measured
+from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table
 from orchestrator.screens import console_of, run_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from orchestrator.estimate.learnt import Measured
     from orchestrator.glance import Run
     from orchestrator.home import Home
     from orchestrator.records import Event
 
 _SHOWN_FILES = 20
+_ID = 20  # characters of an allocation's id in the table
 _PLACES = ("config.json", "log.txt", "metrics.jsonl", "result.json")
 
 
@@ -36,6 +40,11 @@ class Dossier:
     files: tuple[tuple[str, int], ...]  # name in the run's folder, bytes
     folder: Path
     probed: requote.Requote | None = None  # what the first steps on the machine said
+    measured: Measured | None = None  # by the whole run
+
+    def beside(self, now: float) -> list[truth.Line]:
+        """Put the quote beside the truth; `now` is by our clock."""
+        return truth.lines(self.plan.get("quote") or {}, self.measured, self.run.seconds(now))
 
     def as_json(self) -> dict[str, Any]:
         """Give it for programs."""
@@ -44,6 +53,7 @@ class Dossier:
             "plan": self.plan,
             "status": self.status,
             "result": self.result,
+            "quote_and_truth": truth.as_json(self.beside(time.time())),
             "probe": self.probed.as_json() if self.probed else None,
             "events": [{**asdict(event), "time": rfc3339(event.time)} for event in self.events],
             "files": [{"name": name, "size": count} for name, count in self.files],
@@ -60,7 +70,7 @@ def read(home: Home, run: Run) -> Dossier:
     folder = home.run(run.run_id)
     status, result = read_json(folder.status) or {}, read_json(folder.result) or {}
     files, probed = tuple(_files(folder.path)), requote.read(folder.metrics)
-    return Dossier(run, row.plan, status, result, events, files, folder.path, probed)
+    return Dossier(run, row.plan, status, result, events, files, folder.path, probed, measured(row, result))
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
@@ -106,17 +116,24 @@ def _state(run: Run, now: float) -> str:
 def _plan_beside_truth(known: Dossier, now: float) -> str:
     run, plan = known.run, known.plan
     offer, quote = plan["offer"], plan["quote"]
-    likely, worst = quote["seconds_likely"], Decimal(quote["worst"])
-    took = duration(run.seconds(now)) + ("" if run.is_done else " so far")
+    whole, *stages = (one for one in known.beside(now) if one.kind in {"time", "stage"})
+    name, likely, took = whole.cells()
     rows = [
-        ("where", f"{offer['provider']} {offer['name']}", run.allocation_id or "nothing launched yet"),
-        ("time", f"likely {duration(likely)}" if likely is not None else "not measured before", took),
+        ("where", f"{offer['provider']} {offer['name']}", _short(run.allocation_id) or "nothing launched yet"),
+        *(one.cells() for one in known.beside(now) if one.kind in {"memory", "speed"}),
+        (name, likely or "not known before", took + ("" if run.is_done else " so far")),
+        *(one.cells() for one in stages),
         ("ends by", moment(run.deadline), moment(run.ended)),
         ("price", price(Decimal(offer["price"])), ""),
-        ("cost", f"at most {money(worst)}", money_range(run.low, run.high)),
-        ("steps", "", _steps(known)),
+        truth.dollars(quote, run.low, run.high),
+        ("steps", str(quote.get("steps") or ""), _steps(known)),
     ]
     return table(("", "PLAN", "TRUTH"), rows)
+
+
+def _short(name: str) -> str:
+    """Leave the table room for figures; the history below has it whole."""
+    return name if len(name) <= _ID else f"{name[: _ID - 1]}…"
 
 
 def _steps(known: Dossier) -> str:

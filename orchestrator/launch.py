@@ -107,8 +107,11 @@ def prepare(
     gpu: planning.Gpus,
     now: datetime,
     leave: Leave = Leave(),
+    chosen: quoting.Choice | None = None,
 ) -> Prepared:
     """Pack the job and plan it. `now` is by our clock; the plan's times are by the vendor's.
+
+    `chosen` = what `choice` gave a moment ago.
 
     Raises:
         RefusedError: no offer fits, the limits leave no time, or only this computer could stop the meter.
@@ -118,10 +121,10 @@ def prepare(
     """
     settings, planned, limits = template.settings, now, template.settings.limits
     key = leave.key_for(provider)
-    data = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
+    data = _data(home, template)
     work = work_of(template.config, data)
-    choice = _choice(ledger, provider, template, work, gpu, now, leave)
-    offers, quote = choice.offers, choice.quote
+    choice_made = chosen or choice(home, ledger, provider, template, gpu, now, leave)
+    offers, quote = choice_made.offers, choice_made.quote
     now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
     offer, dearest = offers[0], max(offers, key=lambda one: one.price)
     times = _times(limits, dearest, provider, now, saves=not template.bare)
@@ -154,28 +157,38 @@ def prepare(
             remarks=(*_remarks(provider, job_file, offer), *leave.remarks),
             probe_steps=leave.probe_steps,
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
-            why=choice.why,
-            kinds=choice.kinds,
+            why=choice_made.why,
+            kinds=choice_made.kinds,
             checked=checked,
         )
         undo.pop_all()
     return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap)
 
 
-def _choice(
+def choice(
+    home: Home,
     ledger: Ledger,
     provider: Provider,
     template: Template,
-    work: str,
     gpu: planning.Gpus,
     now: datetime,
     leave: Leave,
 ) -> quoting.Choice:
-    """Quote the job on what is to be had, and choose."""
+    """Quote the job on what a vendor has, and choose; nothing is packed yet.
+
+    Raises:
+        RefusedError, UsageError, ProviderError: as `prepare`.
+    """
     asked, notes = quoting.question(template, force=leave.force)
+    work = work_of(template.config, _data(home, template))
     known = Known(Bounds.of(template.settings.limits), Past(ledger.measured()), work)
     wanted = quoting.Wanted(asked, notes, known, provider.traits.billing_step_seconds, now.date())
-    return quoting.choose(asked_for(provider.offers(), leave.cloud), gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+    offers = asked_for(provider.offers(), leave.cloud)
+    return quoting.choose(offers, gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+
+
+def _data(home: Home, template: Template) -> tuple[Blob, ...]:
+    return blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
 
 
 def _typed(gpu: planning.Gpus) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def measured(row: RunRow, result: Mapping[str, Any]) -> Measured | None:
         ended=max(one.ended or one.start_high for one in row.spells),
         completed=row.memory.reason == "completed" and len(row.spells) == 1 and not result.get("restarts"),
         work=str(row.plan.get("work", "")),
-        like=str(quote.get("like") or "") if planned and not _halved(result, quote) else "",
+        like=str(quote.get("like") or "") if planned and _is_as_quoted(result, quote) else "",
         provider=row.provider,
         offer=bare(name),
         seconds=sum(one.ended - one.start_low for one in row.spells if one.ended is not None),
@@ -94,10 +94,12 @@ def measured(row: RunRow, result: Mapping[str, Any]) -> Measured | None:
     )
 
 
-def _halved(result: Mapping[str, Any], quote: Mapping[str, Any]) -> bool:
-    """Whether memory ran out, and it went on with smaller micro-batches than those that were quoted."""
+def _is_as_quoted(result: Mapping[str, Any], quote: Mapping[str, Any]) -> bool:
+    """Whether it ran as it was quoted: not with smaller batches once memory ran out, and no chain of several steps."""
     used, planned = number(result.get("micro_batch")), number(quote.get("micro_batch"))
-    return used is not None and planned is not None and used != planned
+    told = result.get("stage_seconds")
+    steps = isinstance(told, dict) and any("/" in str(name) for name in told)
+    return not steps and (used is None or planned is None or used == planned)
 
 
 def _memory(result: Mapping[str, Any]) -> dict[str, float]:

@@ -33,6 +33,10 @@ CAP = Decimal(300)  # USD a month, the same
 GUARD_HERE = "the guard"  # the name of its timer on this computer
 
 
+class SoleHolderError(RefusedError):
+    """Only this computer could stop the meter, and nobody accepted that risk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """Absolute UTC limits of a run, and the grace in which training saves."""
@@ -112,6 +116,7 @@ class Plan:
     why: str = ""  # this offer and no other
     kinds: tuple[tuple[str, int], ...] = ()  # GPUs that hold the job, and how many; none = all do
     checked: tuple[str, ...] = ()  # what was found in order before any money moves
+    store: dict[str, Any] | None = None  # where results go as it trains, and what that store can do; None = no store
     probe_steps: int = 0  # after which the machine says whether the limits can hold the rest; 0 = never
 
     def sentence(self) -> str:
@@ -299,12 +304,12 @@ def refuse_sole_holder(
     this vendor could end itself if it had the account's key.
 
     Raises:
-        RefusedError: says who is absent and why, and names the flags that lift it.
+        SoleHolderError: says who is absent and why, and names the flags that lift it.
     """
     if not price or accept_risk or {one.place for one in holders if one.proof is not Proof.ABSENT} - {Place.HERE}:
         return
     absent = "".join(f"\n{one.name}: {one.evidence}" for one in holders if one.place is not Place.HERE)
-    raise RefusedError(
+    raise SoleHolderError(
         f"only this computer could stop the meter: if it sleeps or dies, the bill goes on{absent}",
         hint="a guard on an always-on machine: gpurun config set guard-elsewhere ssh://user@box;"
         f"{' or --key-on-machine;' if key_helps else ''} or take the risk: --accept-risk, or limits.accept_risk",

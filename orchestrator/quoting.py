@@ -39,6 +39,7 @@ _FORCE = "--force launches all the same"
 _UNKNOWN = "how much is trained is not known: the limits are the estimate"
 _NEVER_RUN = "nothing like it was run from this home yet: the limits are the estimate"
 _DIGITS = Decimal("0.0001")
+_UNJUDGED = 2  # after what fits, 0, and what is tight, 1
 _REASONS = 2  # kinds of GPU that do not fit, named in a plan
 
 
@@ -61,6 +62,7 @@ class Choice:
     quote: Quote
     why: str = ""
     kinds: tuple[tuple[str, int], ...] = ()  # of GPUs that hold the job; none = all that were asked for
+    order: tuple[int, Decimal, Decimal] = (_UNJUDGED, Decimal(0), Decimal(0))  # among vendors' choices, the best first
 
 
 def question(template: Template, *, force: bool = False) -> tuple[Question | None, tuple[str, ...]]:
@@ -100,8 +102,10 @@ def choose(offers: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, waiting: bool 
     best = _best(fit, gpu, wanted, force=force)
     tried = planning.alike([one for one, _ in best])
     kinds = tuple(dict.fromkeys((one.gpu, one.gpu_count) for one, _ in best))
-    quote = _quote(best[0][1], tried, wanted)
-    return Choice(tuple(tried), quote, _why([quoted for _, quoted in best], cards, gpu), kinds)
+    first = best[0][1]
+    order = (int(first.found.fits != fix.FITS), *compare.by_cost(first)[:2])
+    why = _why([quoted for _, quoted in best], cards, gpu)
+    return Choice(tuple(tried), _quote(first, tried, wanted), why, kinds, order)
 
 
 def _judge(offer: Offer, wanted: Wanted) -> Quoted | None:
@@ -130,7 +134,8 @@ def _by_price(ready: Sequence[Offer], gpu: Gpus, wanted: Wanted) -> Choice:
     first = _judge(tried[0], wanted)
     if first is not None:
         return Choice(tuple(tried), _quote(first, tried, wanted))
-    return Choice(tuple(tried), _unmodelled(tried, wanted))
+    price = tried[0].price
+    return Choice(tuple(tried), _unmodelled(tried, wanted), order=(_UNJUDGED, price, price))
 
 
 # ── the quote ───────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import credentials, elsewhere, launch, own, preflight, requote, settings_file, templates
+from orchestrator import credentials, elsewhere, launch, own, preflight, requote, settings_file, templates, vendors
 from orchestrator.ledger import Ledger
 from orchestrator.plan import CAP
 from orchestrator.processes import spawn_controller
@@ -130,8 +130,6 @@ def planned(
     Raises:
         GpurunError: whatever is wrong; nothing was started.
     """
-    from providers.table import open_provider
-
     defaults = settings_file.load(home.root / settings_file.NAME)
     under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
     template = make(home, wish, under)
@@ -140,12 +138,12 @@ def planned(
     template = push.into(template) if push else template
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills
     settings_file.export_python(home.root / settings_file.NAME)
-    provider = open_provider(wish.provider or str(defaults.get("provider", "local")), home.root)
+    providers = vendors.asked(home, wish.provider or str(defaults.get("provider") or ""), wish.gpu)
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
         leave = replace(_leave(home, wish, defaults), remarks=(*template.remarks, *([push.remark()] if push else ())))
-        prepared = launch.prepare(home, ledger, provider, template, wish.gpu, datetime.now(UTC), leave)
+        prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
     finally:
         ledger.close()
     plan = Planned(home, prepared, template.settings.limits.model_dump())

@@ -95,6 +95,8 @@ class Report:
         # Steps that the agent's probe counts: each gets its line, and one more that only warms up.
         self._probed = int(os.environ.get("GPURUN_PROBE_STEPS", "-1")) + 1
         self._peak_gib = 0.0
+        self._gpu_gib = {}  # allocated, reserved, process: the peaks on a GPU
+        self.micro_batch = None  # rows of one pass, where a training has such: smaller than asked once memory ran out
         self._stage = "load"
         self._stage_since = time.monotonic()
         self._line_at = (time.monotonic(), 0, 0)  # time, tokens, samples at the last line: rates are since then
@@ -136,6 +138,7 @@ class Report:
             "train_seconds": self.train_seconds,
             "stage_seconds": dict(self.stage_seconds),
             "peak_memory_gib": self.peak_memory_gib(),
+            "memory_gib": dict(self._gpu_gib),
             "metrics": {key: _plain(value) for key, value in self.metrics.items()},
         }
 
@@ -146,6 +149,8 @@ class Report:
         for name, seconds in state["stage_seconds"].items():
             self.stage_seconds[name] = round(self.stage_seconds.get(name, 0.0) + seconds, 3)
         self._peak_gib = max(self._peak_gib, state["peak_memory_gib"])
+        kept = state.get("memory_gib", {})
+        self._gpu_gib = {key: max(kept.get(key, 0.0), self._gpu_gib.get(key, 0.0)) for key in {*kept, *self._gpu_gib}}
         self.metrics = {**state["metrics"], **self.metrics}
         self._line_at = (time.monotonic(), self.tokens, self.samples)
 
@@ -204,11 +209,19 @@ class Report:
             import torch
 
             now = torch.cuda.max_memory_allocated() / GIB
+            self._look_at_gpu(torch.cuda)
         else:
             unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
             now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
         self._peak_gib = max(self._peak_gib, now)
         return self._peak_gib
+
+    def _look_at_gpu(self, cuda):
+        """Keep the peaks of three figures: tensors, what torch's allocator holds, all that is taken on the card."""
+        free, total = cuda.mem_get_info()
+        allocated, reserved = cuda.max_memory_allocated(), cuda.max_memory_reserved()
+        now = {"allocated": allocated, "reserved": reserved, "process": total - free}
+        self._gpu_gib = {key: max(size / GIB, self._gpu_gib.get(key, 0.0)) for key, size in now.items()}
 
     def _utilisation(self, tokens, samples, seconds):
         if not self.gpu.peak_flops or seconds <= 0:
@@ -228,6 +241,8 @@ class Report:
             "device": self.gpu.name,
             "stage_seconds": {name: round(spent, 3) for name, spent in self.stage_seconds.items()},
             "peak_memory_gib": round(self.peak_memory_gib(), 3),
+            "memory_gib": {name: round(size, 3) for name, size in self._gpu_gib.items()},
+            "micro_batch": self.micro_batch,
             "peak_memory_of": "GPU allocations" if self.gpu.is_cuda else "the process's resident set",
             "tokens_per_second": round(self.tokens / seconds, 1) if seconds else 0,
             "samples_per_second": round(self.samples / seconds, 1) if seconds else 0,

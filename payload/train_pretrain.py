@@ -169,6 +169,7 @@ def main():
         loss, micro = plain.backward(rows, micro, lambda part: mean_loss(x[part]), scaler, optimizer)
         rate = plain.learning_rate(step, total, config)
         norm = plain.optimizer_step(weights, optimizer, scaler, rate, config["max_grad_norm"])
+        report.micro_batch = micro
         report.count(tokens=len(rows) * config["max_length"], samples=len(rows))
         report.step(step, loss=loss, lr=rate, grad_norm=norm, epoch=round(step / per_epoch, 4))
         if len(x_eval) and (step % per_epoch == 0 or step == total):

@@ -109,6 +109,7 @@ def _train(made, config, report, *, first):
     made.args.warmup_steps = round(config["warmup"] * total)
     print(f"train: {row_count} rows, {rows_a_step(config)} a step, {per_epoch} steps an epoch, {total} in all")
     micro, accumulation = made.args.per_device_train_batch_size, made.args.gradient_accumulation_steps
+    report.micro_batch = micro
     print(f"train: micro-batch {micro}, accumulation {accumulation}", flush=True)
     voice = Voice(report, made, per_epoch, config)
     made.remove_callback(PrinterCallback)

@@ -105,6 +105,19 @@ def _sane(flags: Flags) -> None:
         raise UsageError("--tokens must be at least 1: with none there is nothing to train on")
 
 
+def _sane_settings(work: Work) -> None:
+    """Hold a template's sizes to the same limits as flags."""
+    sizes = {
+        "max_length": (work.sequence, MOST["seq"]),
+        "batch_size": (work.micro_batch, MOST["micro_batch"]),
+        "gradient_accumulation": (work.accumulation, MOST["accumulation"]),
+        "lora.r": (work.rank, MOST["rank"]),
+    }
+    for name, (value, most) in sizes.items():
+        if value > most:
+            raise UsageError(f"{name} {value:,} is absurd: between 1 and {most:,}", hint=f"--set {name}=…")
+
+
 def _named(name: str, cards: tuple[Card, ...]) -> list[str]:
     if len(cards) == 1:
         return []
@@ -137,6 +150,7 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
     else:
         find = inputs.model if flags.model is None else lambda _name, _revision: inputs.model(flags.model or "")
         asked = ask.of_training(template.settings.training, find, found)
+        _sane_settings(asked.work)
         asked = replace(asked, work=_method(asked.work, flags.method)) if flags.method else asked
     asked, more = _overlaid(asked, flags, found)
     return asked, [*notes, *more]

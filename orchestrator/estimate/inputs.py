@@ -99,6 +99,8 @@ def _knock() -> None:
 
     from huggingface_hub import constants
 
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
     address = urlsplit(constants.ENDPOINT)
     port = address.port or {"http": 80}.get(address.scheme, 443)
     with socket.create_connection((address.hostname or "huggingface.co", port), timeout=_FETCH_SECONDS):

@@ -94,6 +94,29 @@ def test_the_summary_says_what_its_memory_is_of(voice: report.Report, tmp_path: 
     assert not list(tmp_path.glob("*.partial"))
 
 
+class Card:
+    """As much of torch.cuda as the report reads: bytes by tensors, by the allocator, and free of 10 GiB."""
+
+    def __init__(self, allocated: int, reserved: int, free: int) -> None:
+        self.max_memory_allocated, self.max_memory_reserved = (lambda: allocated * 2**30), (lambda: reserved * 2**30)
+        self.mem_get_info = lambda: (free * 2**30, 10 * 2**30)
+
+
+def test_peaks_on_a_gpu_are_the_largest_of_each_figure_through_a_resume_too(
+    voice: report.Report, cpu: device.Device, tmp_path: Path
+) -> None:
+    voice._look_at_gpu(Card(2, 3, 6))
+    voice._look_at_gpu(Card(2, 4, 7))
+    again = report.Report(cpu, folder=tmp_path)
+    again._look_at_gpu(Card(1, 5, 5))
+    again.restore(json.loads(json.dumps(voice.state())))
+    again.micro_batch = 4
+    again.finish()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["memory_gib"] == {"allocated": 2, "reserved": 5, "process": 5}
+    assert summary["micro_batch"] == 4
+
+
 # --- device
 
 

@@ -1,0 +1,408 @@
+"""Which offers a launch takes and what it says of them: fit, fix, why; and what past runs measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import OFFER, START, Clock, FakeCloud
+
+from orchestrator import launch, templates, vendors
+from orchestrator.cost import Spell
+from orchestrator.estimate.learnt import MOST_ROWS, Measured, Past, bare, grouped
+from orchestrator.facts import Memory
+from orchestrator.home import Home
+from orchestrator.launch import Leave
+from orchestrator.ledger import Ledger
+from orchestrator.measuring import measured
+from orchestrator.plan import Quote, SoleHolderError
+from orchestrator.plan_screen import plan_screen
+from orchestrator.words import Reason, State
+from providers.errors import ConfigError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.plan import Plan
+    from orchestrator.records import RunRow
+    from providers.base import Offer
+
+_LONG = ("max_hours=6", "epochs=45")  # few rows, many times: training is most of it
+A10 = replace(OFFER, price=Decimal("1.29"))
+STOCK = [
+    A10,
+    replace(OFFER, name="gpu_1x_a100", gpu="a100-40gb", vram_gib=40.0, price=Decimal("1.99")),
+    replace(OFFER, name="gpu_1x_h100", gpu="h100-sxm", vram_gib=79.6, price=Decimal("4.29")),
+    replace(OFFER, name="gpu_1x_t4", gpu="t4", vram_gib=15.0, price=Decimal("0.50")),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home").ensure()
+
+
+@pytest.fixture
+def ledger(home: Home) -> Ledger:
+    return Ledger(home.ledger)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": "some words of a row " * 40}) + "\n" for _ in range(200)))
+    return f"data.train={path}"
+
+
+def plan(
+    home: Home,
+    ledger: Ledger,
+    *sets: str,
+    gpu: str | tuple[str, ...] | None = "a10",
+    name: str = "qlora-sft",
+    stock: list[Offer] = STOCK,
+    **leave: Any,
+) -> Plan:
+    template = templates.load(name, (*_LONG, *sets) if name == "qlora-sft" else sets)
+    cloud = FakeCloud(Clock(), stock=stock)
+    return launch.prepare(home, ledger, cloud, template, gpu, START, Leave(**leave)).plan
+
+
+# ── the quote ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_plan_quotes_memory_stages_pace_and_dollars(home: Home, ledger: Ledger, rows: str) -> None:
+    quote = plan(home, ledger, rows).quote
+    assert quote.fits == "fits"
+    assert quote.memory_gib["process"][1] < quote.card_gib
+    assert {"boot", "setup", "weights", "training", "bring home"} <= set(quote.stages)
+    assert quote.seconds is not None
+    assert quote.low is not None
+    assert quote.likely is not None
+    assert quote.seconds[1] == pytest.approx(sum(each[1] for each in quote.stages.values()))
+    assert 0 < quote.low < quote.likely < quote.worst
+
+
+def test_launch_estimate_and_compare_tell_one_story(home: Home, ledger: Ledger, rows: str) -> None:
+    from orchestrator.cost import Bounds
+    from orchestrator.estimate import answer, catalogue, compare
+
+    told = plan(home, ledger, rows)
+    template = templates.load("qlora-sft", (*_LONG, rows))
+    asked, _ = answer.question(answer.Flags(gpu=""), template)
+    listed = catalogue.of_offer(A10, START.date(), 1)
+    assert listed is not None
+    one = compare.quoted(asked, listed, compare.Known(Bounds.of(template.settings.limits)))
+    assert one.dollars is not None
+    assert told.quote.worst == one.dollars.worst
+    assert told.quote.likely == one.dollars.likely.quantize(Decimal("0.0001"))
+    assert told.quote.seconds_likely == one.found.stages.total.likely  # type: ignore[union-attr]
+
+
+def test_the_worst_case_is_at_the_dearest_that_may_be_taken(home: Home, ledger: Ledger) -> None:
+    dearer = replace(OFFER, name="b", price=Decimal(2))
+    told = plan(home, ledger, "max_hours=1", name="loop", stock=[OFFER, dearer])
+    assert [one.price for one in told.candidates] == [OFFER.price, Decimal(2)]
+    assert told.quote.worst == Decimal("2.09")  # an hour, two minutes and two more attempts of a second, 1 % dearer
+
+
+def test_what_no_model_covers_says_so_and_knows_only_the_worst(home: Home, ledger: Ledger) -> None:
+    quote = plan(home, ledger, name="loop").quote
+    assert (quote.low, quote.likely, quote.fits, quote.seconds) == (None, None, "", None)
+    assert "nothing like it" in quote.basis
+    assert "not known beforehand" in quote.notes[0]
+
+
+def test_the_screen_shows_the_verdict_the_stages_and_the_dollars_in_80_columns(
+    home: Home, ledger: Ledger, rows: str
+) -> None:
+    screen = plan_screen(plan(home, ledger, rows).as_json(), {"max_idle_minutes": 30, "max_attempts": 3})
+    assert all(len(line) <= 80 or "/" in line for line in screen.splitlines())
+    words = " ".join(screen.split())
+    for part in (
+        "memory fits:",
+        "on the card",
+        "boot",
+        "training",
+        "tokens/s",
+        "what the limits allow",
+        "note lengths",
+    ):
+        assert part in words
+
+
+# ── which offer ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_auto_takes_the_likely_cheapest_that_fits_and_says_why(home: Home, ledger: Ledger, rows: str) -> None:
+    told = plan(home, ledger, rows, "max_hours=24", gpu="auto")
+    by_card = {
+        one: plan(home, ledger, rows, "max_hours=24", gpu=one).quote.likely for one in ("a10", "t4", "a100", "h100")
+    }
+    assert by_card[told.offer.gpu.partition("-")[0]] == min(by_card.values(), key=lambda usd: usd or 0)
+    assert told.why.startswith("cheapest of 4 kinds that fit, likely $")
+    assert told.gpu == ("auto",)
+
+
+def test_auto_leaves_out_what_is_not_done_in_time_and_refuses_where_nothing_is(
+    home: Home, ledger: Ledger, rows: str
+) -> None:
+    slow = plan(home, ledger, rows, "max_hours=24", gpu="t4").quote.seconds_likely
+    quick = plan(home, ledger, rows, "max_hours=24", gpu="h100").quote.seconds_likely
+    assert slow is not None
+    assert quick is not None
+    assert quick < slow
+    assert plan(home, ledger, rows, f"max_hours={quick * 1.1 / 3600}", gpu="auto").offer.gpu == "h100-sxm"
+    with pytest.raises(RefusedError, match="likely done within the limits") as caught:
+        plan(home, ledger, rows, f"max_hours={quick * 0.5 / 3600}", gpu="auto")
+    assert "--max-hours" in caught.value.hint
+    late = plan(home, ledger, rows, f"max_hours={quick * 0.5 / 3600}", gpu="h100")
+    assert any("likely longer than the limits allow" in note for note in late.quote.notes)
+
+
+def test_several_names_are_chosen_among(home: Home, ledger: Ledger, rows: str) -> None:
+    told = plan(home, ledger, rows, gpu=("a100", "h100"))
+    assert {one.gpu for one in told.candidates} <= {"a100-40gb", "h100-sxm"}
+    assert "next" in told.why
+
+
+def test_what_does_not_fit_is_refused_with_a_fix_that_fits(home: Home, ledger: Ledger, rows: str) -> None:
+    wide = ("batch_size=64", "packing=false", "max_length=4096", "activation_checkpointing=false")
+    with pytest.raises(RefusedError, match=r"does not fit a10: it needs [0-9]+ GiB of GPU memory, has 22") as caught:
+        plan(home, ledger, rows, *wide)
+    typed = caught.value.hint.partition(" (")[0]
+    settings = [part for part in typed.split("--set ") if part]
+    assert plan(home, ledger, rows, *wide, *(part.strip().strip("'") for part in settings)).quote.fits == "fits"
+    assert "--force" in caught.value.hint
+    assert caught.value.exit_code == 4
+
+
+def test_force_launches_what_does_not_fit_and_says_so(home: Home, ledger: Ledger, rows: str) -> None:
+    wide = ("batch_size=64", "packing=false", "max_length=4096", "activation_checkpointing=false")
+    told = plan(home, ledger, rows, *wide, force=True)
+    assert told.quote.fits == "no"
+    screen = " ".join(plan_screen(told.as_json(), {"max_idle_minutes": 30, "max_attempts": 3}).split())
+    assert "memory does not fit" in screen
+    assert f"to make it fit: {told.quote.fix}" in screen
+
+
+def test_another_card_of_the_vendors_is_named_where_one_holds_the_job(home: Home, ledger: Ledger) -> None:
+    with pytest.raises(RefusedError) as caught:
+        plan(home, ledger, "quantization=none", "max_length=4096", gpu="t4")
+    assert "--gpu h100-sxm (from $4.29/h)" in caught.value.hint
+
+
+@pytest.mark.parametrize(("small", "what"), [({"disk_gib": 5.0}, "of disk"), ({"memory_gib": 3.0}, "of host memory")])
+def test_an_offer_whose_disk_or_memory_cant_hold_the_job_does_not_fit(
+    home: Home, ledger: Ledger, rows: str, small: dict[str, float], what: str
+) -> None:
+    with pytest.raises(RefusedError, match=what):
+        plan(home, ledger, rows, stock=[replace(A10, **small)])  # type: ignore[arg-type]
+    roomy = replace(A10, name="roomy", price=Decimal(2))
+    assert plan(home, ledger, rows, stock=[replace(A10, **small), roomy]).offer.name == "roomy"  # type: ignore[arg-type]
+
+
+def test_a_card_that_is_in_no_table_is_taken_by_name_and_not_judged(home: Home, ledger: Ledger, rows: str) -> None:
+    told = plan(home, ledger, rows, gpu="x9000", stock=[replace(OFFER, gpu="x9000")])
+    assert (told.offer.gpu, told.quote.fits) == ("x9000", "")
+
+
+def test_rounds_of_waiting_take_only_kinds_that_hold_the_job(home: Home, ledger: Ledger, rows: str) -> None:
+    wide = plan(home, ledger, rows, "quantization=none", gpu="auto")
+    assert ("t4", 1) not in wide.kinds
+    assert ("h100-sxm", 1) in wide.kinds
+
+
+# ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bad_input_is_refused_before_anything_is_packed(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{")
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"text": ""}\n')
+    for sets, words in (
+        (("model=no-such-model",), "no bundled model is called"),
+        ((f"model={folder}",), "is no JSON"),
+        ((f"data.train={empty}",), "no text"),
+        (("max_length=99999999999",), "absurd"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            plan(home, ledger, *sets)
+        assert caught.value.exit_code == 2
+    with pytest.raises(ConfigError):
+        plan(home, ledger, "batch_size=0")
+    assert list(home.runs.iterdir()) == []
+
+
+def test_force_launches_what_can_not_be_quoted(home: Home, ledger: Ledger) -> None:
+    quote = plan(home, ledger, "model=no-such-model", force=True).quote
+    assert quote.likely is None
+    assert "not quoted: no bundled model is called no-such-model" in quote.notes[0]
+
+
+# ── several vendors ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_several_vendors_the_cheapest_is_taken_that_may_be_launched(home: Home, ledger: Ledger, rows: str) -> None:
+    template = templates.load("qlora-sft", (*_LONG, "max_hours=24", rows))
+    dear = FakeCloud(Clock(), name="dear", stock=[replace(A10, provider="dear", price=Decimal(3))])
+    cheap = FakeCloud(Clock(), name="cheap", stock=[replace(A10, provider="cheap")])
+    told = vendors.cheapest(home, ledger, [dear, cheap], template, "auto", START, Leave()).plan
+    assert told.offer.provider == "cheap"
+    assert told.why.startswith("cheap is the cheapest of cheap, dear")
+    alone = replace(cheap, holder_on_machine=False)
+    told = vendors.cheapest(home, ledger, [dear, alone], template, "auto", START, Leave()).plan
+    assert told.offer.provider == "dear"
+    assert "left out cheap: only this computer could stop the meter" in told.why
+    with pytest.raises(SoleHolderError):
+        vendors.cheapest(home, ledger, [alone], template, "auto", START, Leave())
+
+
+def test_a_vendor_that_has_not_what_was_asked_for_is_passed_over(home: Home, ledger: Ledger, rows: str) -> None:
+    template = templates.load("qlora-sft", (*_LONG, "max_hours=24", rows))
+    here = FakeCloud(Clock(), name="local", stock=[replace(OFFER, gpu="", gpu_count=0, name="cpu", price=Decimal(0))])
+    away = FakeCloud(Clock(), name="away", stock=[A10])
+    assert vendors.cheapest(home, ledger, [here, away], template, "a10", START, Leave()).plan.offer == A10
+    with pytest.raises(RefusedError, match="no offer has the GPU h200"):
+        vendors.cheapest(home, ledger, [here, away], template, "h200", START, Leave())
+    with pytest.raises(RefusedError) as caught:
+        vendors.cheapest(home, ledger, [here, replace(here)], template, "a10", START, Leave())
+    assert "gpurun login" in caught.value.hint
+
+
+# ── measured beats modelled ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def finished(row: RunRow, result: dict[str, Any], *, seconds: float = 600.0, reason: str = "completed") -> Measured:
+    begun = START.timestamp()
+    spell = Spell(Decimal("1.29"), 1, begun, begun + 2, begun + seconds, begun + seconds)
+    memory = Memory(state=State.DONE, reason=Reason(reason), step=(row.plan["quote"]["steps"] or 1))
+    found = measured(replace(row, memory=memory, spells=(spell,)), result)
+    assert found is not None
+    return found
+
+
+def result_of(train: float = 300.0, **more: Any) -> dict[str, Any]:
+    begun = START.timestamp()
+    return {
+        "started": begun + 50,
+        "ended": begun + 580,
+        "stage_seconds": {"load": 40.0, "train": train, "save": 5.0, "export": 2.0},
+        "memory_gib": {"allocated": 9.0, "reserved": 10.0, "process": 10.5},
+        "tokens_per_second": 1234.5,
+        **more,
+    }
+
+
+def test_like_work_is_quoted_as_it_was_measured(home: Home, ledger: Ledger, rows: str, tmp_path: Path) -> None:
+    row = launch_row(home, ledger, rows)
+    ledger.keep_measured(finished(row, result_of()))
+    again = plan(home, ledger, rows).quote
+    assert again.measured == f"your run of {row.run_id}"
+    assert again.memory_gib["process"][1] == 10.5
+    assert again.stages["training"][1] == 300.0
+    assert again.stages["boot"][1] == 50.0
+    assert again.stages["checkpoints"][1] == 7.0
+    assert again.stages["bring home"][1] == 20.0
+    assert f"measured on your run of {row.run_id}" in again.basis
+    more = tmp_path / "more.jsonl"
+    more.write_text((tmp_path / "rows.jsonl").read_text() * 2)
+    other = plan(home, ledger, f"data.train={more}").quote
+    assert other.stages["training"][1] == pytest.approx(600.0, rel=0.01), "twice the rows at the pace that was measured"
+    assert other.memory_gib["allocated"][1] == 9.0
+    assert "weights" in other.stages, "the time to load is of the very same work alone"
+
+
+def launch_row(home: Home, ledger: Ledger, *sets: str, name: str = "qlora-sft") -> RunRow:
+    template = templates.load(name, (*(_LONG if name == "qlora-sft" else ("max_hours=6",)), *sets))
+    cloud = FakeCloud(Clock(), stock=STOCK)
+    prepared = launch.prepare(home, ledger, cloud, template, "a10", START, Leave())
+    return ledger.run(launch.commit(prepared, ledger, START))
+
+
+def test_other_work_learns_boot_and_setup_of_the_same_offer_alone(home: Home, ledger: Ledger, rows: str) -> None:
+    ledger.keep_measured(finished(launch_row(home, ledger, rows), result_of()))
+    other = plan(home, ledger, rows, "max_length=512", "batch_size=2").quote
+    assert other.stages["boot"][1] == 50.0
+    assert other.stages["setup"][1] == 530.0 - 347.0
+    assert other.stages["training"][1] != 300.0
+    assert other.memory_gib["allocated"][1] != 9.0
+    elsewhere = plan(home, ledger, rows, gpu="a100").quote
+    assert elsewhere.measured == ""
+
+
+def test_what_ran_with_smaller_batches_is_no_measure_of_what_was_quoted(home: Home, ledger: Ledger, rows: str) -> None:
+    row = launch_row(home, ledger, rows)
+    assert finished(row, result_of(micro_batch=row.plan["quote"]["micro_batch"])).like
+    assert not finished(row, result_of(micro_batch=1)).like
+
+
+def test_a_run_that_failed_tells_memory_and_pace_but_no_stages_of_the_same_work(
+    home: Home, ledger: Ledger, rows: str
+) -> None:
+    ledger.keep_measured(finished(launch_row(home, ledger, rows), result_of(), reason="stopped"))
+    again = plan(home, ledger, rows).quote
+    assert again.memory_gib["allocated"][1] == 9.0
+    assert "weights" in again.stages
+
+
+def test_work_that_no_model_covers_is_quoted_by_runs_of_the_very_same(home: Home, ledger: Ledger) -> None:
+    row = launch_row(home, ledger, name="loop")
+    ledger.keep_measured(finished(row, result_of(), seconds=100.0))
+    same = plan(home, ledger, "max_hours=6", name="loop").quote
+    assert same.seconds_likely == 100.0
+    assert same.likely == Decimal("0.0358")
+    assert plan(home, ledger, "max_hours=6", "epochs=11", name="loop").quote.seconds_likely is None
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"memory_gib": "big", "stage_seconds": [1], "started": "yesterday"},
+        {"memory_gib": {"allocated": float("nan")}, "stage_seconds": {"train": -1, "load": "x"}, "ended": None},
+        {"started": 9e99, "ended": -5, "tokens_per_second": True},
+    ],
+)
+def test_what_is_no_number_is_no_measurement(home: Home, ledger: Ledger, rows: str, nonsense: dict[str, Any]) -> None:
+    found = finished(launch_row(home, ledger, rows), nonsense)
+    assert found.memory_gib == {}
+    assert found.tokens_per_second is None
+    ledger.keep_measured(found)
+    assert plan(home, ledger, rows).quote.likely is not None
+
+
+_WHOLE: tuple[Any, ...] = (True, "w", "like", "fake", "a10", 900.0)
+
+
+def row(number: int, **more: Any) -> Measured:
+    facts = {"stages": {"boot": 100.0 + number}, "memory_gib": {"allocated": 5.0}, "pace": 1000.0, **more}
+    return Measured(f"r-{number}", float(number), *_WHOLE, **facts)
+
+
+def test_only_the_newest_runs_count_and_more_of_them_narrow_the_band() -> None:
+    learnt = [Past([row(one) for one in range(count)]).learnt(None, None, 0, ("fake", "a10"), "w") for count in (1, 9)]
+    assert learnt[0] is not None
+    assert learnt[1] is not None
+    one, nine = dict(learnt[0].stages)["boot"], dict(learnt[1].stages)["boot"]
+    assert (one[2] - one[0]) / one[1] > (nine[2] - nine[0]) / nine[1]
+    assert nine[1] == 100.0 + 9 - 1 - MOST_ROWS // 2
+    assert learnt[1].basis == "5 runs of yours, the last r-8"
+
+
+def test_a_region_is_no_part_of_what_an_offer_is() -> None:
+    assert bare("gpu_1x_a10@us-west-1") == "gpu_1x_a10"
+
+
+def test_stages_are_grouped_by_the_names_under_which_they_are_measured() -> None:
+    assert grouped({"weights": 2.0, "load": 3.0, "first step": 1.0, "training": 5.0, "boot": 7.0}) == {
+        "boot": 7.0, "load": 5.0, "training": 6.0,
+    }  # fmt: skip
+
+
+def test_an_empty_quote_is_one_of_the_limits_alone() -> None:
+    assert Quote(None, None, Decimal(1), None, "").stages == {}
