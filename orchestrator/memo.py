@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 def dump(memory: Memory) -> str:
     """Write all but the user's stop, which has a column of its own that anyone may write."""
-    values = asdict(memory)
-    del values["stop_requested"]
-    return json.dumps(values, default=lambda value: str(value) if isinstance(value, Decimal) else value.isoformat())
+    values = {one.name: getattr(memory, one.name) for one in fields(memory) if one.name != "stop_requested"}
+    return json.dumps(values, default=_plain)
 
 
 def load(text: str, *, stop_requested: bool) -> Memory:
@@ -42,9 +41,7 @@ def load(text: str, *, stop_requested: bool) -> Memory:
 
 def dump_wish(wish: Wish) -> str:
     """Write an extension that was asked for."""
-    return json.dumps(
-        asdict(wish), default=lambda value: str(value) if isinstance(value, Decimal) else value.isoformat()
-    )
+    return json.dumps(wish, default=_plain)
 
 
 def load_wish(text: str) -> Wish:
@@ -64,6 +61,13 @@ def holder_values(holder: Holder) -> dict[str, Any]:
     """Give a holder as plain JSON values."""
     proven = holder.proven_at
     return asdict(holder) | {"proven_at": None if proven is None else proven.isoformat()}
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON lacks: no deep copy is made on the way, since a run is saved at every look."""
+    if is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    return str(value) if isinstance(value, Decimal) else value.isoformat()
 
 
 def _time(text: str | None) -> datetime | None:

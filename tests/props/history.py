@@ -92,16 +92,17 @@ class Historian:
         """A transaction was committed: what does the ledger say now that it did not say before?"""
         home, account = process.home, process.computer.key
         done = {row[0] for row in connection.execute("SELECT run_id FROM runs WHERE state = 'done'")}
-        known = {row[0] for row in connection.execute("SELECT run_id FROM allocations")}
+        rented = connection.execute("SELECT id, run_id, ended IS NULL FROM allocations").fetchall()
+        known = {run for _, run, _ in rented}
         for run in done - self._done[home]:
             blank = home in self._restored and run not in known
             self._told.claims.append(Claim(self.now, home, account, run, blank=blank))
         self._done[home] = done
-        rows = dict(connection.execute("SELECT id, run_id FROM allocations WHERE ended IS NOT NULL").fetchall())
+        rows = {one: run for one, run, bills in rented if not bills}
         for one in rows.keys() - self._free[home]:
             self._told.claims.append(Claim(self.now, home, account, rows[one], one))
         self._free[home] = set(rows)
-        self._open[home] = {row[0] for row in connection.execute("SELECT run_id FROM allocations WHERE ended IS NULL")}
+        self._open[home] = {run for _, run, bills in rented if bills}
 
     def guarded(self, home: SimHome, begun: float, pulse: Any) -> None:
         """A guard's pass is over: what it says is gone, and whether it says that all is well."""
