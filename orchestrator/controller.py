@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from orchestrator import lifecycle
+from orchestrator import lifecycle, stored
 from orchestrator.capacity import no_capacity
 from orchestrator.collect import fetch
 from orchestrator.credentials import Redactor
@@ -183,6 +183,7 @@ class Controller:
 
     def _launch(self) -> None:
         offer = offer_of(self._row)
+        stored.bring_newest(self._row, self._folder)
         try:
             check_account(self._provider, self._row)
             job = self._reach.job(self._row)
@@ -288,7 +289,9 @@ class Controller:
         self._save(lifecycle.extended(memory, wish, moved=True))
 
     def _collect(self, seen: Seen) -> None:
-        remote = self._reach.remote(self._row)
+        if seen.stored and seen.observation is not None and seen.observation.billing:
+            return  # it is ended first: what is in the store comes home at no cost
+        remote = self._reach.source(self._row, seen)
         Follower(self._folder, self._row.memory.attempt).pull(remote, self._reach.go_on)
         manifest = remote.manifest()
         fetch(remote, manifest, self._folder.path)
@@ -308,6 +311,7 @@ class Controller:
     def _finish(self) -> None:
         live = [mark_of(row, self._ledger.home_id) for row in self._ledger.runs(unfinished=True)]
         self._provider.tidy(live)
+        stored.tidy(self._row)
 
     # ── remember ────────────────────────────────────────────────────────────────────────────────
 

@@ -111,6 +111,8 @@ class Seen:
     accrued_high: Decimal = Decimal(0)
     looks: tuple[tuple[str, Observation], ...] = ()  # at each id of the attempt; `observation` is what counts of them
     asked: datetime | None = None  # when the vendor was asked: an answer is as old as its question
+    stored: bool = False  # all of the attempt is verified in the store: nothing on the machine is worth a wait
+    storing: bool = False  # it is on its way there
     strays: tuple[str, ...] | None = ()  # what else bills for the run: a twin, or an attempt of a lost ledger's
 
 

@@ -267,7 +267,7 @@ def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Deci
         and memory.entered is not None
         and seconds_between(memory.entered, now) > _LOST_PATIENCE_SECONDS
     )
-    if memory.collected:
+    if seen.stored or (memory.collected and not seen.storing):
         return _end(memory, memory.reason or Reason.LOST, memory.detail, now, rules, again=memory.reason is Reason.LOST)
     if gone or impatient or seen.broken:  # whatever it had achieved, it is not here: never call that completed
         words = seen.broken or memory.detail or "gone before its files were home"
@@ -303,8 +303,8 @@ def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Dec
     if seen.strays is None:
         return Decision(memory, Act.WAIT)
     memory = replace(memory, evidence=look.evidence)
-    if not memory.collected and look.phase is Phase.EXITED:
-        # The files outlived the process (a local run's do): bring home what there is, once.
+    if not memory.collected and (look.phase is Phase.EXITED or seen.stored):
+        # The files outlived the machine (in a store; a local run's in their folder): bring home what there is, once.
         return Decision(replace(memory, collected=True), Act.COLLECT)
     return _next(memory, now)
 

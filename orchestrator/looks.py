@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from orchestrator import stored
 from orchestrator.capacity import wants_planned
 from orchestrator.cloud import of_cloud
 from orchestrator.cost import Spell
@@ -103,14 +104,15 @@ class Looker:
             observation, each = what_counts(list(looks.values())), tuple(looks.items())
             if memory.state is State.TERMINATING and not observation.billing:
                 strays = self._strays(row, each)
-                return Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
+                seen = Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
+                return stored.look(row, seen, self._trouble)
             strays = self._twins(row)
         except ProviderError as error:
             self._trouble(f"look: {error}")
             return Seen(accrued_high=accrued)
         seen = Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
         try:
-            return replace(seen, remote=self._ask(row, observation))
+            return stored.look(row, replace(seen, remote=self._ask(row, observation)), self._trouble)
         except HostKeyError as error:
             self._trouble(f"ask: {error}")
             return replace(seen, broken=words_of(error))

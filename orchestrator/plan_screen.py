@@ -40,7 +40,8 @@ def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
             ("ships", _shipped(plan)),
             *((name, words) for name, words in plan.get("remarks", ())),
             ("left out", ", ".join(plan["left_out"])),
-            ("results", plan["folder"]),
+            ("results", _results(plan)),
+            ("store", _store(plan)),
             ("end", plan["sentence"]),
             ("asleep", _asleep(plan)),
         ]
@@ -96,6 +97,35 @@ def _else(plan: Mapping[str, Any]) -> str:
 def _wait(plan: Mapping[str, Any]) -> str:
     seconds = plan.get("wait_seconds")
     return f"where none is free, asks again for {duration(seconds)}, within the limits" if seconds else ""
+
+
+def _results(plan: Mapping[str, Any]) -> str:
+    """Where they come home to; without a store, what waiting for this computer may cost."""
+    usd, deadline = Decimal(plan["offer"]["price"]), datetime.fromisoformat(plan["times"]["deadline"])
+    if plan.get("store") or not usd:
+        return str(plan["folder"])
+    most = money(Decimal(plan["quote"]["worst"]))
+    return (
+        f"{plan['folder']}\nuntil they are here, they are only on the machine: while this computer sleeps, it bills on,"
+        f" at most until {deadline:%H:%M} UTC ({most} in all). With --store nothing is lost that way"
+    )
+
+
+def _store(plan: Mapping[str, Any]) -> str:
+    """Where results go while it trains, and what the machine does once they are there."""
+    store = plan.get("store")
+    if not store:
+        return ""
+    address = f"s3://{store['bucket']}{'/' if store['prefix'] else ''}{store['prefix']}"
+    ender = any(one["place"] == "machine" and one["proof"] != "absent" for one in plan["holders"])
+    if not store["checksums"]:
+        ends = "it tells no checksums: the machine waits for this computer, or the deadline"
+    elif ender:
+        ends = "the machine ends itself once all is verified there"
+    else:
+        ends = "the machine can't end itself: it waits for this computer, or the deadline"
+    how = "a signed policy" if store["policies"] else "signed slots, since it holds to no policies"
+    return f"{address}: log, checkpoints, artifacts, as it trains\n{ends}\nno key of it goes to the machine, but {how}"
 
 
 def _asleep(plan: Mapping[str, Any]) -> str:

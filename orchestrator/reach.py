@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator import lifecycle
+from orchestrator import lifecycle, stored
 from orchestrator.credentials import resolve
 from orchestrator.facts import Seen
 from orchestrator.home import write_json
@@ -94,6 +94,7 @@ class Reach:
         secrets = resolve(job_file.secrets)
         self._redactor.learn(secrets.values())
         job = job_file.job(row, self._folder, self._home_id, secrets)
+        job = replace(job, store=stored.grant(row))
         if not self._provider.traits.ssh:
             return job
         from providers.ssh.keys import make_pair
@@ -119,6 +120,11 @@ class Reach:
             self.close()
             self._remote = (allocation_id, self._provider.remote(allocation_id, self._access(row)))
         return self._remote[1]
+
+    def source(self, row: RunRow, seen: Seen) -> Remote:
+        """Give where the attempt's files come from: the store, once all of it is verified there, else the machine."""
+        remote = stored.remote(row, go_on=self.go_on) if seen.stored else None
+        return remote or self.remote(row)
 
     def _access(self, row: RunRow) -> Access:
         trust = bool(row.plan.get("trust_on_first_use"))

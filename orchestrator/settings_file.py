@@ -45,6 +45,8 @@ KEYS = {
     "monthly-cap": Key("dollars", "no launch that could pass this in a month", "300"),
     "accept-risk": Key("yes", "launch though only this computer can end it", "false"),
     "key-on-machine": Key("leave", "yes: your key may go to the machine (lambda)", "no"),
+    "store": Key("store", "where results go as it trains: s3://bucket/prefix"),
+    "s3-endpoint": Key("endpoint", "the store's server where it is not AWS: https://…"),
     "guard-elsewhere": Key("guard", "a guard on another machine: ssh://user@box"),
     "notify": Key("targets", "where to tell ends and trouble: ntfy://…, https://…"),
     "heartbeat": Key("url", "pinged after each pass of the guard: https://…"),
@@ -59,6 +61,8 @@ _WANTED = {
     "yes": "true or false",
     "leave": 'the word "yes", or unset it,',
     "guard": "ssh://user@box, or an https:// address without a password in it,",
+    "store": "an address like s3://bucket/prefix",
+    "endpoint": "an address that begins with https:// or http://",
     "targets": "at least one target",
     "url": "an address that begins with https://",
 }
@@ -126,7 +130,15 @@ def _value(kind: str, text: str) -> Value | None:
         return text if text == "yes" else None
     if kind == "guard":
         return text if is_address(text) else None
+    if kind in {"store", "endpoint"}:
+        return _place(kind, text)
     return _number(kind, text)
+
+
+def _place(kind: str, text: str) -> str | None:
+    from orchestrator import store
+
+    return text if (store.is_address(text) if kind == "store" else store.is_endpoint(text)) else None
 
 
 def _number(kind: str, text: str) -> Value | None:

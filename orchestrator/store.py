@@ -133,7 +133,7 @@ def parse(text: str, endpoint: str = "") -> Address:
             f'"{text}": a bucket has 3 to 63 characters of a-z 0-9 . -, a prefix letters, digits and . _ = - /',
             hint="--store s3://bucket/prefix",
         )
-    if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[\w./-]*)?", endpoint):
+    if endpoint and not is_endpoint(endpoint):
         raise UsageError(f'"{endpoint}" is no endpoint', hint="--s3-endpoint https://host")
     return Address(bucket, prefix, endpoint.rstrip("/"))
 
@@ -145,6 +145,11 @@ def is_address(text: str) -> bool:
     except UsageError:
         return False
     return True
+
+
+def is_endpoint(text: str) -> bool:
+    """Say whether a text is a server's address."""
+    return bool(re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[\w./-]*)?", text))
 
 
 def open_store(address: Address) -> Store:

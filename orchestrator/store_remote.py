@@ -81,6 +81,10 @@ class StoreRemote:
         found = self._checkpoints()
         return max(found, default=-1)
 
+    def named(self) -> set[str]:
+        """Name the keys, below the attempt's prefix, that a seal names."""
+        return {key for file in self._all() for key, _ in file.parts}
+
     def status(self) -> RemoteStatus:
         """Tell how it ended: EXITED with its reason, or without one where no result came."""
         content = self._store.get(self._prefix + "result.json")

@@ -12,7 +12,18 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import credentials, elsewhere, launch, own, preflight, requote, settings_file, templates, vendors
+from orchestrator import (
+    credentials,
+    elsewhere,
+    launch,
+    own,
+    preflight,
+    requote,
+    settings_file,
+    stored,
+    templates,
+    vendors,
+)
 from orchestrator.ledger import Ledger
 from orchestrator.plan import CAP
 from orchestrator.processes import spawn_controller
@@ -58,6 +69,8 @@ class Wish:
     push_to_hub: str | None = None  # a repository for the artifacts
     push_public: bool = False
     force: bool = False  # launch what does not fit, or can't be quoted
+    store: str | None = None  # where results go as it trains; "none" = nowhere, though there is a default
+    s3_endpoint: str | None = None
     probe: bool = False  # judge the run by its first steps on the machine
     include: tuple[str, ...] = ()  # files that go with a script
     secret: tuple[str, ...] = ()  # names of variables that a script needs
@@ -91,6 +104,7 @@ class Planned:
             self.push.make()
         ledger = Ledger(self._home.ledger)
         try:
+            stored.keep_run(self._prepared.row, self._home.run(self._prepared.row.run_id), ledger.home_id)
             run_id = launch.commit(self._prepared, ledger, datetime.now(UTC))
         finally:
             ledger.close()
@@ -143,7 +157,9 @@ def planned(
     ledger = Ledger(home.ledger)
     try:
         leave = replace(_leave(home, wish, defaults), remarks=(*template.remarks, *([push.remark()] if push else ())))
+        store = stored.wanted(wish.store, wish.s3_endpoint, defaults)
         prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
+        prepared = stored.with_store(prepared, store, typed=wish.store is not None)
     finally:
         ledger.close()
     plan = Planned(home, prepared, template.settings.limits.model_dump())

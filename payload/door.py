@@ -38,6 +38,7 @@ PIECE = 1 << 16  # bytes
 MOST = 100000  # files that one manifest may name
 COMES = 20.0  # seconds that a restarted machine's watchdog may take
 ENDER = ("ender", "ender_evidence", "ender_at", "ender_failures", "ender_user")
+STORE = ("store", "store_error", "store_failing", "store_step")
 LONGEST = 2000  # characters of a text that are passed on
 
 
@@ -65,7 +66,7 @@ def status(folder: Path) -> Dict[str, Any]:
         "status": pick(
             ps.read_json(folder / "status.json"), "time", "stage", "step", "total_steps", "detail", "deadline"
         ),
-        "proof": pick(proof, "time", "pid", "ended", "fired", "deadline", "ceiling", "rearm", *ENDER),
+        "proof": pick(proof, "time", "pid", "ended", "fired", "deadline", "ceiling", "rearm", *ENDER, *STORE),
         "log": size_of(folder / "log.txt") or 0,
     }
 

@@ -139,6 +139,8 @@ def begin(folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
             plant(folder, request["step"], request["seed"])
         if request["secrets"]:
             write_aside(folder / "secrets.json", json.dumps(request["secrets"]).encode())
+        if request.get("store"):
+            write_aside(folder / "store.json", json.dumps(request["store"]).encode())
         arm(folder)
         armed = ps.read_json(folder / "arm.json")  # both count from the arming
         job = {**request["job"], "max_seconds": armed.get("max_seconds", request["job"]["max_seconds"])}

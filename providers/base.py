@@ -206,7 +206,7 @@ class Job:
     gpus: int = 0  # that the offer has: the setup calls a machine with fewer broken
     setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
-    store: str = ""
+    store: Secret | None = None  # store.json: leave to write into the store, for this attempt; None = there is none
     key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, to end itself
     probe: Mapping[str, float] = field(default_factory=dict)  # what the first steps are judged by; {} = they are not
 
@@ -252,6 +252,7 @@ class RemoteStatus:
     reason: str = ""  # the agent's word: completed failed hung diverged deadline stopped; "" = no result
     detail: str = ""  # one line for a person: the last error line, the signal
     deadline: datetime | None = None  # the agent's own, after `tell`
+    store: str = ""  # of its results: "busy" = on their way there, "whole" = all verified there, "stuck"; "" = no store
     watchdog: Holder | None = None
 
 

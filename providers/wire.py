@@ -45,6 +45,7 @@ MAX_ENTRIES = 100_000  # files of one attempt: more is a machine gone mad, and w
 _FRESH_SECONDS = 30.0  # a watchdog that looked so lately lives: a machine that swaps takes its time
 _ASKED_SECONDS = 1800.0  # an ender that reached its vendor so lately can do it again: one lost packet proves nothing
 _FAILURES = 2  # that an ender may have before it counts as none
+_STUCK_SECONDS = 180.0  # nothing went through to the store for so long: nobody waits for it
 _LONGEST_TEXT = 2000  # characters of a word from the machine
 
 
@@ -119,7 +120,14 @@ def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0, rented
         detail=_text((result or beat).get("detail") or ("" if result else proof.get("ended"))),
         deadline=_time(beat.get("deadline")),  # as it was told: by our clock
         watchdog=_holder(said, proof, now, ahead, rented=rented),
+        store=_store(proof, now),
     )
+
+
+def _store(proof: Mapping[str, Any], now: float) -> str:
+    """Say how far the results are on their way into the store, in the words of `RemoteStatus.store`."""
+    said, failing = _text(proof.get("store")), number(proof.get("store_failing")) or 0.0
+    return "stuck" if said == "busy" and failing and now - failing > _STUCK_SECONDS else said
 
 
 def _holder(said: Mapping[str, Any], proof: Mapping[str, Any], now: float, ahead: float, *, rented: bool) -> Holder:

@@ -71,6 +71,12 @@ _LIMITS = (
     click.option("--max-cost", metavar="USD", help="End the run before it costs more; 100 unless given."),
     click.option("--extendable-to", metavar="HOURS", help="How far gpurun extend may go, from the launch on."),
     click.option("--max-attempts", metavar="N", help="Rent at most so many machines, one after another; 3."),
+    click.option(
+        "--store",
+        metavar="ADDRESS",
+        help="Bring results to s3://bucket/prefix as it trains: nothing is lost while this computer sleeps.",
+    ),
+    click.option("--s3-endpoint", metavar="URL", help="The store's server where it is not AWS: R2, MinIO, …"),
     click.option("--accept-risk", is_flag=True, help="Launch although this computer alone can stop the meter."),
     click.option(
         "--key-on-machine",

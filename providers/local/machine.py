@@ -246,7 +246,7 @@ class LocalProvider:
             mark = read_mark(folder)
             if mark in spared or processes.held(folder / ".watchdog.lock") or processes.held(folder / ".agent.lock"):
                 continue
-            for name in ("secrets.json", ".reserve"):
+            for name in ("secrets.json", "store.json", ".reserve"):
                 (folder / name).unlink(missing_ok=True)
             kept = any((folder / "code" / name).is_dir() for name in ("artifacts", "outputs"))  # nobody brought it home
             for name in ("payload", "data") if kept else ("payload", "code", "data"):

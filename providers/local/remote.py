@@ -59,6 +59,8 @@ class LocalRemote:
                 secrets = {name: secret.reveal() for name, secret in job.secrets.items()}
                 if secrets:
                     write_json(self._folder / "secrets.json", secrets)
+                if job.store is not None:
+                    write_json(self._folder / "store.json", json.loads(job.store.reveal()))
                 write_json(self._folder / "job.json", wire.job_json(job))
         except (OSError, tarfile.TarError) as error:
             raise StartError(f"the job can't be put into {self._folder}: {error}") from error

@@ -108,6 +108,7 @@ def start(
         "step": job.checkpoint.name if job.checkpoint is not None else "",
         "seed": [[item.name, item.sha256] for item in seed],
         "secrets": {name: secret.reveal() for name, secret in job.secrets.items()},
+        "store": None if job.store is None else json.loads(job.store.reveal()),
     }
     seconds = 120 + sum(item.size for item in items.values()) / _HASHED
     broken = texts(_ask(door, "begin", request, seconds, len(items)).get("broken"))

@@ -1,0 +1,228 @@
+"""A run and its store: what the controller does with it, and what it may conclude from what lies there.
+
+    launch: keep_run (run.json, bundle, small data) · start: grant · gone: look, remote, bring_newest · end: tidy
+
+A run without a store passes through all of this untouched, and no package is loaded for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.collect import fetch
+from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
+from orchestrator.store import BLOBS, GRANT_MOST_DAYS, as_json, from_json, open_store, parse
+from orchestrator.store_remote import StoreRemote
+from orchestrator.words import State
+from providers.base import Manifest, Phase, seconds_between, utc
+from providers.errors import GpurunError, ProviderError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.facts import Seen
+    from orchestrator.home import RunFolder
+    from orchestrator.launch import Prepared
+    from orchestrator.records import RunRow
+    from orchestrator.store import Store
+    from providers.base import Secret
+
+log = logging.getLogger("gpurun.store")
+SPARE = timedelta(hours=24)  # that a grant outlives the ceiling: an extension moves that
+SMALL_DATA = 64 * 2**20  # bytes of data that are kept beside the run: with them any home can carry it on
+
+
+# ── before the launch ───────────────────────────────────────────────────────────────────────────
+
+
+def wanted(typed: str | None, endpoint: str | None, defaults: Mapping[str, object]) -> dict[str, Any] | None:
+    """Find out what the store that is wanted can do, by trying it; gives what a plan keeps of it, None = none.
+
+    Raises:
+        UsageError: it is no address, or boto3 is not here.
+        ProviderError: it can't be written, read or deleted.
+    """
+    text = typed if typed is not None else str(defaults.get("store") or "none")
+    if text == "none":
+        return None
+    address = parse(text, endpoint if endpoint is not None else str(defaults.get("s3-endpoint") or ""))
+    return as_json(address, open_store(address).try_out())
+
+
+def with_store(prepared: Prepared, store: dict[str, Any] | None, *, typed: bool) -> Prepared:
+    """Have a planned run bring its results into the store; `typed` = not a default.
+
+    Raises:
+        UsageError: this vendor's jobs have no use for it.
+        RefusedError: the run may outlive its leave to write there: no signature of S3 lives longer.
+    """
+    if store is None or (prepared.row.provider == "hf" and not typed):
+        return prepared
+    plan = replace(prepared.plan, store=store)
+    try:
+        if prepared.row.provider == "hf":
+            raise UsageError("a job of Hugging Face's keeps its results in a bucket of yours: --store has no use there")
+        if seconds_between(plan.launched, plan.times.ceiling) > GRANT_MOST_DAYS * 86400 - 3600:
+            raise RefusedError(
+                f"a machine's leave to write into the store lives {GRANT_MOST_DAYS} days, and this run may go on",
+                hint="--max-hours 160 or less, or --store none",
+            )
+    except GpurunError:
+        prepared.discard()
+        raise
+    return replace(prepared, plan=plan, row=replace(prepared.row, plan=plan.as_json()))
+
+
+def keep_run(row: RunRow, folder: RunFolder, home_id: str) -> None:
+    """Write what the run is into its store: another home can show it and, with its small data, carry it on."""
+    found = _of(row)
+    if found is None:
+        return
+    store, job = found[0], JobFile.read(folder)
+    facts = {
+        "run_id": row.run_id,
+        "home": home_id,
+        "template": row.template,
+        "provider": row.provider,
+        "created": row.created,
+        "deadline": row.deadline,
+        "ceiling": row.ceiling,
+        "grace_seconds": row.grace_seconds,
+        "max_cost": None if row.max_cost is None else str(row.max_cost),
+        "plan": row.plan,
+        "job": {
+            "command": list(job.command),
+            "blobs": [[blob.sha256, blob.size, blob.name] for blob in job.blobs],
+            "max_idle_seconds": job.max_idle_seconds,
+            "secrets": list(job.secrets),
+            "setup": list(job.setup),
+            "gpus": job.gpus,
+        },
+    }
+    store.upload(store.address.run(row.run_id, "bundle.tar.gz"), str(folder.bundle))
+    if sum(blob.size for blob in job.blobs) <= SMALL_DATA:
+        for blob in job.blobs:
+            key = store.address.key(BLOBS, blob.sha256)
+            if store.size(key) != blob.size:
+                store.upload(key, str(blob.path))
+    store.put(store.address.run(row.run_id, "run.json"), json.dumps(facts, indent=1).encode())
+
+
+def grant(row: RunRow) -> Secret | None:
+    """Sign the present attempt's leave to write; None = the run has no store."""
+    found = _of(row)
+    if found is None:
+        return None
+    store, kept = found
+    return store.grant(row.run_id, row.memory.attempt, utc(row.ceiling) + SPARE, from_json(kept)[1])
+
+
+# ── what lies there ─────────────────────────────────────────────────────────────────────────────
+
+
+def remote(row: RunRow, attempt: int = 0, *, go_on: Callable[[], None] | None = None) -> StoreRemote | None:
+    """Read an attempt in the store as if it were its machine, the present one unless named; None = no store."""
+    kept = row.plan.get("store")
+    if not kept:
+        return None
+    return StoreRemote(from_json(kept)[0], row.run_id, attempt or row.memory.attempt, go_on=go_on)
+
+
+def look(row: RunRow, seen: Seen, trouble: Callable[[str], None]) -> Seen:
+    """Add what the store knows: whether all of the attempt is verified there, and its word where the machine is gone.
+
+    Where the machine is gone and the store can't be asked, nothing was seen: its results may be there.
+    """
+    there = None if row.memory.state is State.TERMINATING and row.memory.collected else remote(row)
+    state, observation = row.memory.state, seen.observation
+    if there is None or observation is None or state not in {State.RUNNING, State.COLLECTING, State.TERMINATING}:
+        return seen
+    said = seen.remote
+    if said is not None:
+        seen = replace(seen, storing=said.phase is Phase.EXITED and said.store == "busy")
+        if said.store != "whole":
+            return seen
+    elif observation.phase is not Phase.ABSENT and not (state is State.TERMINATING and not observation.billing):
+        return seen
+    try:
+        if not there.is_whole():
+            return seen
+        return replace(seen, stored=True, remote=said or there.status())
+    except ProviderError as error:
+        trouble(f"store: {error}")
+        lost = state is not State.TERMINATING and said is None
+        return replace(seen, observation=None) if lost else seen
+
+
+def bring_newest(row: RunRow, folder: RunFolder) -> None:
+    """Bring the newest whole checkpoint of the earlier attempts home, unless home has it or a newer one.
+
+    Raises:
+        ProviderError: the store can't be asked.
+    """
+    if row.memory.attempt == 1 or not row.plan.get("store"):
+        return
+    home = newest_checkpoint(folder.checkpoints)
+    step = -1 if home is None else checkpoint_step(home)
+    for attempt in range(row.memory.attempt - 1, 0, -1):
+        there = remote(row, attempt)
+        if there is not None and there.newest_step() > step:
+            step = there.newest_step()
+            prefix = f"checkpoints/step-{step}/"
+            entries = tuple(one for one in there.manifest().entries if one.name.startswith(prefix))
+            fetch(there, Manifest(entries, final=False), folder.path)
+
+
+def bring_result(row: RunRow, folder: RunFolder) -> bool:
+    """Bring home what the last attempt with a result has in the store; False = there is none, or no store."""
+    for attempt in range(row.memory.attempt, 0, -1):
+        there = remote(row, attempt)
+        if there is None:
+            return False
+        manifest = there.manifest()
+        if manifest.final:
+            fetch(there, manifest, folder.path)
+            return True
+    return False
+
+
+def tidy(row: RunRow) -> None:
+    """Delete what nobody needs any more: attempts before one that is whole, and parts that no seal names.
+
+    What can't be deleted now costs little, and is told by `gpurun store ls`.
+    """
+    found = _of(row)
+    if found is None:
+        return
+    store, _ = found
+    try:
+        doomed = superfluous(store, row)
+        store.delete(doomed)
+    except ProviderError as error:
+        log.warning("tidy: %s", error)
+
+
+def superfluous(store: Store, row: RunRow) -> list[str]:
+    """Name the keys of a run that is over which no reader will ask for."""
+    doomed: list[str] = []
+    newer = False
+    for attempt in range(row.memory.attempt, 0, -1):
+        prefix = store.address.attempt(row.run_id, attempt)
+        there = StoreRemote(store.address, row.run_id, attempt, store=store)
+        keys = [one.key for one in store.kept(prefix)]
+        if newer:
+            doomed += keys
+            continue
+        named = {prefix + key for key in there.named()}
+        doomed += [key for key in keys if key.startswith(f"{prefix}parts/") and key not in named]
+        newer = there.is_whole() or there.newest_step() >= 0
+    return doomed
+
+
+def _of(row: RunRow) -> tuple[Store, dict[str, Any]] | None:
+    kept = row.plan.get("store")
+    return (open_store(from_json(kept)[0]), kept) if kept else None
