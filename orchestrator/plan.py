@@ -117,7 +117,6 @@ class Plan:
     kinds: tuple[tuple[str, int], ...] = ()  # GPUs that hold the job, and how many; none = all do
     checked: tuple[str, ...] = ()  # what was found in order before any money moves
     store: dict[str, Any] | None = None  # where results go as it trains, and what that store can do; None = no store
-    store: dict[str, Any] | None = None  # where results go as it trains, and what that store can do; None = no store
     probe_steps: int = 0  # after which the machine says whether the limits can hold the rest; 0 = never
 
     def sentence(self) -> str:
