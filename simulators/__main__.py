@@ -37,7 +37,6 @@ class _Book(Protocol):
 
 
 _BOOKS: dict[str, _Book] = {"lambda": lambda_faults.BOOK, "runpod": runpod_faults.BOOK, "hf": hf_faults}
-_WITH_MACHINES = ("lambda", "runpod")
 
 
 class _ListFaults(argparse.Action):
@@ -96,6 +95,22 @@ def _vendor(options: argparse.Namespace, faults: list[Hit]) -> LambdaSimulator |
     return LambdaSimulator(**how, boot_seconds=boot, linger_seconds=options.linger, machines=not options.no_machines)
 
 
+def _check_machines(vendor: str) -> None:
+    """See whether a vendor's machines can be had on this computer.
+
+    Raises:
+        RuntimeError: they can't.
+    """
+    if vendor == "lambda":
+        from simulators.machine.sshd import find_sshd
+
+        find_sshd()
+    if vendor == "runpod":
+        from simulators.runpod.container import check
+
+        check()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
     parser = _options()
@@ -108,11 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--pace lies above 0 and is at most {FASTEST:g}")
     if (options.boot or 0) < 0 or options.linger < 0:
         parser.error("--boot and --linger are 0 seconds or more")
-    if options.vendor in _WITH_MACHINES and not options.no_machines:
-        from simulators.machine.sshd import find_sshd
-
+    if not options.no_machines:
         try:
-            find_sshd()
+            _check_machines(options.vendor)
         except RuntimeError as error:
             parser.exit(1, f"{error}; or --no-machines\n")
     ended = threading.Event()

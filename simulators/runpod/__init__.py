@@ -73,12 +73,13 @@ class RunPodSimulator:
         """Begin to serve."""
         with self._ending as ending:
             self._folder = ending.enter_context(working_folder("runpod"))
+            ending.callback(self.world.close)
             self.world.agenda.start()
             ending.callback(self.world.agenda.stop)
             for server in (self._api, self._control):
                 server.listen()
                 ending.callback(server.close)
-            ending.callback(self.world.close)  # first: it ends the streams that the servers wait for
+            ending.callback(self.world.logs.close)  # first: the servers wait for its streams
             with self.world.lock:
                 self.world.arm(self._faults)
             self._ending = ending.pop_all()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulators.machine import image as stack
+from simulators.machine import sshd
 from simulators.machine.link import Link
 from simulators.runpod import image
 from simulators.server import free_port
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE_SECONDS = 60.0
+_PORTS_TRIED = 5
+_CELL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("cell.py")))
 _PASSED_ON = {"OMP_NUM_THREADS", "GPURUN_TEST_SESSION"}
 
 
@@ -44,6 +47,17 @@ class Plan:
     is_official: bool
     volume_path: str  # "" = none
     faults: frozenset[str] = field(default=frozenset())
+
+
+def check() -> None:
+    """See whether this computer can have pods.
+
+    Raises:
+        RuntimeError: the kernel gives no namespaces, or no sshd is installed.
+    """
+    sshd.find_sshd()
+    if subprocess.run([*_CELL, "--try"], capture_output=True, env={}, check=False).returncode:
+        raise RuntimeError("a pod has a root of its own, and this computer's kernel gives it none (namespaces)")
 
 
 class Container:
@@ -69,7 +83,7 @@ class Container:
 
         Raises:
             RuntimeError: no sshd is installed.
-            OSError: the kernel gives no processes, or the port was taken meanwhile.
+            OSError: no process or no port is to be had.
         """
         with self._lock:
             self._plan = self._plan_of()
@@ -122,10 +136,17 @@ class Container:
 
     def _map(self) -> None:
         self.link.shut()
-        self.port = free_port()
-        self.link.listen = (self._plan.ip, self.port)
-        if "sshd_never" not in self._plan.faults:
-            self.link.open()
+        for tried in range(1, _PORTS_TRIED + 1):
+            port = free_port()
+            self.link.listen = (self._plan.ip, port)
+            try:
+                if "sshd_never" not in self._plan.faults:
+                    self.link.open()
+                break
+            except OSError:  # taken since it was found free
+                if tried == _PORTS_TRIED:
+                    raise
+        self.port = port
 
     def _start(self) -> None:
         plan, inside = self._plan, self._folder / "image"
@@ -165,7 +186,7 @@ class Container:
         path.touch(0o600)
         path.write_text(json.dumps(order))
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("cell.py")), str(path)],
+            [*_CELL, str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -170,7 +170,6 @@ class PodWorld:
 
     def close(self) -> None:
         """End every container, and wait until it is done."""
-        self.logs.close()
         self.lives.close()
 
     def _go_broke(self) -> None:

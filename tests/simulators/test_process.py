@@ -26,9 +26,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str],
     """Start a simulator whose temporary files lie in `tmp_path`; end what a test left."""
     started = []
 
-    def begin(*options: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    def begin(*options: str, vendor: str = "lambda") -> tuple[subprocess.Popen[str], dict[str, Any]]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "simulators", "lambda", *options],
+            [sys.executable, "-m", "simulators", vendor, *options],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(tmp_path)},
             stdout=subprocess.PIPE,
@@ -79,6 +79,21 @@ def test_no_machine_outlives_it_whichever_way_it_ends(start, number) -> None:
     assert settles(lambda: running(one) == 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_pod_outlives_it_whichever_way_it_ends(start, tmp_path, number) -> None:
+    process, told = start("--boot", "0", vendor="runpod")
+    key = {"Authorization": f"Bearer {told['exports']['RUNPOD_API_KEY']}"}
+    image = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
+    body = {"name": "p", "image": image, "gpu": {"id": "NVIDIA L4"}, "cmd": ["bash", "-c", "sleep 98765.4 & wait"]}
+    requests.post(told["url"] + "/pods", json=body, headers=key, timeout=10).raise_for_status()
+    assert settles(lambda: running("98765.4") > 1)
+    process.send_signal(number)
+    process.wait(30)
+    assert settles(lambda: running("98765.4") == 0)
+    if number == signal.SIGTERM:
+        assert list(tmp_path.glob("gpurun-simulator-runpod-*")) == []
+
+
 def running(word: str) -> int:
     """Count the processes with a word in their command line."""
     count = 0
@@ -90,7 +105,7 @@ def running(word: str) -> int:
     return count
 
 
-def settles(fact: Callable[[], bool], seconds: float = 10) -> bool:
+def settles(fact: Callable[[], bool], seconds: float = 30) -> bool:
     until = time.monotonic() + seconds
     while not fact() and time.monotonic() < until:
         time.sleep(0.05)
