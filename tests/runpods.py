@@ -4,88 +4,29 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from shlex import quote
 from subprocess import DEVNULL, run
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import requests
+from openapi import RUNPOD
+from runpod_fixture import RTX_3090, runpod_running
 
 from providers.base import Job, Mark
 from providers.runpod import RunpodProvider
 from providers.ssh.keys import make_pair
-from simulators.runpod import RunPodSimulator
-from simulators.runpod.faults import BOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from runpod_fixture import RunPodSim
 
     from providers.base import Offer, Provider
 
-RTX_3090 = "NVIDIA GeForce RTX 3090"
 
-
-@dataclass
-class RunpodSim:
-    """A running simulator, known by its announcement only."""
-
-    url: str
-    control: str
-    exports: dict[str, str]
-    may_bill: bool = False
-
-    @property
-    def key(self) -> str:
-        return self.exports["RUNPOD_API_KEY"]
-
-    def ask(self, path: str) -> dict[str, Any]:
-        reply = requests.get(self.control + path, timeout=30)
-        reply.raise_for_status()
-        return reply.json()
-
-    def tell(self, path: str, wish: object) -> dict[str, Any]:
-        reply = requests.post(self.control + path, json=wish, timeout=60)
-        reply.raise_for_status()
-        return reply.json()
-
-    def call(self, method: str, path: str, body: object = None, key: str = "") -> requests.Response:
-        headers = {"Authorization": f"Bearer {key or self.key}"}
-        return requests.request(method, self.url + path, json=body, headers=headers, timeout=30)
-
-    def meter(self) -> dict[str, Any]:
-        return self.ask("/meter")
-
-    def state(self) -> dict[str, Any]:
-        return self.ask("/state")
-
-    def asked(self, operation: str = "") -> list[dict[str, Any]]:
-        return [one for one in self.ask("/requests")["requests"] if operation in {"", one["operation"]}]
-
-    def faults(self, wish: object) -> None:
-        self.tell("/faults", wish)
-
-
-@contextmanager
-def runpod_running(
-    *, pace: float = 1000, rate: float = 1, start_seconds: float = 0, faults: object = (), machines: bool = False
-) -> Iterator[RunpodSim]:
-    """Start one in this process, and judge what is left at the end."""
-    hits = BOOK.parse(faults) if faults else ()
-    how = {"pace": pace, "rate": rate, "start_seconds": start_seconds, "faults": hits, "machines": machines}
-    with RunPodSimulator(**how) as simulator:
-        told = simulator.announcement()
-        sim = RunpodSim(told["url"], told["control"], told["exports"])
-        yield sim
-        billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
-        troubles = sim.state()["troubles"]
-    assert not billing or sim.may_bill, f"left billing: {billing}"
-    assert troubles == []
-
-
-def open_runpod(sim: RunpodSim, home: Path, **more: str) -> RunpodProvider:
+def open_runpod(sim: RunPodSim, home: Path, **more: str) -> RunpodProvider:
     """Open it as a process with nothing but the simulator's exports would."""
     return RunpodProvider.from_home(home, {**sim.exports, **more})
 
@@ -102,6 +43,12 @@ def runpod_job(home: Path, *, hours: float = 2, **more) -> Job:
 
 def offer_of(provider: RunpodProvider, name: str = RTX_3090) -> Offer:
     return next(offer for offer in provider.offers() if offer.name == name)
+
+
+def hold_to_the_document(sim: RunPodSim) -> set[tuple[str, str]]:
+    """Check every request of ours against the official document; gives the operations that were asked."""
+    ours = [one for one in sim.asked() if one["headers"].get("user-agent", "").startswith("gpurun/")]
+    return {RUNPOD.validate_exchange(one) for one in ours if one["operation"] != "graphql"}
 
 
 @dataclass
