@@ -92,7 +92,7 @@ def _read(path: Path) -> str:
 def _neighbours(path: Path) -> list[str]:
     """Name what Python would import from beside the script: files, and folders with Python in them."""
     around = [each for each in path.absolute().parent.iterdir() if each.name != path.name]
-    folders = [each.name for each in around if each.is_dir() and next(each.glob("*.py"), None) is not None]
+    folders = [each.name for each in around if each.is_dir() and list(each.glob("*.py"))]
     return [*(each.name for each in around if each.suffix == ".py"), *folders]
 
 

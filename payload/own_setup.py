@@ -222,6 +222,8 @@ def build(maker, wanted, kept):
         if kept and not maker.uv:  # pip sees what a .pth file adds, and replaces nothing of it
             maker.keep()
         maker.install(["-r", str(wanted)], torch=True)
+        if kept and not maker.uv and "torch" not in wanted.read_text(encoding="utf-8"):
+            maker.let_go()
         return
     lines = lock.read_text(encoding="utf-8").splitlines()
     if any(line.startswith("torch==") for line in lines):
@@ -238,13 +240,22 @@ class Maker:
         self.env, self.cwd = env, cwd
         self.base = python
         self.python = str(env / "bin" / "python")
+        self.pip = []  # what installs
         self.uv = installer(home)
         self.own_index = any(os.environ.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX"))
 
     def venv(self):
         """Make it, empty."""
-        argv = [self.uv, "venv", "-q", "--python", self.base] if self.uv else [self.base, "-m", "venv"]
+        argv = [self.uv, "venv", "-q", "--python", self.base] if self.uv else [self.base, "-m", "venv", "--without-pip"]
         self.run([*argv, str(self.env)], "no environment can be made")
+        if self.uv:
+            self.pip = [self.uv, "pip", "install", "-q", "--python", self.python]
+            return
+        self.pip = [self.base, "-m", "pip", "--python", self.python]  # pip from 22.3 on; to unpack one takes its time
+        if subprocess.run([*self.pip, "--version"], capture_output=True, check=False).returncode:
+            self.run([self.python, "-m", "ensurepip"], "no pip can be had")
+            self.pip = [self.python, "-m", "pip"]
+        self.pip += ["install", "-q"]
 
     def site(self):
         """Its folder of packages."""
@@ -254,6 +265,11 @@ class Maker:
         """Let it see the machine's torch, and nothing else of the machine's."""
         self.run([self.base, str(HERE / "packages.py"), "keep", str(self.env / "kept")], "torch can't be linked")
         (self.site() / "gpurun_kept.pth").write_text(f"{self.env / 'kept'}\n", encoding="utf-8")
+
+    def let_go(self):
+        """Do not show the machine's torch where it does not even import: nothing brought what it needs."""
+        if subprocess.run([self.python, "-c", "import torch"], capture_output=True, check=False).returncode:
+            (self.site() / "gpurun_kept.pth").unlink()
 
     def lock(self, wanted, kept):
         """Resolve with the machine's torch as it is; None = they do not go together."""
@@ -282,11 +298,7 @@ class Maker:
 
     def install(self, what, *, torch=False):
         """Install; with `torch`, in the build that the driver can serve."""
-        argv = (
-            [self.uv, "pip", "install", "-q", "--python", self.python]
-            if self.uv
-            else [self.python, "-m", "pip", "install", "-q"]
-        )
+        argv = [*self.pip]
         if torch and self.uv and not self.own_index:
             argv += ["--torch-backend", os.environ.get("UV_TORCH_BACKEND", "auto")]
         self.run([*argv, *what], "the dependencies can't be installed")
