@@ -53,6 +53,12 @@ class Looked:
         more = len(lines) - _MOST_TOLD
         return [*lines[:_MOST_TOLD], f"… and {more} more"] if more > 0 else lines
 
+    def as_json(self, one: Finding) -> dict[str, Any]:
+        """Give a finding to a program."""
+        level = "error" if one.error else "warning"
+        place = {"file": str(self.path), "cell": one.cell or None, "line": one.line or None}
+        return {"level": level, **place, "text": one.text, "fix": one.fix, "source": one.source}
+
 
 def is_own(wanted: str) -> bool:
     """Whether what was named is a program of the user's, and no template."""
@@ -63,8 +69,10 @@ def look(path: Path, included: Sequence[tuple[str, Path]] = (), secrets: Sequenc
     """Read and lint a script or a notebook; the index is asked for the packages that it names.
 
     Raises:
-        ConfigError: there is no such file, or no text in it.
+        ConfigError: there is no such file, no text in it, or it is neither.
     """
+    if not is_own(path.name):
+        raise ConfigError(f"{path.name} is no script and no notebook", hint="a file that ends in .py or .ipynb")
     text = _read(path)
     beside = path.parent / lint.REQUIREMENTS
     requirements = beside if beside.is_file() and path.name != beside.name else None

@@ -39,13 +39,14 @@ COMMANDS = {
     "sweep": ("sweep", "Show all that bills on each account, and end what is overdue or orphaned."),
     "guard": ("guard", "End rented machines that are past their ceiling, from any computer."),
     "templates": ("about", "List the ready templates, or show one."),
+    "lint": ("lint", "Look a script or a notebook through for what will fail on a rented machine."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),
     "login": ("login", "Store a key for timers and background commands, once it was tried."),
     "rehearse": ("rehearse", "Practise on a simulated vendor: real commands, no account, no bill."),
     "config": ("settings", "Read and change your defaults."),
     "completion": ("about", "Print the completion script for your shell."),
 }
-_WITHOUT_KEYS = frozenset({"rehearse", "login", "guard", "config", "templates", "completion"})
+_WITHOUT_KEYS = frozenset({"rehearse", "login", "guard", "config", "templates", "lint", "completion"})
 INTERRUPTED = 130  # as shells count SIGINT
 EXIT_MAY_BILL = 5  # as words.py has it, which `gpurun --help` does not load
 BROKEN_PIPE = 141  # as shells count SIGPIPE
