@@ -13,6 +13,7 @@ from providers.errors import CredentialsError, NoCapacityError, ProviderError, U
 from providers.optional import Adopts, Funded, Funds
 
 DISK = 60 * Decimal("0.10") / 730
+PRICE = (Decimal("0.50") + DISK).quantize(Decimal("0.00001"))
 
 
 def names(provider, **facts) -> set[str]:
@@ -35,7 +36,7 @@ def test_a_type_is_offered_anywhere_then_by_data_center_with_its_disk_in_the_pri
     offers = [one for one in provider.offers() if one.gpu == "rtx-3090" and one.gpu_count == 1 and not one.cloud]
     assert [one.name for one in offers] == [RTX_3090, f"{RTX_3090}@EU-CZ-1", f"{RTX_3090}@US-KS-2"]
     assert [one.region for one in offers] == ["", "EU-CZ-1", "US-KS-2"]
-    assert {one.price for one in offers} == {(Decimal("0.50") + DISK).quantize(Decimal("0.00001"))}
+    assert {one.price for one in offers} == {PRICE}
     two = offer_of(provider, f"2x {RTX_3090}")
     assert (two.gpu_count, two.price) == (2, (1 + DISK).quantize(Decimal("0.00001")))
 
@@ -58,9 +59,9 @@ def test_a_pod_is_found_by_its_mark_billed_from_its_creation_and_gone_by_the_ven
     allocation_id = provider.launch(job, offer_of(provider))
     other = open_runpod(sim, tmp_path / "home")
     (found,) = other.find(job.mark)
-    assert (found.id, found.mark, found.billing, found.price) == (allocation_id, job.mark, True, Decimal("0.5") + DISK)
+    assert (found.id, found.mark, found.billing, found.price) == (allocation_id, job.mark, True, PRICE)
     look = until(lambda: (one := other.inspect(allocation_id)).phase is Phase.READY and one)
-    assert (look.billing, look.price, look.billed_from) == (True, Decimal("0.5") + DISK, found.since)
+    assert (look.billing, look.price, look.billed_from) == (True, PRICE, found.since)
     assert not provider.extend(allocation_id, job.ceiling.replace(year=job.ceiling.year + 1))
     provider.terminate([allocation_id, "no-such-id", allocation_id])
     gone = provider.inspect(allocation_id)
