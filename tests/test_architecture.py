@@ -52,6 +52,7 @@ STDLIB_ONLY = tuple(
         "door",
         "ender",
         "helper",
+        "inline",
         "lever",
         "limits",
         "mounted",

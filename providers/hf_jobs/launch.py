@@ -5,7 +5,7 @@
 
 Secrets go as the job's own: not into the bucket, the command, the labels or the environment, which the Hub shows.
     launch ── queue limit ── runs for timeoutSeconds ── ceiling
-What waits past the queue limit is cancelled, since its time would end past the ceiling.
+What waits past the queue limit is cancelled, since its time would end past the ceiling. Without hf_xet: inline.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import json
 import logging
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from providers import wire
 from providers.errors import CredentialsError, NoCapacityError, ProviderError, QuotaError, UnclearError, UsageError
-from providers.hf_jobs import images, reading
+from providers.hf_jobs import images, inline, reading
 from providers.hf_jobs.hub import MissingError, RefusalError
 
 if TYPE_CHECKING:
@@ -68,29 +68,41 @@ def launch(hub: Hub, namespace: str, job: Job, offer: Offer, queue_seconds: floa
             f"{job.max_seconds} s to the ceiling, of which a job may wait for {queue_seconds:.0f}, leave no time to run"
         )
         raise UsageError(words, hint="raise --max-hours")
+    if inline.is_needed():
+        deadline = job.deadline.timestamp() - min(_SPARE_SECONDS, job.grace_seconds / 2)
+        return _submit(hub, namespace, job, offer, timeout, _inline(inline.packed(job, deadline)))
     bucket = bucket_of(namespace)
     hub.make_bucket(bucket)
     hub.upload(bucket, shipment(job, offer, timeout, pace))
-    return _submit(hub, namespace, job, offer, timeout)
+    return _submit(hub, namespace, job, offer, timeout, _mounted(bucket, job.mark))
 
 
-def _submit(hub: Hub, namespace: str, job: Job, offer: Offer, timeout: int) -> str:
+def _mounted(bucket: str, mark: Mark) -> dict[str, Any]:
+    """Say how a job gets what was shipped into its bucket."""
+    from huggingface_hub import Volume
+
+    volume = Volume(type="bucket", source=bucket, mount_path=MOUNT, path=prefix_of(mark))
+    return {"command": ["python3", "-B", f"{MOUNT}/in/payload/mounted.py", MOUNT], "volumes": [volume], "labels": {}}
+
+
+def _inline(packed: str) -> dict[str, Any]:
+    """Say how a job gets what goes with it."""
+    return {"command": inline.COMMAND, "env": {inline.VARIABLE: packed}, "labels": {inline.LABEL: "1"}}
+
+
+def _submit(hub: Hub, namespace: str, job: Job, offer: Offer, timeout: int, shipped: dict[str, Any]) -> str:
     image = images.image_for(job.command, offer.gpu_count)
     log.info("%s runs in %s: %s", job.mark, image.name, image.reason)
 
     def call(api: HfApi) -> str:
-        from huggingface_hub import Volume
-
         made = api.run_job(
+            **shipped | {"labels": labels(job.mark, timeout) | shipped["labels"]},
             image=image.name,
-            command=["python3", "-B", f"{MOUNT}/in/payload/mounted.py", MOUNT],
             secrets={name: secret.reveal() for name, secret in job.secrets.items()} or None,
             flavor=offer.name,
             timeout=timeout,
             attempts=1,  # more would bill anew, from scratch
             name=str(job.mark),
-            labels=labels(job.mark, timeout),
-            volumes=[Volume(type="bucket", source=bucket_of(namespace), mount_path=MOUNT, path=prefix_of(job.mark))],
             namespace=namespace,
         )
         return made.id

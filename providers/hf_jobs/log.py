@@ -4,6 +4,8 @@
 
 Every connection replays the log from its start, and the generator dies of any HTTP status of 400 or more. So lines are
 counted here: what a new generator repeats is passed over. That the job lives is told by others, never by this stream.
+A generator that follows ends without a word where the stream was cut after the job's end (client 2.4.0). So the log of
+a job that is over is read once more without following: such a reading raises when it is cut.
 """
 
 from __future__ import annotations
@@ -27,10 +29,21 @@ _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two streams of a Hub that ref
 class LogReader:
     """Reads one job's log for as long as it is wanted. `is_over` tells whether the job has ended."""
 
-    def __init__(self, there: hub.Hub, namespace: str, job_id: str, is_over: Callable[[], bool], pace: float) -> None:
+    def __init__(
+        self,
+        there: hub.Hub,
+        namespace: str,
+        job_id: str,
+        is_over: Callable[[], bool],
+        pace: float,
+        take: Callable[[str], bool] = lambda _line: False,
+    ) -> None:
+        """`take` is shown each line once; what it takes is not the log's."""
         self._hub, self._namespace, self._job_id = there, namespace, job_id
         self._is_over = is_over
         self._pace = pace
+        self._take = take
+        self._seen = 0  # lines of the stream
         self._data = bytearray()
         self._news = threading.Condition()
         self._stopped = threading.Event()
@@ -63,9 +76,9 @@ class LogReader:
         hub.log_streams.keep = self._keep
         wait = _SHORTEST
         while not self._stopped.is_set():
-            before, over = self.lines, self._is_over()
-            whole = self._read_once()
-            wait = _SHORTEST if self.lines > before else min(wait * 2, _LONGEST)
+            before, over = self._seen, self._is_over()
+            whole = self._read_once(follow=not over)
+            wait = _SHORTEST if self._seen > before else min(wait * 2, _LONGEST)
             if whole and over:
                 with self._news:
                     self.ended = True
@@ -73,13 +86,13 @@ class LogReader:
                 return
             self._stopped.wait(wait / self._pace)
 
-    def _read_once(self) -> bool:
-        """Read one generator to its end; False = it died."""
+    def _read_once(self, *, follow: bool) -> bool:
+        """Read one generator to its end; False = it died, or gave less than is known already."""
         seen = 0
         try:
-            for line in self._hub.api.fetch_job_logs(job_id=self._job_id, namespace=self._namespace, follow=True):
+            for line in self._hub.api.fetch_job_logs(job_id=self._job_id, namespace=self._namespace, follow=follow):
                 seen += 1
-                if seen > self.lines:
+                if seen > self._seen:
                     self._add(line)
                 if self._stopped.is_set():
                     return False
@@ -87,12 +100,14 @@ class LogReader:
             if not self._stopped.is_set():
                 _log.info("the log of %s: %s", self._job_id, self._hub.error_of("log", error))
             return False
-        return True
+        return seen >= self._seen
 
     def _add(self, line: str) -> None:
         with self._news:
-            self._data += line.encode("utf-8", "replace") + b"\n"
-            self.lines += 1
+            self._seen += 1
+            if not self._take(line):
+                self._data += line.encode("utf-8", "replace") + b"\n"
+                self.lines += 1
             self._news.notify_all()
 
     def _keep(self, response: httpx2.Response) -> None:

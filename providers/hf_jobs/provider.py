@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from providers.base import Holder, Mark, Observation, Phase, Place, Proof, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, UsageError
-from providers.hf_jobs import images, launch, reading
+from providers.hf_jobs import images, inline, launch, reading
 from providers.hf_jobs.hub import NEW_TOKEN, TOKEN_VARIABLE, Hub, MissingError, RefusalError
 from providers.http import base_url, printable
 from providers.table import SIGNS
@@ -126,17 +126,22 @@ class HfProvider:
         """The Hub itself, by the time limit that every job is given, and the watchdog in the container."""
         timeout = launch.timeout_of(job, self.traits.queue_seconds)
         words = f"timeoutSeconds={timeout}, from the start of the job on; it is cancelled if it waits for longer"
+        theirs = Holder(
+            "Hugging Face's time limit", Place.SERVER, Proof.UNPROVEN, worst_overrun_seconds=60, evidence=words
+        )
+        if inline.is_needed():
+            return [theirs]
+        ours = "its end is the job's"
         return [
-            Holder("Hugging Face's time limit", Place.SERVER, Proof.UNPROVEN, worst_overrun_seconds=60, evidence=words),
-            Holder(
-                "watchdog", Place.MACHINE, Proof.UNPROVEN, worst_overrun_seconds=60, evidence="its end is the job's"
-            ),
+            theirs,
+            Holder("watchdog", Place.MACHINE, Proof.UNPROVEN, worst_overrun_seconds=60, evidence=ours),
         ]
 
     def remarks(self, command: Sequence[str], offer: Offer) -> Sequence[tuple[str, str]]:
         """Name the image, and why it is that one."""
         image = images.image_for(command, offer.gpu_count)
-        return [("image", f"{image.name}: {image.reason}")]
+        by_log = [("inline", inline.REMARK)] if inline.is_needed() else []
+        return [("image", f"{image.name}: {image.reason}"), *by_log]
 
     def launch(self, job: Job, offer: Offer) -> str:
         """Ship the job and submit it once; see launch.py."""

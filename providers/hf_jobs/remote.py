@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from providers import wire
 from providers.base import Entry, Manifest, Phase, RemoteStatus, seconds_between
 from providers.errors import IntegrityError, ProviderError, RemoteError, UnreachableError
-from providers.hf_jobs import launch, reading
+from providers.hf_jobs import inline, launch, reading
 from providers.hf_jobs.hub import MissingError
 from providers.hf_jobs.log import LogReader
 
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from providers.base import Access, Job, Order
     from providers.hf_jobs.hub import Hub
+    from providers.hf_jobs.inline import Said
     from providers.hf_jobs.provider import HfProvider
 
 _LOG_PIECE = 4 * 2**20  # bytes
 _PATIENCE_SECONDS = 60.0  # after the end, for the last files: the mount's own window is 30 s
 _LOG_SECONDS = 20.0  # for the last lines
+_LOG_ALONE_SECONDS = 900.0  # the same where nothing else brings anything home
 _LEAST_SECONDS = 5.0
 _STALE_SECONDS = 90.0  # what the job said longer ago says nothing of now
 _CUT = ".part"
@@ -55,6 +57,7 @@ class HfRemote:
         self._over = False
         self._log: LogReader | None = None
         self._late_since: float | None = None
+        self._inline: Said | None = None  # of a job that has no bucket: all that it says, it says in its log
 
     def start(self, job: Job) -> None:
         """Nothing is left to do: the job was shipped and started by its launch."""
@@ -67,6 +70,8 @@ class HfRemote:
         """
         job = self._look()
         self._over = reading.is_over(job)  # before its words are read: these are no older then
+        if self._inline is not None:
+            return self._spoken_in_log(job, self._inline)
         said = self._json("said.json")
         self._said = said
         if said.get("result"):
@@ -81,32 +86,49 @@ class HfRemote:
             return RemoteStatus(Phase.EXITED, reason="lost", detail=str(said["error"])[:500])
         return self._spoken(said) if said else RemoteStatus(Phase.RUNNING, stage="boot")
 
+    def _spoken_in_log(self, job: JobInfo, said: Said) -> RemoteStatus:
+        reader = self._reader()
+        last = reader.read(0, 2**40).rpartition(b"::metrics ")[2].partition(b"\n")[0]
+        if self._over and said.end is None:
+            reader.wait(2**62, max(_LOG_SECONDS / self._pace, _LEAST_SECONDS))
+        status = said.status()
+        if status is not None:
+            late = reading.timed_out(job) and status.reason == "stopped"
+            return replace(status, reason="deadline") if late else status
+        if not self._over:
+            return said.running(last)
+        if not reader.ended:
+            self._wait_for_files(job, "the end of its log", _LOG_ALONE_SECONDS)
+        return _unspoken(job, {})
+
     def _spoken(self, said: dict[str, Any]) -> RemoteStatus:
         here, there = time.time(), wire.number(said.get("time")) or 0.0
         fresh = abs(here - there) < _STALE_SECONDS
         status = wire.status_of(said, there if fresh else here)
         return replace(status, phase=Phase.RUNNING) if status.phase is Phase.READY else status
 
-    def _wait_for_files(self, job: JobInfo, what: str) -> None:
-        """Be patient for a while after the end.
+    def _wait_for_files(self, job: JobInfo, what: str, most: float = _PATIENCE_SECONDS) -> None:
+        """Be patient for so many of the vendor's seconds after the end.
 
         Raises:
             UnreachableError: it may still come.
         """
         self._late_since = self._late_since or time.monotonic()
-        patience = max(_PATIENCE_SECONDS / self._pace, _LEAST_SECONDS)
+        patience = max(most / self._pace, _LEAST_SECONDS * most / _PATIENCE_SECONDS)
         # By the Hub's own record: after such an error another remote is opened, which remembers nothing.
         if job.finished_at is not None:
             since = seconds_between(job.finished_at, self._provider.now())
         else:
             since = time.monotonic() - self._late_since
         if since < patience:
-            words = f"{what} is not in the bucket yet: it may take {patience:.0f} s after the end"
+            words = f"{what} is not here yet: it may take {patience:.0f} s after the end"
             raise UnreachableError(words, allocation_id=self._id)
 
     def tell(self, order: Order) -> None:
         """Leave an order in the bucket; the job looks for one whenever it copies."""
         self._look()
+        if self._inline is not None:
+            raise RemoteError("no order can reach a job without a bucket (hf_xet was not installed at its launch)")
         content = json.dumps(wire.order_json(order)).encode()
         try:
             self._hub.upload(self._bucket, [(content, f"{self._prefix}/in/order.json")])
@@ -122,6 +144,9 @@ class HfRemote:
             UnreachableError: the job has ended, and not all of it is there yet.
         """
         job = self._look()
+        if self._inline is not None:
+            self.status()
+            return self._inline.manifest()
         said = self._json("manifest.json")
         listed = said.get("entries")
         named = wire.manifest_of(listed if isinstance(listed, list) else [], final=said.get("final") is True)
@@ -138,6 +163,9 @@ class HfRemote:
     def fetch(self, names: Sequence[str], dest: Path) -> None:
         """Bring files home, each verified; a half one is carried on with."""
         known = {entry.name: entry for entry in self.manifest().entries}
+        if self._inline is not None:
+            self._inline.fetch(names, dest)
+            return
         looked_at: set[str] = set()
         for name in names:
             target = wire.inside(dest, name, looked_at)
@@ -175,16 +203,22 @@ class HfRemote:
     def logs(self, offset: int) -> bytes:
         """Give what has come from a byte offset; after the end, waits for what the job says that it wrote."""
         self._look_once()
-        if self._log is None:
-            namespace = self._provider.namespace
-            self._log = LogReader(self._hub, namespace, self._id, lambda: self._over, self._pace)
-        piece = self._log.read(offset, _LOG_PIECE)
+        reader = self._reader()
+        piece = reader.read(offset, _LOG_PIECE)
         lines = self._said.get("lines")
         if not piece and (self._over or isinstance(lines, int)):
             wanted = lines if isinstance(lines, int) else 2**62
-            self._log.wait(wanted, max(_LOG_SECONDS / self._pace, _LEAST_SECONDS))
-            piece = self._log.read(offset, _LOG_PIECE)
+            reader.wait(wanted, max(_LOG_SECONDS / self._pace, _LEAST_SECONDS))
+            piece = reader.read(offset, _LOG_PIECE)
         return piece
+
+    def _reader(self) -> LogReader:
+        """Give the one reader of the log; a new one begins anew."""
+        if self._log is None:
+            take = (lambda _line: False) if self._inline is None else self._inline.anew().take
+            namespace = self._provider.namespace
+            self._log = LogReader(self._hub, namespace, self._id, lambda: self._over, self._pace, take)
+        return self._log
 
     def close(self) -> None:
         """Let go of the log; the job goes on."""
@@ -217,6 +251,8 @@ class HfRemote:
             raise UnreachableError(f"{self._id} bears no mark of ours", allocation_id=self._id)
         self._prefix = launch.prefix_of(mark)
         self._bucket = launch.bucket_of(self._provider.namespace)
+        if self._inline is None and (job.labels or {}).get(inline.LABEL):
+            self._inline = inline.Said()
         return job
 
     def _json(self, name: str) -> dict[str, Any]:
