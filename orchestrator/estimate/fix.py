@@ -47,7 +47,8 @@ def verdict(found: Footprint, card_gib: float) -> str:
     room = card_gib * ROOM - CONTEXT_GIB
     if found.allocated.likely > room:
         return NO
-    comfortable = max(found.allocated.high, found.needed_gib - CONTEXT_GIB)
+    room -= found.context_gib - CONTEXT_GIB  # NCCL's buffers shrink where they must: jobs ran that left it less
+    comfortable = max(found.allocated.high, found.needed_gib - found.context_gib)
     return FITS if comfortable <= room else TIGHT
 
 

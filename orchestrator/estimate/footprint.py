@@ -34,6 +34,9 @@ KEPT = Kept(same=1.3, varying=2.4)
 # Of that: all of it in full fine-tunes at one length, little where lengths vary (fms-acceleration, ms-swift).
 APART = 0.8
 CONTEXT_GIB = 0.5  # CUDA's own, since modules are loaded when first used (CUDA 11.7); 0.1 on a T4, 0.6 on an H100
+# With several GPUs NCCL keeps send and receive buffers of about 10 MiB for each channel, 24 to 32 of them in rings and
+# as many in trees, and FSDP's own streams keep what the others can't use (fms-acceleration, A100, 2 and 4: 1 to 2 GiB).
+NCCL_GIB = 1.0
 FULL = 0.97  # of a card: there the allocator gives back what it does not use
 _LOW, _HIGH = 0.95, 1.08  # of the allocated figure: the spread of rows that were not looked at
 
@@ -60,11 +63,12 @@ class Footprint:
     process: Range
     components: dict[str, float]
     moment: str  # at which the peak stands
+    context_gib: float = CONTEXT_GIB  # of the process, outside torch's allocator
 
     @property
     def needed_gib(self) -> float:
         """What must be there for the job to run: the allocated peak with its margin, and CUDA's own."""
-        return self.allocated.likely * (1 + (KEPT.same - 1) / 4) + CONTEXT_GIB
+        return self.allocated.likely * (1 + (KEPT.same - 1) / 4) + self.context_gib
 
 
 def footprint(
@@ -77,6 +81,7 @@ def footprint(
     """Estimate what one GPU holds; `card_gib` is all of its memory."""
     found = peak(work, gpus)
     allocated = found.worst.total / GIB
+    context_gib += NCCL_GIB if gpus > 1 else 0.0
     limit = card_gib * FULL - context_gib
     limit = limit if allocated <= limit else float("inf")  # what does not fit is not squeezed in
     factor = kept.varying if work.lengths_vary else kept.same
@@ -89,6 +94,7 @@ def footprint(
         process,
         {name: size / GIB for name, size in found.worst.parts.items() if size},
         found.worst.name,
+        context_gib,
     )
 
 
