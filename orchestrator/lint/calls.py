@@ -67,7 +67,7 @@ def places_of(call: ast.Call, names: Names, within: ast.ClassDef | None = None) 
     """Give the places of the table that a call belongs to, and whether that is sure."""
     func = call.func
     if isinstance(func, ast.Attribute) and func.attr in {"from_pretrained", "from_config"}:
-        meant = names.meant(func.value)
+        meant = names.meant(func.value) or next(names.starred(func.value), None)
         if meant is not None and (root(meant) not in _LOADERS or _NO_MODEL.fullmatch(meant.partition(".")[2])):
             return [], True
         return ["*.from_pretrained"], meant is not None

@@ -28,7 +28,7 @@ class Finding:
 
     def sentence(self, name: str) -> str:
         """One line for a person."""
-        return f"{self.where(name)}: {self.text}{f'; {self.fix}' if self.fix else ''}"
+        return f"{self.where(name)}: {self.text}{f' → {self.fix}' if self.fix else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def _judge(
     if name in here:
         file = next(each for each in (f"{name}.py", name) if each in here)
         return piece.at(node, f"{name} lies beside the script and would stay here", f"ship it: --include {file}")
-    text = "nothing that it names brings" if given is not None else "gpurun's own environment has no"
+    text = "no package that it names brings" if given is not None else "gpurun's own environment lacks"
     return piece.at(node, f"{text} the module {name}", f'name it: dependencies = ["{packages[0]}", …]', error=False)
 
 

@@ -84,8 +84,8 @@ class Names:
         return None
 
     def starred(self, node: ast.expr) -> Iterator[str]:
-        """Give what a plain name may stand for after `from … import *`."""
-        if isinstance(node, ast.Name) and node.id not in self.known:
+        """Give what a plain name may stand for after `from … import *`; capitals only: a class, no variable."""
+        if isinstance(node, ast.Name) and node.id not in self.known and node.id[:1].isupper():
             yield from (f"{star}.{node.id}" for star in self.stars)
 
     def keywords(self, call: ast.Call) -> Iterator[tuple[str, ast.AST, ast.expr | None]]:

@@ -66,12 +66,12 @@ def _without_magics(source: str) -> str:
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     if lines[first].startswith("%%") and not lines[first].startswith(_KEEPS_CODE):
         return "\n" * (len(lines) - 1)
-    continued, made = False, []
+    continued, indent, made = False, "", []
     for line in lines:
         stripped = line.strip()
+        indent = indent if continued else line[: len(line) - len(line.lstrip())]
         magic = continued or stripped.startswith(("%", "!", "?")) or (stripped.endswith("?") and " " not in stripped)
         continued = magic and stripped.endswith("\\")
-        indent = line[: len(line) - len(line.lstrip())]
         assigned = _ASSIGNED.match(line)
         made.append(f"{indent}pass" if magic else f"{assigned[1]}{assigned[2]} = None" if assigned else line)
     return "\n".join(made)
