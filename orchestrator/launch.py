@@ -140,7 +140,7 @@ def prepare(
         job_file.write(folder)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
-        holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), _HERE)
+        holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), HERE)
         helps = provider.traits.key_on_machine
         planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
         plan = planning.Plan(

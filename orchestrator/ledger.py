@@ -20,6 +20,7 @@ from orchestrator.cost import Spell
 from orchestrator.database import Database
 from orchestrator.measuring import Measuring
 from orchestrator.records import Deed, Event, Lease, RunRow
+from orchestrator.reopening import Reopening
 from orchestrator.spending import Spending
 from providers.errors import GpurunError, LeaseLostError, UsageError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Spending, Measuring):
+class Ledger(Spending, Measuring, Reopening):
     """One open connection. Not shared between threads: each opens its own."""
 
     def __init__(self, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from folders import sha, until
 
+STEPS = 400
 ROOT = Path(__file__).parents[2]
 LOOP = """\
 name: looped
@@ -21,8 +24,8 @@ training:
   epochs: 1000
   max_steps: {steps}
   batch_size: 8
-  checkpoint_every_steps: 5
-  log_every_steps: 1
+  checkpoint_every_steps: 40
+  log_every_steps: 50
 """
 
 
@@ -56,7 +59,7 @@ def person(home, tmp_path) -> Person:
     return Person(home, tmp_path / "work")
 
 
-def test_a_run_leaves_everything_in_its_store_and_another_home_brings_it_from_there(person, bucket, tmp_path) -> None:
+def test_a_run_leaves_everything_in_its_store(person, bucket) -> None:
     (person.folder / "loop.yaml").write_text(LOOP.format(steps=12))
     where = ["--store", bucket.address, "--s3-endpoint", bucket.endpoint]
     done = person.gpurun("launch", "loop.yaml", *where, "-y")
@@ -70,3 +73,58 @@ def test_a_run_leaves_everything_in_its_store_and_another_home_brings_it_from_th
         assert sha(bucket.read(f"{at}/1/{entry['name']}")) == entry["sha256"]
         assert sha((person.run_folder() / entry["name"]).read_bytes()) == entry["sha256"]
     assert f"{at}/run.json" in bucket.names()
+
+
+def weights(folder: Path) -> dict[str, str]:
+    found = {path.name: sha(path.read_bytes()) for path in (folder / "artifacts").rglob("*.safetensors")}
+    assert found
+    return found
+
+
+def signal_machine(home: Path, number: int, word: str = "") -> None:
+    """Signal every process of a local machine, or those that have this word on their command line."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words, command = (path / "environ").read_bytes().split(b"\0"), (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        ours = f"GPURUN_HOME={home}".encode() in words and any(one.startswith(b"GPURUN_MARK=") for one in words)
+        if ours and word.encode() in command:
+            os.kill(int(path.name), number)
+
+
+def kill_machine(home: Path) -> None:
+    """Kill all of a local machine at once, as a power cut does, and take its disk away."""
+    for _ in range(3):
+        signal_machine(home, signal.SIGKILL)
+    for folder in home.glob("runs/*/attempts/*"):
+        shutil.rmtree(folder)
+
+
+def test_a_run_whose_machine_and_home_lost_everything_goes_on_from_its_store_bit_by_bit(
+    person, bucket, tmp_path
+) -> None:
+    (person.folder / "loop.yaml").write_text(LOOP.format(steps=STEPS))
+    where = ["--store", bucket.address, "--s3-endpoint", bucket.endpoint]
+    undisturbed = Person(tmp_path / "other", tmp_path / "work")
+    assert undisturbed.gpurun("launch", "loop.yaml", "-y").returncode == 0
+
+    started = person.gpurun("launch", "loop.yaml", *where, "--max-attempts", "1", "--detach", "-y")
+    assert started.returncode == 0, started.stderr
+    run_id = person.run_folder().name
+    seal = f"under/here/runs/{run_id}/1/CHECKPOINT.json"
+    until(lambda: list(person.home.glob("runs/*/attempts/*/checkpoints/step-40")), "a checkpoint")
+    signal_machine(person.home, signal.SIGSTOP, "train_loop")
+    until(lambda: seal in bucket.names(), "a checkpoint in the store")
+    kill_machine(person.home)
+    assert person.gpurun("wait").returncode == 1
+    step = json.loads(bucket.read(seal))["checkpoints"][0]["step"]
+    assert step < STEPS
+    shutil.rmtree(person.run_folder() / "checkpoints", ignore_errors=True)
+
+    resumed = person.gpurun("resume", run_id, "--provider", "local", "-y")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "attempt 2, from step" in resumed.stderr
+    assert weights(person.run_folder()) == weights(undisturbed.run_folder())
+    log = (person.run_folder() / "log.txt").read_text()
+    assert f"carrying on from step-{step}" in log
