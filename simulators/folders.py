@@ -52,3 +52,19 @@ def sweep(parent: Path, prefix: str) -> None:
             continue  # it lives
         finally:
             os.close(handle)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder whatever modes its user gave to what is in it."""
+
+    def open_up(_function: object, path: str, _error: object) -> None:
+        for one in (Path(path).parent, Path(path)):
+            if one.is_relative_to(folder) and one.is_dir() and not one.is_symlink():
+                one.chmod(0o700)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            remove(Path(path))
+        else:
+            Path(path).unlink(missing_ok=True)
+
+    if folder.exists():
+        shutil.rmtree(folder, onerror=open_up)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulators.folders import remove
 from simulators.machine import image, sshd
 from simulators.machine.link import Link
 
@@ -133,7 +133,7 @@ class Machine:
             self.link.close()
             if self._init is not None:
                 self._end_init(self._init)
-            _remove(self.root)
+            remove(self.root)
 
     def fill_disk(self) -> None:
         """Let every further write to the home fail with ENOSPC, until something there is deleted.
@@ -281,19 +281,3 @@ def _free_port(ip: str) -> int:
     with socket.socket() as probe:
         probe.bind((ip, 0))
         return int(probe.getsockname()[1])
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder whatever modes its user gave to what is in it."""
-
-    def open_up(_function: object, path: str, _error: object) -> None:
-        for one in (Path(path).parent, Path(path)):
-            if one.is_relative_to(folder) and one.is_dir() and not one.is_symlink():
-                one.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            _remove(Path(path))
-        else:
-            Path(path).unlink(missing_ok=True)
-
-    if folder.exists():
-        shutil.rmtree(folder, onerror=open_up)

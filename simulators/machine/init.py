@@ -49,18 +49,32 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
 # ── becoming PID 1 ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def leave_host() -> None:
+    """Leave this computer's processes, mounts and name: the next child is PID 1. Who is not root stays who he is.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    user, group = os.getuid(), os.getgid()
+    check(_LIBC.unshare(_NEW_PID | _NEW_NS | _NEW_UTS | (_NEW_USER if user else 0)))
+    if user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill us when the process that made us ends."""
+    check(_LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
 def isolate() -> None:
     """Go on as PID 1 of a fresh PID, mount and UTS namespace; the caller's process waits for it.
 
     Leaves with NOT_ISOLATED where the kernel refuses.
     """
-    user, group = os.getuid(), os.getgid()
     try:
-        check(_LIBC.unshare(_NEW_PID | _NEW_NS | _NEW_UTS | (_NEW_USER if user else 0)))
-        if user:
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        leave_host()
         child = os.fork()
     except OSError:
         os._exit(NOT_ISOLATED)
@@ -68,7 +82,7 @@ def isolate() -> None:
         os.close(0)  # the orders are the child's
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    check(_LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    die_with_parent()
     try:
         mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
         mount("proc", "/proc", "proc")

@@ -27,21 +27,7 @@ import init  # type: ignore[import-not-found]  # simulators/machine/init.py: its
 
 NOT_ISOLATED, NO_PROGRAM, ENDED = 3, 127, 137
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
-_NEW_NS, _NEW_UTS, _NEW_USER, _NEW_PID = 0x00020000, 0x04000000, 0x10000000, 0x20000000
-_PR_SET_PDEATHSIG = 1
 _SMALL_BYTES = 2**28  # of a disk that is to be filled, until it is
-
-
-def isolate() -> None:
-    """Leave the host's mounts, names and processes; the next child is PID 1."""
-    user, group = os.getuid(), os.getgid()
-    libc = init._LIBC  # noqa: SLF001 - loaded once
-    init.check(libc.unshare(_NEW_NS | _NEW_UTS | _NEW_PID | (_NEW_USER if user else 0)))
-    if user:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    init.mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
 
 
 def make_small(order: dict[str, Any]) -> None:
@@ -85,7 +71,7 @@ def bind(outside: Path, inside: Path) -> None:
 
 def become(order: dict[str, Any]) -> None:
     """Be PID 1: step into the root and become the pod's command."""
-    init.check(init._LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # noqa: SLF001
+    init.die_with_parent()
     try:
         furnish(order)
         socket.sethostname(order["name"])
@@ -142,7 +128,8 @@ def main() -> None:
     is_try = sys.argv[1] == "--try"
     order = {"small": False} if is_try else json.loads(Path(sys.argv[1]).read_bytes())
     try:
-        isolate()
+        init.leave_host()
+        init.mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
         if is_try:
             return
         if order["small"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulators.folders import remove
 from simulators.machine import image as stack
 from simulators.machine import sshd
 from simulators.machine.link import Link
@@ -104,7 +104,7 @@ class Container:
         """End every process and lose the container's disk, as a stop does; a volume stays."""
         with self._lock:
             self._end()
-            _remove(self._folder / "disk")
+            remove(self._folder / "disk")
 
     def remap(self) -> None:
         """Map another public port; what runs goes on."""
@@ -118,7 +118,7 @@ class Container:
         with self._lock:
             self._end()
             self.link.close()
-            _remove(self._folder)
+            remove(self._folder)
 
     def fill_disk(self) -> None:
         """Let every further write fail with ENOSPC; the pod must have the fault `disk_full`.
@@ -222,20 +222,3 @@ class Container:
             process.wait()
         if self._keeper is not None:
             self._keeper.join(_PATIENCE_SECONDS)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder whatever modes its user gave to what is in it."""
-
-    def open_up(_function: object, path: str, _error: object) -> None:
-        parent = Path(path).parent
-        if parent.is_relative_to(folder):
-            parent.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-            _remove(Path(path))
-        else:
-            Path(path).unlink(missing_ok=True)
-
-    if folder.exists():
-        shutil.rmtree(folder, onerror=open_up)
