@@ -85,6 +85,7 @@ def _asked(home: Home, name: str, provider: Provider, *, refresh: bool) -> Seque
         "disk_gib",
         "region",
         "available",
+        "cloud",
     )
     plain = [{key: getattr(one, key) for key in keys} | {"price": str(one.price)} for one in found]
     write_json(home.ensure().root / _NAME, {**kept, name: {"at": time.time(), "offers": plain}})

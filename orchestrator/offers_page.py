@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import Bounds
 from orchestrator.estimate import answer, gpus
+from orchestrator.estimate.catalogue import COMMUNITY
 from orchestrator.estimate.compare import Known, compare
 from orchestrator.estimate.scatter import svg
 from orchestrator.market import market, of_provider
@@ -63,6 +64,14 @@ def _only(found: Market, provider: str) -> Market:
     return of_provider(found, provider)
 
 
+def of_own_clouds(found: Market) -> Market:
+    """Leave strangers' machines out: a launch takes them only with --cloud community."""
+    own = tuple(one for one in found.offers if one.cloud != COMMUNITY)
+    left = len(found.offers) - len(own)
+    note = f"{left} offers on strangers' machines are left out: launch takes them only with --cloud community"
+    return replace(found, offers=own, notes=(*found.notes, *([note] if left else [])))
+
+
 def cards(one: Listed) -> str:
     """`a10`, `2 × a10`."""
     return f"{one.count} × {one.card.name}" if one.count > 1 else one.card.name
@@ -81,7 +90,7 @@ def listing(found: Market) -> str:
     rows = [
         (
             one.provider,
-            one.name,
+            f"{one.name}@{COMMUNITY}" if one.cloud == COMMUNITY and "@" not in one.name else one.name,
             cards(one),
             f"{one.card.memory_gib:.0f}",
             price(one.price),
@@ -109,6 +118,7 @@ def offers_json(found: Market) -> list[dict[str, Any]]:
             "vram_gib": round(one.card.memory_gib, 2),
             "usd_per_hour": str(one.price),
             "units_per_hour": str(one.units_hour) if one.units_hour else None,
+            "cloud": one.cloud,
             "available": one.available,
             "as_of": one.as_of.isoformat() if one.as_of else None,
             "age_days": one.age_days(found.today),
@@ -134,7 +144,7 @@ class Comparison:
         """Quote every offer, and draw them where a file is named."""
         gpu, provider, limit = said.pop("gpu"), said.pop("provider"), said.pop("max_hours")
         asked, notes = answer.question(answer.Flags(gpu=gpu or "", **said), template)
-        found = wished(market(home, refresh=refresh), gpu, provider, 0.0, None, available=False)
+        found = of_own_clouds(wished(market(home, refresh=refresh), gpu, provider, 0.0, None, available=False))
         known = Known(Bounds.of(template.settings.limits if template else None, limit), past(home))
         made = cls(compare(asked, found.offers, known), found, asked.work.model.name, notes)
         if plot:

@@ -31,6 +31,9 @@ STEP_SECONDS = {"second": 1, "minute": 60, "compute-unit": 1}
 RUNPOD_DISK_USD_GB_HOUR = Decimal("0.10") / 730
 
 
+COMMUNITY = "community"  # a cloud of strangers' machines
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One row of the catalogue. `price` is USD an hour for all GPUs; 0 sizes = unknown."""
@@ -121,19 +124,20 @@ def of_offer(offer: Offer, today: date, step_seconds: int | None = None) -> List
     if card is None:
         return None
     if step_seconds is None:
-        step_seconds = _steps().get((offer.provider, bare(offer.name)), 60)
+        step_seconds = _steps().get((offer.provider, bare(offer.name)), 1 if offer.provider == "runpod" else 60)
     return Listed(
         offer.provider, offer.name, card, offer.gpu_count, offer.price, offer.vcpus, offer.memory_gib, offer.disk_gib,
-        step_seconds, "", today, "live", None, "live", "", available=offer.available,
+        step_seconds, offer.cloud, today, "live", None, "live", "", available=offer.available,
     )  # fmt: skip
 
 
 def cheapest(card: Card, count: int, provider: str = "") -> Listed | None:
-    """Give the cheapest offer of a card; RunPod rents any number of what it lists as one."""
-    for one in listed():
+    """Give the cheapest offer of a card; RunPod rents any number of what it lists as one, strangers' only if asked."""
+    own = [one for one in listed() if one.cloud != COMMUNITY]
+    for one in own:
         if one.card == card and (not provider or one.provider == provider) and one.count == count:
             return one
-    single = next((one for one in listed() if one.card == card and one.provider == "runpod" and one.count == 1), None)
+    single = next((one for one in own if one.card == card and one.provider == "runpod" and one.count == 1), None)
     if single is None or count == 1 or provider not in {"", "runpod"}:
         return None
     from dataclasses import replace
