@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -140,3 +141,19 @@ def _holder(account: Account) -> int:
         (name,) = db.execute("SELECT lease_holder FROM runs").fetchone()
     db.close()
     return int(name.split(":")[1]) if name else 0
+
+
+def test_a_probe_on_a_rented_machine_ends_at_once_what_the_budget_cant_hold(account: Account) -> None:
+    code, out, err = account.gpurun(
+        "launch", "loop", *ENDLESS, "--max-hours", "10", "--max-cost", "1.00", "--probe", *A10, "--json"
+    )
+    assert code == 4, err
+    last = json.loads(out.splitlines()[-1])
+    assert (last["reason"], last["state"]) == ("budget", "done")
+    shown = account.shown()
+    assert re.match(r"the probe: \d+ steps at .* for this machine; .*; saved and left at step", shown["detail"])
+    assert (shown["probe"]["holds"], shown["probe"]["steps"] >= 20, shown["probe"]["usd"] > 0.5) == (False, True, True)
+    assert account.billed() < Decimal("0.50")
+    folder = account.home / "runs" / last["run_id"]
+    assert list(folder.glob("checkpoints/*/CHECKPOINT.json"))
+    assert ": stopped here\n" in (folder / "log.txt").read_text()
