@@ -27,6 +27,7 @@ ROOT = Path("/var/lib/gpurun")  # a job's folder and its user's home may be empt
 OWN = Path.home() / ".gpurun" / "ender"  # where no root is to be had
 LOOKS_EVERY = 600.0  # seconds between two looks that went well
 LOOKS_AGAIN = 20.0  # seconds after one that did not
+LOOKS_SOON = 5.0  # seconds after the very first, which somebody waits for, when it did not
 FIRES_AGAIN = 5.0  # seconds after one that did not start, or died without a word
 PATIENCE = 60.0  # seconds that a look may take, sudo and Python's own start included
 
@@ -177,7 +178,8 @@ class Lever:
         if said.get("said") == "alive":
             self.alive_at, self.failures, self._next = time.time(), 0, now + LOOKS_EVERY
         else:
-            self.failures, self._next = self.failures + 1, now + LOOKS_AGAIN
+            is_first = self.alive_at is None and not self.failures
+            self.failures, self._next = self.failures + 1, now + (LOOKS_SOON if is_first else LOOKS_AGAIN)
 
 
 def argv_of(folder: Path, verb: str) -> List[str]:
