@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import guards
 import holders
+import jobs
 import machines
 import meter
 import mutants
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *holders.MUTANTS, *meter.MUTANTS)
+MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *holders.MUTANTS, *meter.MUTANTS, *jobs.MUTANTS)
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
 AT_ONCE = 2

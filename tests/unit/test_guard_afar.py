@@ -75,3 +75,21 @@ def test_what_keeps_it_from_its_passes_lies_where_its_owner_looks(tmp_path):
 )
 def test_an_address_of_such_a_guard_names_an_account_and_a_home(text, good):
     assert is_address(text) is good
+
+
+def test_what_the_last_job_left_is_gone_on_from_and_is_no_proof_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(AFAR.parent))
+    import afar
+
+    out, root = tmp_path / "out" / "guard.json", tmp_path / "root"
+    out.parent.mkdir()
+    root.mkdir()
+    out.write_text(json.dumps({"when": 1.0, "alerted": ["told already"], "post": "old"}))
+    guard = afar.Guard(root, tmp_path, {"post": "new"})
+    guard.send()
+    assert json.loads(out.read_text())["post"] == "old"
+    home = root / "home" / "guard.json"
+    assert json.loads(home.read_text())["alerted"] == ["told already"]
+    home.write_text(json.dumps({"when": 2.0}))
+    guard.send()
+    assert json.loads(out.read_text()) == {"when": 2.0, "post": "new"}
