@@ -32,9 +32,11 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, **keys, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": path}
 
 
-def rehearse(environ: dict[str, str], line: str, *options: str) -> subprocess.CompletedProcess[str]:
+def rehearse(
+    environ: dict[str, str], line: str, *options: str, provider: str = "lambda"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*GPURUN, "rehearse", "lambda", *QUICK, *options, "--", line],
+        [*GPURUN, "rehearse", provider, *QUICK, *options, "--", line],
         capture_output=True, text=True, timeout=240, check=False, env=environ,
     )  # fmt: skip
 
@@ -78,6 +80,28 @@ def test_a_machine_is_rented_logged_in_to_and_ended_and_the_vendor_agrees(enviro
     assert (meter["billing_now"], len(meter["allocations"])) == (0, 1)
     assert run["accrued_low_usd"] <= float(meter["usd"]) <= run["accrued_usd"]
     assert "the rehearsal's meter: nothing bills any more" in done.stderr
+
+
+def test_a_pod_is_rented_restarted_found_again_and_ended_and_the_vendor_agrees(environ: dict[str, str]) -> None:
+    line = """
+        set -e
+        gpurun rent --provider runpod --gpu 3090 --hours 1 -y --accept-risk --detach
+        until gpurun ssh -- 'echo kept > note' 2>/dev/null; do sleep 0.5; done
+        curl -sf $CONTROL/faults -d '{"container_restart": {"instance": "*", "after": 0}}' >/dev/null
+        until curl -s $CONTROL/state | grep -q '"restarts": 1'; do sleep 0.2; done
+        until gpurun ssh -- cat note 2>/dev/null; do sleep 0.5; done
+        gpurun stop -y >/dev/null || echo stop $?
+        gpurun ps --json
+        curl -s $CONTROL/meter >&2; echo >&2
+    """
+    done = rehearse(environ, line, provider="runpod")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("kept\n")
+    (run,) = json.loads(done.stdout[done.stdout.index("[") :])
+    assert (run["provider"], run["state"], run["reason"]) == ("runpod", "done", "stopped")
+    meter = json.loads(next(text for text in done.stderr.splitlines() if text.startswith('{"at"')))
+    assert (meter["billing_now"], len(meter["allocations"])) == (0, 1)
+    assert run["accrued_low_usd"] <= float(meter["usd"]) <= run["accrued_usd"]
 
 
 def test_what_is_left_running_is_told_and_ended_with_the_rehearsal(environ: dict[str, str], tmp_path: Path) -> None:
