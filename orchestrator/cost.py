@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.config import Limits
 
 FUSE = Decimal(100)  # USD that a run may cost where nobody named an amount: eight H100s for three hours
+MOST_GRACE_SECONDS = 600  # before its deadline training is told to save: so long at most
+GRACE_SHARE = 0.2  # of the run
 HOURS = 4.0  # where nobody named any, as in config.Limits
 OVERRUN_SECONDS = 120  # past its ceiling: a guard looks once a minute, asks, and reads it back
 PRICE_TOLERANCE = Decimal("1.01")  # of what was agreed to: dearer than that is ended at once
@@ -122,6 +124,11 @@ class Bounds:
         """Seconds from the launch to the ceiling at a price an hour, and the attempts that the budget leaves."""
         lasts, attempts = affordable(price, self.max_cost, step_seconds, self.max_attempts)
         return min(max(self.max_seconds, self.ceiling_seconds), lasts), attempts
+
+    def saved_by(self, price: Decimal, step_seconds: int) -> float:
+        """Seconds after which a run that the limits cut short may have saved and left: the earliest."""
+        reach = min(self.ceiling(price, step_seconds)[0], self.max_seconds)
+        return max(reach - min(MOST_GRACE_SECONDS, reach * GRACE_SHARE) - step_seconds, 1.0)
 
     def worst(self, price: Decimal, step_seconds: int) -> Decimal:
         """The most that these limits allow at a price an hour; nothing where they leave no time."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 SETUP = ("bash", "payload/setup.sh")
-_HERE = Holder(
+HERE = Holder(
     "the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake"
 )
 
@@ -120,8 +120,7 @@ def prepare(
         ProviderError: the offers can't be read.
     """
     settings, planned, limits = template.settings, now, template.settings.limits
-    key = leave.key_for(provider)
-    data = _data(home, template)
+    key, data = leave.key_for(provider), _data(home, template)
     work = work_of(template.config, data)
     choice_made = chosen or choice(home, ledger, provider, template, gpu, now, leave)
     offers, quote = choice_made.offers, choice_made.quote
@@ -140,9 +139,7 @@ def prepare(
         job_file.write(folder)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
-        holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), HERE)
-        helps = provider.traits.key_on_machine
-        planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
+        holders = _held(provider, theirs, dearest, limits, planned, leave)
         plan = planning.Plan(
             *(run_id, settings.name, work, offer, offers, _typed(gpu), provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
@@ -163,6 +160,16 @@ def prepare(
         )
         undo.pop_all()
     return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap)
+
+
+def _held(
+    provider: Provider, theirs: Sequence[Holder], dearest: Offer, limits: Limits, planned: datetime, leave: Leave
+) -> tuple[Holder, ...]:
+    """Name who can stop the meter, and refuse where that is this computer alone."""
+    holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), HERE)
+    helps = provider.traits.key_on_machine
+    planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
+    return holders
 
 
 def choice(

@@ -13,7 +13,7 @@ from orchestrator.estimate.compare import Known, compare
 from orchestrator.estimate.scatter import svg
 from orchestrator.market import market, of_provider
 from orchestrator.measuring import past
-from orchestrator.render import money, price, table, wrap
+from orchestrator.render import money, price, table, to_json, wrap
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -168,9 +168,11 @@ class Comparison:
             raise UsageError("a PNG needs the package cairosvg", hint="--plot offers.svg needs nothing") from error
         svg2png(bytestring=svg(self.quoted, f"{self.title}: cost against time").encode(), write_to=str(path))
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Give plain values, one an offer."""
-        return [one.as_json(self.market.today) for one in self.quoted]
+    def json_text(self) -> str:
+        """Give JSON, an offer a line."""
+        facts = {id(one.found): one.found.as_json() for one in {id(one.found): one for one in self.quoted}.values()}
+        rows = (to_json(one.as_json(self.market.today, facts[id(one.found)]), indent=None) for one in self.quoted)
+        return "[\n" + ",\n".join(rows) + "\n]"
 
     def page(self) -> str:
         """Show what fits as a table, and below it what does not and why."""

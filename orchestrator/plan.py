@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cost import OVERRUN_SECONDS, Bounds, worst
+from orchestrator.cost import GRACE_SHARE, MOST_GRACE_SECONDS, OVERRUN_SECONDS, Bounds, worst
 from providers.base import Holder, Offer, Place, Proof
 from providers.errors import RefusedError
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from orchestrator.config import Limits
 
-MAX_GRACE_SECONDS = 600
-_GRACE_SHARE = 0.2
 _GRACE_OF_NOTHING_SECONDS = 30  # what was left on a rented machine is still brought home
 _LEAST_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0  # that a vendor may take over a terminate, a lost answer and a second try included
@@ -192,7 +190,7 @@ def times(
     if seconds < _LEAST_SECONDS:
         raise _nothing_left(limits, ends.max_cost, price, step_seconds)
     seconds, reach = int(seconds), int(reach)  # a mark tells whole seconds
-    grace = min(MAX_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * _GRACE_SHARE))
+    grace = min(MOST_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * GRACE_SHARE))
     begun = launched + timedelta(seconds=int(queue_seconds))
     deadline, end = begun + timedelta(seconds=seconds), begun + timedelta(seconds=reach)
     return Times(deadline, end, max(grace, 1), attempts, ends.max_cost if cuts or limits.max_cost else None, bound)

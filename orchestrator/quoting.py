@@ -215,7 +215,8 @@ def _rounded(dollars: Dollars | None) -> tuple[Decimal | None, Decimal | None]:
 
 def _why(best: Sequence[Quoted], cards: Sequence[tuple[Offer, Quoted]], gpu: Gpus) -> str:
     """Say why this one was taken of several kinds; nothing where only one was asked for."""
-    kinds = list({_kind(one): one for one in reversed(best)}.values())[::-1]
+    like = [one for one in best if one.offer.count == best[0].offer.count]
+    kinds = list({_kind(one): one for one in reversed(like)}.values())[::-1]
     left = list({_kind(one): one for _, one in cards if not one.fits}.values())
     if len(planning.names(gpu)) == 1 and len(kinds) == 1 and not left:
         return ""

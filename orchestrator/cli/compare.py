@@ -69,7 +69,6 @@ def compare(template: str | None, sets: tuple[str, ...], *, as_json: bool, **sai
       gpurun compare --model Qwen2.5-7B --method qlora --rows 500 --plot a.svg
     """
     from orchestrator.offers_page import Comparison
-    from orchestrator.render import to_json
 
     found = Comparison.of(Home.default(), template_of(template, sets), **said)
-    click.echo(to_json(found.as_json()) if as_json else found.page())
+    click.echo(found.json_text() if as_json else found.page())

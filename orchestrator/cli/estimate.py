@@ -85,9 +85,10 @@ def estimate(template: str | None, sets: tuple[str, ...], price: str | None, *, 
     """
     from orchestrator.estimate.answer import Flags, answer
     from orchestrator.estimate.page import page
+    from orchestrator.measuring import past
     from orchestrator.render import to_json
 
-    found = answer(Flags(price=_dollars(price), **said), template_of(template, sets))
+    found = answer(Flags(price=_dollars(price), **said), template_of(template, sets), past(Home.default()))
     if as_json:
         click.echo(to_json(found.as_json()))
     else:

@@ -150,6 +150,7 @@ def question(flags: Flags, template: Template | None) -> tuple[Question, list[st
     else:
         find = inputs.model if flags.model is None else lambda _name, _revision: inputs.model(flags.model or "")
         asked = ask.of_training(template.settings.training, find, found)
+        asked = _evaluated(asked, template)
         _sane_settings(asked.work)
         asked = replace(asked, work=_method(asked.work, flags.method)) if flags.method else asked
     asked, more = _overlaid(asked, flags, found)
@@ -161,12 +162,29 @@ def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
     name = str(flags.model or getattr(trained, "model", ""))
     if flags.data:
         return inputs.rows(Path(flags.data).expanduser(), model_name=name)
-    data = getattr(template.settings.training, "data", None) if template else None
-    if template is None or not template.files:
+    return _shipped(template, "train", name) if template else None
+
+
+def _shipped(template: Template, what: str, model_name: str) -> Lengths | None:
+    """Sample the rows of a file that a template ships; None where it ships none that can be read here."""
+    data = getattr(template.settings.training, "data", None)
+    files = (file for file in template.files if data is None or file.setting[-2:] == ("data", what))
+    path = next((file.path for file in files), None)
+    if path is None or not path.is_file() or path.suffix.lower() not in inputs.READABLE:
         return None
-    shipped = next((file for file in template.files if data is None or file.setting[-2:] == ("data", "train")), None)
-    readable = shipped is not None and shipped.path.is_file() and shipped.path.suffix.lower() in inputs.READABLE
-    return inputs.rows(shipped.path, data, name) if shipped and readable else None
+    return inputs.rows(path, data, model_name)
+
+
+def _evaluated(asked: Question, template: Template) -> Question:
+    """Count the rows of a file for evaluation, too."""
+    data = getattr(template.settings.training, "data", None)
+    if asked.amount is None or data is None or data.eval is None:
+        return asked
+    found = _shipped(template, "eval", str(getattr(template.settings.training, "model", "")))
+    if found is None:
+        return asked
+    tokens = round(found.mean(asked.work.sequence) * found.rows)
+    return replace(asked, amount=replace(asked.amount, evaluated_tokens=tokens))
 
 
 def _method(work: Work, method: str) -> Work:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cost import Bounds
 from orchestrator.estimate import ask, fix
 from orchestrator.estimate.learnt import NOTHING, Past, bare
-from orchestrator.estimate.quote import FOUR_HOURS, estimate
+from orchestrator.estimate.quote import FOUR_HOURS, estimate, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
     from orchestrator.estimate.ask import Question
@@ -55,10 +55,10 @@ class Quoted:
         seconds, bounds = self.found.seconds, self.found.bounds
         return seconds is not None and seconds.likely > bounds.ceiling(self.offer.price, self.offer.step_seconds)[0]
 
-    def as_json(self, today: date) -> dict[str, Any]:
-        """Give plain values."""
-        values = self.found.as_json(self.offer.rental(self.found.room.disk_gib if self.found.room else 0.0))
-        wanted = ("fits", "fix", "memory_gib", "card_gib", "tokens_per_second", "hours", "usd")
+    def as_json(self, today: date, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give plain values; `facts` are those of its estimate, where they are at hand: many offers share one."""
+        values = facts or self.found.as_json()
+        wanted = ("fits", "fix", "measured", "memory_gib", "card_gib", "tokens_per_second", "hours")
         return {
             "provider": self.offer.provider,
             "offer": self.offer.name,
@@ -72,6 +72,7 @@ class Quoted:
             "marks": list(self.marks),
             "why_not": self.why or None,
             **{name: values[name] for name in wanted},
+            "usd": usd(self.dollars),
         }
 
 

@@ -34,6 +34,7 @@ BOOT = {
 SETUP = (15.0, 60.0, 240.0)
 FETCH_BYTES = (500e6, 200e6, 60e6)  # a second, from the Hub to a datacentre
 HOME_BYTES = (40e6, 10e6, 2e6)  # a second, from there to a home line
+ENDING = (3.0, 15.0, 60.0)  # from the last step to an end that the vendor took: looks, hashes, the order itself
 LOAD_BYTES = (2e9, 1e9, 0.4e9)  # a second, from disk to the GPU
 SAVE_BYTES = (1.5e9, 0.7e9, 0.2e9)
 TOKENISED = (2e6, 0.8e6, 0.2e6)  # tokens a second, one process
@@ -98,9 +99,13 @@ def stages(work: Work, amount: Amount, pace: Range, gpus: int, provider: str = "
         "training": _over(tokens, ends),
         "evaluation": _over(looked, ends),
         "checkpoints": _over(checkpoint_bytes(work) * saves + home, SAVE_BYTES),
-        "bring home": _over(home, HOME_BYTES) if provider != "local" else (0.0, 0.0, 0.0),
+        "bring home": _plus(_over(home, HOME_BYTES), ENDING) if provider != "local" else (0.0, 0.0, 0.0),
     }
     return Stages({name: values for name, values in found.items() if any(values)}, steps)
+
+
+def _plus(one: Span, other: Span) -> Span:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _over(amount: float, rates: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -113,7 +113,7 @@ class Estimate:
             "tokens_per_second": self.tokens_per_second.as_json(1),
             "speed_basis": self.speed_basis,
             "hours": _hours(self),
-            "usd": _usd(dollars),
+            "usd": usd(dollars),
             "disk_gib": _room(self.room),
             "parameters": {"total": self.work.model.parameters, "exact": self.work.model.exact},
         }
@@ -124,6 +124,8 @@ def priced(total: Range, rental: Rental, bounds: Bounds) -> Dollars:
     rate, step, least = rental.price + rental.disk_usd_hour, rental.step_seconds, rental.least_seconds
     low, likely = (charge(rate, max(time, least), step) for time in (total.low, total.likely))
     most = bounds.worst(rate, step)
+    if likely * 2 > most:  # it may be cut short: told to save some time before the limits, it ends by then
+        low = min(low, charge(rate, bounds.saved_by(rate, step), step))
     return Dollars(min(low, most), min(likely, most), most)
 
 
@@ -140,7 +142,8 @@ def _hours(found: Estimate) -> dict[str, Any] | None:
     }
 
 
-def _usd(dollars: Dollars | None) -> dict[str, str] | None:
+def usd(dollars: Dollars | None) -> dict[str, str] | None:
+    """Give dollars as plain values."""
     if dollars is None:
         return None
     return {

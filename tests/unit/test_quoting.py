@@ -1,43 +1,25 @@
-"""Which offers a launch takes and what it says of them: fit, fix, why; and what past runs measured."""
+"""Which offers a launch takes and what it says of them: fit, fix and why."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from fakes import OFFER, START, Clock, FakeCloud
+from quotes import A10, LONG, plan, rows_in
 
-from orchestrator import launch, templates, vendors
-from orchestrator.cost import Spell
-from orchestrator.estimate.learnt import MOST_ROWS, Measured, Past, bare, grouped
-from orchestrator.facts import Memory
+from orchestrator import templates, vendors
 from orchestrator.home import Home
 from orchestrator.launch import Leave
 from orchestrator.ledger import Ledger
-from orchestrator.measuring import measured
-from orchestrator.plan import Quote, SoleHolderError
+from orchestrator.plan import SoleHolderError
 from orchestrator.plan_screen import plan_screen
-from orchestrator.words import Reason, State
 from providers.errors import ConfigError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from orchestrator.plan import Plan
-    from orchestrator.records import RunRow
-    from providers.base import Offer
-
-_LONG = ("max_hours=6", "epochs=45")  # few rows, many times: training is most of it
-A10 = replace(OFFER, price=Decimal("1.29"))
-STOCK = [
-    A10,
-    replace(OFFER, name="gpu_1x_a100", gpu="a100-40gb", vram_gib=40.0, price=Decimal("1.99")),
-    replace(OFFER, name="gpu_1x_h100", gpu="h100-sxm", vram_gib=79.6, price=Decimal("4.29")),
-    replace(OFFER, name="gpu_1x_t4", gpu="t4", vram_gib=15.0, price=Decimal("0.50")),
-]
 
 
 @pytest.fixture
@@ -52,23 +34,7 @@ def ledger(home: Home) -> Ledger:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"text": "some words of a row " * 40}) + "\n" for _ in range(200)))
-    return f"data.train={path}"
-
-
-def plan(
-    home: Home,
-    ledger: Ledger,
-    *sets: str,
-    gpu: str | tuple[str, ...] | None = "a10",
-    name: str = "qlora-sft",
-    stock: list[Offer] = STOCK,
-    **leave: Any,
-) -> Plan:
-    template = templates.load(name, (*_LONG, *sets) if name == "qlora-sft" else sets)
-    cloud = FakeCloud(Clock(), stock=stock)
-    return launch.prepare(home, ledger, cloud, template, gpu, START, Leave(**leave)).plan
+    return rows_in(tmp_path)
 
 
 # ── the quote ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,7 +57,7 @@ def test_launch_estimate_and_compare_tell_one_story(home: Home, ledger: Ledger, 
     from orchestrator.estimate import answer, catalogue, compare
 
     told = plan(home, ledger, rows)
-    template = templates.load("qlora-sft", (*_LONG, rows))
+    template = templates.load("qlora-sft", (*LONG, rows))
     asked, _ = answer.question(answer.Flags(gpu=""), template)
     listed = catalogue.of_offer(A10, START.date(), 1)
     assert listed is not None
@@ -249,7 +215,7 @@ def test_force_launches_what_can_not_be_quoted(home: Home, ledger: Ledger) -> No
 
 
 def test_of_several_vendors_the_cheapest_is_taken_that_may_be_launched(home: Home, ledger: Ledger, rows: str) -> None:
-    template = templates.load("qlora-sft", (*_LONG, "max_hours=24", rows))
+    template = templates.load("qlora-sft", (*LONG, "max_hours=24", rows))
     dear = FakeCloud(Clock(), name="dear", stock=[replace(A10, provider="dear", price=Decimal(3))])
     cheap = FakeCloud(Clock(), name="cheap", stock=[replace(A10, provider="cheap")])
     told = vendors.cheapest(home, ledger, [dear, cheap], template, "auto", START, Leave()).plan
@@ -264,7 +230,7 @@ def test_of_several_vendors_the_cheapest_is_taken_that_may_be_launched(home: Hom
 
 
 def test_a_vendor_that_has_not_what_was_asked_for_is_passed_over(home: Home, ledger: Ledger, rows: str) -> None:
-    template = templates.load("qlora-sft", (*_LONG, "max_hours=24", rows))
+    template = templates.load("qlora-sft", (*LONG, "max_hours=24", rows))
     here = FakeCloud(Clock(), name="local", stock=[replace(OFFER, gpu="", gpu_count=0, name="cpu", price=Decimal(0))])
     away = FakeCloud(Clock(), name="away", stock=[A10])
     assert vendors.cheapest(home, ledger, [here, away], template, "a10", START, Leave()).plan.offer == A10
@@ -273,136 +239,3 @@ def test_a_vendor_that_has_not_what_was_asked_for_is_passed_over(home: Home, led
     with pytest.raises(RefusedError) as caught:
         vendors.cheapest(home, ledger, [here, replace(here)], template, "a10", START, Leave())
     assert "gpurun login" in caught.value.hint
-
-
-# ── measured beats modelled ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def finished(row: RunRow, result: dict[str, Any], *, seconds: float = 600.0, reason: str = "completed") -> Measured:
-    begun = START.timestamp()
-    spell = Spell(Decimal("1.29"), 1, begun, begun + 2, begun + seconds, begun + seconds)
-    memory = Memory(state=State.DONE, reason=Reason(reason), step=(row.plan["quote"]["steps"] or 1))
-    found = measured(replace(row, memory=memory, spells=(spell,)), result)
-    assert found is not None
-    return found
-
-
-def result_of(train: float = 300.0, **more: Any) -> dict[str, Any]:
-    begun = START.timestamp()
-    return {
-        "started": begun + 50,
-        "ended": begun + 580,
-        "stage_seconds": {"load": 40.0, "train": train, "save": 5.0, "export": 2.0},
-        "memory_gib": {"allocated": 9.0, "reserved": 10.0, "process": 10.5},
-        "tokens_per_second": 1234.5,
-        **more,
-    }
-
-
-def test_like_work_is_quoted_as_it_was_measured(home: Home, ledger: Ledger, rows: str, tmp_path: Path) -> None:
-    row = launch_row(home, ledger, rows)
-    ledger.keep_measured(finished(row, result_of()))
-    again = plan(home, ledger, rows).quote
-    assert again.measured == f"your run of {row.run_id}"
-    assert again.memory_gib["process"][1] == 10.5
-    assert again.stages["training"][1] == 300.0
-    assert again.stages["boot"][1] == 50.0
-    assert again.stages["checkpoints"][1] == 7.0
-    assert again.stages["bring home"][1] == 20.0
-    assert f"measured on your run of {row.run_id}" in again.basis
-    more = tmp_path / "more.jsonl"
-    more.write_text((tmp_path / "rows.jsonl").read_text() * 2)
-    other = plan(home, ledger, f"data.train={more}").quote
-    assert other.stages["training"][1] == pytest.approx(600.0, rel=0.01), "twice the rows at the pace that was measured"
-    assert other.memory_gib["allocated"][1] == 9.0
-    assert "weights" in other.stages, "the time to load is of the very same work alone"
-
-
-def launch_row(home: Home, ledger: Ledger, *sets: str, name: str = "qlora-sft") -> RunRow:
-    template = templates.load(name, (*(_LONG if name == "qlora-sft" else ("max_hours=6",)), *sets))
-    cloud = FakeCloud(Clock(), stock=STOCK)
-    prepared = launch.prepare(home, ledger, cloud, template, "a10", START, Leave())
-    return ledger.run(launch.commit(prepared, ledger, START))
-
-
-def test_other_work_learns_boot_and_setup_of_the_same_offer_alone(home: Home, ledger: Ledger, rows: str) -> None:
-    ledger.keep_measured(finished(launch_row(home, ledger, rows), result_of()))
-    other = plan(home, ledger, rows, "max_length=512", "batch_size=2").quote
-    assert other.stages["boot"][1] == 50.0
-    assert other.stages["setup"][1] == 530.0 - 347.0
-    assert other.stages["training"][1] != 300.0
-    assert other.memory_gib["allocated"][1] != 9.0
-    elsewhere = plan(home, ledger, rows, gpu="a100").quote
-    assert elsewhere.measured == ""
-
-
-def test_what_ran_with_smaller_batches_is_no_measure_of_what_was_quoted(home: Home, ledger: Ledger, rows: str) -> None:
-    row = launch_row(home, ledger, rows)
-    assert finished(row, result_of(micro_batch=row.plan["quote"]["micro_batch"])).like
-    assert not finished(row, result_of(micro_batch=1)).like
-
-
-def test_a_run_that_failed_tells_memory_and_pace_but_no_stages_of_the_same_work(
-    home: Home, ledger: Ledger, rows: str
-) -> None:
-    ledger.keep_measured(finished(launch_row(home, ledger, rows), result_of(), reason="stopped"))
-    again = plan(home, ledger, rows).quote
-    assert again.memory_gib["allocated"][1] == 9.0
-    assert "weights" in again.stages
-
-
-def test_work_that_no_model_covers_is_quoted_by_runs_of_the_very_same(home: Home, ledger: Ledger) -> None:
-    row = launch_row(home, ledger, name="loop")
-    ledger.keep_measured(finished(row, result_of(), seconds=100.0))
-    same = plan(home, ledger, "max_hours=6", name="loop").quote
-    assert same.seconds_likely == 100.0
-    assert same.likely == Decimal("0.0358")
-    assert plan(home, ledger, "max_hours=6", "epochs=11", name="loop").quote.seconds_likely is None
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        {"memory_gib": "big", "stage_seconds": [1], "started": "yesterday"},
-        {"memory_gib": {"allocated": float("nan")}, "stage_seconds": {"train": -1, "load": "x"}, "ended": None},
-        {"started": 9e99, "ended": -5, "tokens_per_second": True},
-    ],
-)
-def test_what_is_no_number_is_no_measurement(home: Home, ledger: Ledger, rows: str, nonsense: dict[str, Any]) -> None:
-    found = finished(launch_row(home, ledger, rows), nonsense)
-    assert found.memory_gib == {}
-    assert found.tokens_per_second is None
-    ledger.keep_measured(found)
-    assert plan(home, ledger, rows).quote.likely is not None
-
-
-_WHOLE: tuple[Any, ...] = (True, "w", "like", "fake", "a10", 900.0)
-
-
-def row(number: int, **more: Any) -> Measured:
-    facts = {"stages": {"boot": 100.0 + number}, "memory_gib": {"allocated": 5.0}, "pace": 1000.0, **more}
-    return Measured(f"r-{number}", float(number), *_WHOLE, **facts)
-
-
-def test_only_the_newest_runs_count_and_more_of_them_narrow_the_band() -> None:
-    learnt = [Past([row(one) for one in range(count)]).learnt(None, None, 0, ("fake", "a10"), "w") for count in (1, 9)]
-    assert learnt[0] is not None
-    assert learnt[1] is not None
-    one, nine = dict(learnt[0].stages)["boot"], dict(learnt[1].stages)["boot"]
-    assert (one[2] - one[0]) / one[1] > (nine[2] - nine[0]) / nine[1]
-    assert nine[1] == 100.0 + 9 - 1 - MOST_ROWS // 2
-    assert learnt[1].basis == "5 runs of yours, the last r-8"
-
-
-def test_a_region_is_no_part_of_what_an_offer_is() -> None:
-    assert bare("gpu_1x_a10@us-west-1") == "gpu_1x_a10"
-
-
-def test_stages_are_grouped_by_the_names_under_which_they_are_measured() -> None:
-    assert grouped({"weights": 2.0, "load": 3.0, "first step": 1.0, "training": 5.0, "boot": 7.0}) == {
-        "boot": 7.0, "load": 5.0, "training": 6.0,
-    }  # fmt: skip
-
-
-def test_an_empty_quote_is_one_of_the_limits_alone() -> None:
-    assert Quote(None, None, Decimal(1), None, "").stages == {}

@@ -26,7 +26,9 @@ def test_ranges_of_hours_and_dollars_are_in_order():
 def test_the_worst_is_what_the_limits_allow_and_nothing_is_above_it():
     bounds = Bounds.of_hours(1)
     dollars = estimate(WORK, CARD, 1, AMOUNT, bounds=bounds).price(Rental("lambda", Decimal("2.00"), step_seconds=60))
-    assert dollars.worst == bounds.worst(Decimal("2.00"), 60) == Decimal("2.16")  # an hour, two minutes and two attempts
+    assert (
+        dollars.worst == bounds.worst(Decimal("2.00"), 60) == Decimal("2.16")
+    )  # an hour, two minutes and two attempts
     assert dollars.likely <= dollars.worst
 
 
