@@ -55,7 +55,8 @@ class Spoken:
         elif whole and _LINE.fullmatch(text):
             yield from self._give({})
             self._said = {_NAMES.get(key.decode(), key.decode()): _number(value) for key, value in _PAIR.findall(text)}
-            if not self._bars:
+            lost = isinstance(self._said.get("loss"), str)  # not a moment is to be lost
+            if lost or not self._bars:
                 yield from self._give({})
 
     def _give(self, more: Dict[str, Any]) -> Iterator[Dict[str, Any]]:
