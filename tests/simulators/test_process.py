@@ -84,12 +84,12 @@ def test_no_pod_outlives_it_whichever_way_it_ends(start, tmp_path, number) -> No
     process, told = start("--boot", "0", vendor="runpod")
     key = {"Authorization": f"Bearer {told['exports']['RUNPOD_API_KEY']}"}
     image = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
-    body = {"name": "p", "image": image, "gpu": {"id": "NVIDIA L4"}, "cmd": ["bash", "-c", "sleep 98765.4 & wait"]}
+    body = {"name": "p", "image": image, "gpu": {"id": "NVIDIA L4"}, "cmd": ["bash", "-c", "sleep 87654.3 & wait"]}
     requests.post(told["url"] + "/pods", json=body, headers=key, timeout=10).raise_for_status()
-    assert settles(lambda: running("98765.4") > 1)
+    assert settles(lambda: running("87654.3") > 1)
     process.send_signal(number)
     process.wait(30)
-    assert settles(lambda: running("98765.4") == 0)
+    assert settles(lambda: running("87654.3") == 0)
     if number == signal.SIGTERM:
         assert list(tmp_path.glob("gpurun-simulator-runpod-*")) == []
 

@@ -112,7 +112,7 @@ def test_a_key_that_may_only_read_changes_nothing(still: RunPodSim) -> None:
 
 def test_a_slow_answer_comes_and_a_clock_can_be_ahead(start_runpod: Callable[..., RunPodSim]) -> None:
     sim = start_runpod(rate=0.01)
-    sim.faults({"slow_reply": {"seconds": 0.001, "of": "list"}, "clock_skew": {"seconds": 7200}})
+    sim.faults({"slow_reply": {"seconds": 0.002, "of": "list"}, "clock_skew": {"seconds": 7200}})
     reply = sim.call("GET", "/pods")
     assert reply.elapsed.total_seconds() >= 0.1
     ahead = parsedate_to_datetime(reply.headers["date"]) - datetime.fromisoformat(sim.state()["now"])
