@@ -26,11 +26,20 @@ def image_for(command: Sequence[str], gpus: int, environ: Mapping[str, str] = os
     own = environ.get(VARIABLE, "").strip()
     if own:
         return Image(own, f"{VARIABLE} names it")
+    if gpus and is_own(command):
+        return Image(_TRL, "it has CUDA and torch: a script that asks for torch downloads none")
     if gpus and trains(command):
         return Image(_TRL, "it has CUDA, torch and the training stack: only what they lack is installed")
+    if is_own(command):
+        return Image(UV, "small, with uv, which brings the packages that the script names")
     if trains(command):
-        return Image(UV, "small; the packages are installed, torch for the CPU")
+        return Image(UV, "small, with uv; the packages come from the lock, torch for the CPU")
     return Image(UV, "small, and the command is no training of ours")
+
+
+def is_own(command: Sequence[str]) -> bool:
+    """Whether a command runs a user's own script or notebook, whose packages own_setup.py brings."""
+    return any(part.startswith("payload/own_") for part in command)
 
 
 def trains(command: Sequence[str]) -> bool:

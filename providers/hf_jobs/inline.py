@@ -63,9 +63,10 @@ def packed(job: Job, deadline: float) -> str:
     needs = UsageError(
         "without hf_xet only a small script can be sent to Hugging Face", hint="pip install hf_xet, then launch again"
     )
-    if images.trains(job.command) or job.checkpoint is not None:
+    own = images.is_own(job.command)
+    if (images.trains(job.command) and not own) or job.checkpoint is not None:
         raise needs
-    members = _members(job)
+    members = _members(job, own=own)
     request = {
         "mark": str(job.mark),
         "command": list(job.command),
@@ -87,15 +88,17 @@ def packed(job: Job, deadline: float) -> str:
     return text
 
 
-def _members(job: Job) -> dict[str, bytes]:
+def _members(job: Job, *, own: bool) -> dict[str, bytes]:
     """Give what it needs of the bundle: its own code, and of the payload what its command names."""
     named = {part for part in (*job.command, *job.setup) if part.startswith("payload/")}
+    beside = "payload/own_" if own else "code/"
     payload = Path(str(files("payload").joinpath("inline.py")))
     found = {"payload/inline.py": payload.read_bytes()}
     with tarfile.open(job.bundle) as tar:
         for member in tar:
             source = tar.extractfile(member) if member.isreg() else None
-            if source is not None and (not member.name.startswith("payload/") or member.name in named):
+            needed = not member.name.startswith("payload/") or member.name in named or member.name.startswith(beside)
+            if source is not None and needed:
                 found[member.name] = source.read()
     return found | {blob.name: blob.path.read_bytes() for blob in job.blobs}
 

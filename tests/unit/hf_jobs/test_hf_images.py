@@ -18,8 +18,8 @@ PUSHED = ("{python}", "payload/hub_push.py", "you/model", "private", "--")
         ((*PUSHED, *SFT), 1, "huggingface/trl", "training stack"),
         (OWN, 2, "huggingface/trl", "asks for torch"),
         (SFT, 0, "ghcr.io/astral-sh/uv:", "lock"),
-        (OWN, 0, "ghcr.io/astral-sh/uv:", "small"),
-        (("{python}", "code/mine.py"), 1, "ghcr.io/astral-sh/uv:", "brings itself"),
+        (OWN, 0, "ghcr.io/astral-sh/uv:", "the script names"),
+        (("{python}", "code/mine.py"), 1, "ghcr.io/astral-sh/uv:", "no training of ours"),
     ],
 )
 def test_an_image_is_as_large_as_it_saves_minutes(command, gpus, image, reason):
