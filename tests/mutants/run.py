@@ -28,12 +28,21 @@ import jobs
 import machines
 import meter
 import mutants
+import pods
 
 if TYPE_CHECKING:
     from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*mutants.MUTANTS, *machines.MUTANTS, *guards.MUTANTS, *holders.MUTANTS, *meter.MUTANTS, *jobs.MUTANTS)
+MUTANTS = (
+    *mutants.MUTANTS,
+    *machines.MUTANTS,
+    *guards.MUTANTS,
+    *holders.MUTANTS,
+    *meter.MUTANTS,
+    *jobs.MUTANTS,
+    *pods.MUTANTS,
+)
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
 AT_ONCE = 2

@@ -68,6 +68,7 @@ def test_what_was_verified_at_an_address_is_read_again_only_at_another(tmp_path)
     door = Door(logs, "abc", Access(tmp_path), lambda: now[0])
     door.target()
     door.settle()
+    assert (tmp_path / "verified.json").exists()
     assert json.loads((tmp_path / "verified.json").read_text()) == [HERE.host, HERE.port]
     later = Door(logs, "abc", Access(tmp_path), lambda: now[0])
     assert (later.target().fingerprints, logs.read) == ((), 1)

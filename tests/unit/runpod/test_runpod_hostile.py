@@ -87,7 +87,7 @@ def test_a_list_that_can_t_be_followed_to_its_end_is_an_error(client, server, bo
     ],
 )
 def test_what_is_not_the_vendor_s_own_not_found_is_no_absence(client, server, answer):
-    server.script = [answer]
+    server.script = [answer, *answers({"pods": []})]
     with pytest.raises(GpurunError):
         client.inspect("abc123")
 
@@ -128,6 +128,14 @@ def test_a_cost_that_is_no_amount_is_not_told(cost):
 def test_what_can_t_be_planned_with_is_not_offered(client, server, row):
     server.script = answers({"gpus": [row]})
     assert client.offers() == []
+
+
+def test_a_data_center_that_is_listed_beside_a_stranger_s_machine_is_passed_over(client, server):
+    row = {"id": "NVIDIA L4", "memory": 24, "price": {"secure": 1, "community": 1}, "secure": True, "community": True}
+    place = {"id": "EU-RO-1", "name": "Romania", "availability": "HIGH"}
+    more = {"maxCount": {"secure": 1, "community": 1}, "availability": "HIGH", "dataCenters": [place]}
+    server.script = answers({"gpus": [{**row, **more}]})
+    assert [one.name for one in client.offers()] == ["NVIDIA L4", "NVIDIA L4@EU-RO-1", "NVIDIA L4@community"]
 
 
 def test_a_card_in_no_table_is_offered_under_its_own_name(client, server):
