@@ -55,6 +55,8 @@ def furnish(order: dict[str, Any]) -> None:
         elif entry.is_dir():
             target.mkdir(exist_ok=True)
             init.mount(str(entry), str(target), "none", _MS_BIND | _MS_REC)
+    if (root / "dev" / "shm").is_dir():
+        init.mount("tmpfs", str(root / "dev" / "shm"), "tmpfs", 0, "mode=1777")
     for outside, inside in order["binds"]:
         bind(Path(outside), root / inside.lstrip("/"))
 

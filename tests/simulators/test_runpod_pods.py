@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,35 +155,42 @@ r = u.Request(os.environ["GPURUN_RUNPOD_URL"] + "/pods/" + os.environ["RUNPOD_PO
               headers={"Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"]})
 print(u.urlopen(r).status)'; }
         look
-        sleep 98761 >/dev/null 2>&1 &
+        (exec -a x-$RUNPOD_POD_ID sleep 1000) >/dev/null 2>&1 &
         runpodctl remove pod $RUNPOD_POD_ID
     """
     assert pod.ssh("true").returncode == 0
     assert pod.once(script).stdout == "200\n"
     assert pod.sim.meter()["allocations"][0]["ended_by"] == "podTerminate"
-    until(lambda: (running("98761"), running(pod.id)) == ([], []), "something is left of it")
+    until(lambda: running(pod.id) == [], "something is left of it")
 
 
 def test_a_container_whose_command_ends_is_started_again_and_bills(rent) -> None:
-    pod = rent(cmd=["bash", "-c", "echo again; [ -e /root/mark ] && exec sleep 98762; touch /root/mark; exit 3"])
+    name = f"x-{uuid.uuid4().hex}"
+    last = f"exec -a {name} sleep 1000"
+    pod = rent(cmd=["bash", "-c", f"echo again; [ -e /root/mark ] && {last}; touch /root/mark; exit 3"])
     assert until(lambda: pod.log()[1:], "it did not come back") == ["again"]
-    until(lambda: running("98762"), "it does not run")
+    until(lambda: running(name), "it does not run")
     assert pod.sim.pod(pod.id)["status"] == "RUNNING"
     assert pod.sim.meter()["billing_now"] == 1
     pod.sim.delete(pod.id)
-    until(lambda: running("98762") == [], "it outlived its pod")
+    until(lambda: running(name) == [], "it outlived its pod")
 
 
 def test_a_restart_ends_what_ssh_started_keeps_the_disk_and_maps_another_port(rent) -> None:
     pod = rent()
     shown = pod.pin()
     before = pod.direct()["port"]
-    assert pod.ssh("echo kept > note; echo lost > /dev/shm/x; nohup sleep 98763 >/dev/null 2>&1 &").returncode == 0
-    until(lambda: running("98763"), "it does not run")
+    assert (
+        pod.ssh(
+            "echo kept > note; echo lost > /dev/shm/x; (exec -a x-$(hostname) sleep 1000) >/dev/null 2>&1 &"
+        ).returncode
+        == 0
+    )
+    until(lambda: running(f"x-{pod.id}"), "it does not run")
     pod.sim.data("POST", f"/pods/{pod.id}/action", {"action": "restart"})
     until(lambda: pod.direct()["port"] != before, "the port is the same")
-    assert pod.ssh("cat note").stdout == "kept\n"
-    assert running("98763") == []
+    assert pod.ssh("cat note; cat /dev/shm/x").stdout == "kept\n"
+    assert running(f"x-{pod.id}") == []
     assert pod.pin() == shown
 
 
@@ -198,7 +206,7 @@ def test_a_stop_wipes_the_disk_and_keeps_the_volume(rent) -> None:
 
 
 def test_a_command_of_ones_own_starts_no_sshd_and_what_it_says_is_in_the_log(rent) -> None:
-    pod = rent(args='{"entrypoint": ["/bin/bash", "-c"], "cmd": ["echo $0 $PWD as $$; exec sleep 98764"]}')
+    pod = rent(args='{"entrypoint": ["/bin/bash", "-c"], "cmd": ["echo $0 $PWD as $$; exec sleep 1000"]}')
     assert until(pod.log, "it said nothing") == ["/bin/bash / as 1"]
     assert not pod.answers()
 
