@@ -104,6 +104,10 @@ def _results(plan: Mapping[str, Any]) -> str:
     usd, deadline = Decimal(plan["offer"]["price"]), datetime.fromisoformat(plan["times"]["deadline"])
     if plan.get("store") or not usd:
         return str(plan["folder"])
+    if any(one["place"] == "server" for one in plan["holders"]):  # a job: it ends by itself when it is done
+        return (
+            f"{plan['folder']}\nuntil they are here, they lie at {plan['offer']['provider']}, where nothing bills then"
+        )
     most = money(Decimal(plan["quote"]["worst"]))
     return (
         f"{plan['folder']}\nuntil they are here, they are only on the machine: while this computer sleeps, it bills on,"
