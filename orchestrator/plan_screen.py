@@ -6,8 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.estimate import words
 from orchestrator.cloud import COMMUNITY, RISK
+from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import duration, facts, money, money_range, price, size
 
