@@ -12,7 +12,7 @@ from orchestrator.home import read_json
 from providers.errors import IntegrityError, StateError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.home import RunFolder
+    from orchestrator.home import Home, RunFolder
 
 _BLOCK = 1 << 20
 
@@ -48,6 +48,26 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
             ) from error
         names.append(relative.as_posix())
     return Pulled(dest, tuple(names), total)
+
+
+def bring_from_store(home: Home, run_id: str) -> None:
+    """Bring home from the run's store what a run that is over left there, where it is not here.
+
+    Raises:
+        ProviderError: the store can't be read.
+    """
+    from orchestrator import stored
+    from orchestrator.ledger import Ledger
+
+    folder, ledger = home.run(run_id), Ledger(home.ledger)
+    try:
+        row = ledger.run(run_id)
+    finally:
+        ledger.close()
+    listed = (read_json(folder.result) or {}).get("artifacts")
+    here = isinstance(listed, list) and all((folder.artifacts / _trusted(one)[0]).is_file() for one in listed)
+    if row.memory.is_done and row.plan.get("store") and not here:
+        stored.bring_result(row, folder)
 
 
 def _trusted(entry: object) -> tuple[Path, str]:

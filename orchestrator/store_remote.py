@@ -81,9 +81,9 @@ class StoreRemote:
         found = self._checkpoints()
         return max(found, default=-1)
 
-    def named(self) -> set[str]:
-        """Name the keys, below the attempt's prefix, that a seal names."""
-        return {key for file in self._all() for key, _ in file.parts}
+    def named(self, *, results_only: bool = False) -> set[str]:
+        """Name the keys, below the attempt's prefix, that a seal names; `results_only` = no checkpoint's."""
+        return {key for file in (self._final() if results_only else self._all()) for key, _ in file.parts}
 
     def status(self) -> RemoteStatus:
         """Tell how it ended: EXITED with its reason, or without one where no result came."""

@@ -17,7 +17,7 @@ from orchestrator.collect import fetch
 from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
 from orchestrator.store import BLOBS, GRANT_MOST_DAYS, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
-from orchestrator.words import State
+from orchestrator.words import Reason, State
 from providers.base import Manifest, Phase, seconds_between, utc
 from providers.errors import GpurunError, ProviderError, RefusedError, UsageError
 
@@ -217,9 +217,12 @@ def superfluous(store: Store, row: RunRow) -> list[str]:
         if newer:
             doomed += keys
             continue
-        named = {prefix + key for key in there.named()}
+        whole = there.is_whole()
+        over = whole and row.memory.reason is Reason.COMPLETED  # nobody carries on from its checkpoints
+        named = {prefix + key for key in there.named(results_only=over)}
+        doomed += [prefix + "CHECKPOINT.json"] * over
         doomed += [key for key in keys if key.startswith(f"{prefix}parts/") and key not in named]
-        newer = there.is_whole() or there.newest_step() >= 0
+        newer = whole or there.newest_step() >= 0
     return doomed
 
 

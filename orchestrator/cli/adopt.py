@@ -9,31 +9,60 @@ import click
 from orchestrator.cli.common import find_run, hours, json_option, tell_detached, yes_option
 from orchestrator.cli.launch import agreed, tell_not_wanted
 from orchestrator.home import Home
+from providers.errors import UsageError
 
 
 @click.command()
-@click.argument("instance")
+@click.argument("instance", required=False)
 @click.option("--provider", default="lambda", metavar="NAME", help="Where it bills; lambda unless given.")
-@click.option("--hours", "limit", type=hours, metavar="HOURS", required=True, help="End it after so long.")
+@click.option("--hours", "limit", type=hours, metavar="HOURS", help="End it after so long.")
+@click.option(
+    "--store", "address", metavar="ADDRESS", help="Know the runs in s3://bucket/prefix again, and bring them home."
+)
+@click.option("--s3-endpoint", metavar="URL", help="The store's server where it is not AWS.")
 @yes_option
 @json_option
-def adopt(instance: str, provider: str, limit: float, *, yes: bool, as_json: bool) -> int:
-    """Put an instance that you started by hand under the meter.
+def adopt(
+    instance: str | None,
+    provider: str,
+    limit: float | None,
+    address: str | None,
+    s3_endpoint: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Put an instance under the meter, or know a store's runs again.
 
-    INSTANCE is its id or its name. It gets the mark of a run in the place of its name, and a controller in the
-    background that ends it in time; gpurun stop ends it at once. Nothing on it is touched.
+    INSTANCE is the id or the name of what you started by hand. It gets the mark of a run in the place of its name, and
+    a controller in the background that ends it in time; gpurun stop ends it at once. Nothing on it is touched.
+    With --store, INSTANCE is the beginning of a run's id, or left out for all: log, results and checkpoints come home.
 
     \b
     Examples:
       gpurun adopt 0920582c7ff041399e34823a0be62549 --hours 3
       gpurun adopt my-box --hours 0.5 -y
+      gpurun adopt --store s3://my-bucket/runs
     """
     from orchestrator import adoption
     from providers.table import open_provider
 
     home = Home.default()
+    if address:
+        return _from_store(home, address, s3_endpoint, instance)
+    if instance is None or limit is None:
+        raise UsageError("which instance, and until when?", hint="gpurun adopt ID --hours 3, or gpurun adopt --store …")
     planned = adoption.look(open_provider(provider, home.root), instance, limit, datetime.now(UTC), home)
     click.echo(planned.screen(), err=True)
     if not agreed("Adopt it?", yes=yes):
         return tell_not_wanted(as_json=as_json)
     return tell_detached(home, find_run(home, planned.go(home)), as_json=as_json)
+
+
+def _from_store(home: Home, address: str, endpoint: str | None, named: str | None) -> int:
+    from orchestrator import store_adopt, store_page
+
+    where = store_page.chosen(home, address, endpoint)
+    for run_id in store_adopt.adopt(home, where, named, datetime.now(UTC)):
+        click.echo(f"{run_id} is here: gpurun show {run_id}, gpurun pull {run_id}", err=True)
+    return 0

@@ -18,7 +18,8 @@ from providers.errors import UsageError
 def pull(run: str | None, dest: Path | None) -> None:
     """Copy a run's artifacts to a folder, checked.
 
-    Every file is compared with the sha256 that the machine wrote. What is there already and whole is left alone.
+    Every file is compared with the sha256 that the machine wrote. What is there already and whole is left alone. What
+    did not come home comes from the run's store.
 
     \b
     Examples:
@@ -31,6 +32,7 @@ def pull(run: str | None, dest: Path | None) -> None:
     home = Home.default()
     take_up(home)
     found = find_run(home, run)
+    pulling.bring_from_store(home, found.run_id)
     pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id))
     many = f"{len(pulled.files)} file{'' if len(pulled.files) == 1 else 's'}"
     click.echo(f"{pulled.folder}: {many}, {size(pulled.size)}, all as the machine wrote them")

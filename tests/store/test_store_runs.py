@@ -59,7 +59,9 @@ def person(home, tmp_path) -> Person:
     return Person(home, tmp_path / "work")
 
 
-def test_a_run_leaves_everything_in_its_store(person, bucket) -> None:
+def test_a_run_leaves_everything_in_its_store_and_a_new_home_knows_it_again_from_there(
+    person, bucket, tmp_path
+) -> None:
     (person.folder / "loop.yaml").write_text(LOOP.format(steps=12))
     where = ["--store", bucket.address, "--s3-endpoint", bucket.endpoint]
     done = person.gpurun("launch", "loop.yaml", *where, "-y")
@@ -73,6 +75,24 @@ def test_a_run_leaves_everything_in_its_store(person, bucket) -> None:
         assert sha(bucket.read(f"{at}/1/{entry['name']}")) == entry["sha256"]
         assert sha((person.run_folder() / entry["name"]).read_bytes()) == entry["sha256"]
     assert f"{at}/run.json" in bucket.names()
+    assert not [name for name in bucket.names() if "/parts/" in name]  # no seal names one
+
+    shutil.rmtree(person.home)
+    later = Person(tmp_path / "new-home", tmp_path / "work")
+    listed = later.gpurun("store", "ls", bucket.address, "--s3-endpoint", bucket.endpoint, "--json")
+    assert [(one["run_id"], one["whole"]) for one in json.loads(listed.stdout)] == [(run_id, True)]
+    adopted = later.gpurun("adopt", "--store", bucket.address, "--s3-endpoint", bucket.endpoint)
+    assert adopted.returncode == 0, adopted.stderr
+    assert "succeeded" in later.gpurun("show", run_id).stdout
+    assert "::metrics" in (later.run_folder() / "log.txt").read_text()
+    shutil.rmtree(later.run_folder() / "artifacts")
+    pulled = later.gpurun("pull", run_id, "--to", "model")
+    assert pulled.returncode == 0, pulled.stderr
+    for entry in result["artifacts"]:
+        assert sha((later.folder / "model" / Path(*Path(entry["name"]).parts[1:])).read_bytes()) == entry["sha256"]
+    removed = later.gpurun("store", "rm", run_id, "--store", bucket.address, "--s3-endpoint", bucket.endpoint, "-y")
+    assert removed.returncode == 0, removed.stderr
+    assert bucket.names() == []
 
 
 def weights(folder: Path) -> dict[str, str]:

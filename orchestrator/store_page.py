@@ -1,0 +1,123 @@
+"""What lies in a store, run by run, and what it costs there: `gpurun store ls` and `rm`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from orchestrator import settings_file
+from orchestrator.render import ago, money, size, table
+from orchestrator.store import BLOBS, RUNS, open_store, parse
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.home import Home
+    from orchestrator.store import Address, Store
+
+_RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}-\d{6}-[0-9a-f]{6}")  # an id, as a mark has it: it becomes a folder's name
+
+_NEVER = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(slots=True)
+class There:
+    """One run in a store, or all its data together (`run_id` = "data")."""
+
+    run_id: str
+    keys: list[str] = field(default_factory=list)
+    size: int = 0  # bytes
+    newest: datetime = _NEVER
+    attempts: set[int] = field(default_factory=set)
+    named: bool = False  # run.json is there
+    results: set[int] = field(default_factory=set)  # attempts with a result
+
+
+def chosen(home: Home, address: str | None, endpoint: str | None) -> Address:
+    """Give the store that was named, else the default's.
+
+    Raises:
+        UsageError: none is.
+    """
+    defaults = settings_file.load(home.root / settings_file.NAME)
+    text = address or str(defaults.get("store") or "")
+    if not text:
+        raise UsageError("no store is named", hint="gpurun config set store s3://bucket/prefix, or name one")
+    return parse(text, endpoint if endpoint is not None else str(defaults.get("s3-endpoint") or ""))
+
+
+def look(address: Address, store: Store | None = None) -> list[There]:
+    """List what is there, the newest run first and the data last."""
+    store = store or open_store(address)
+    found: dict[str, There] = {}
+    for kind in (RUNS, BLOBS):
+        base = address.key(kind) + "/"
+        for one in store.kept(base):
+            run_id, _, rest = one.key[len(base) :].partition("/")
+            name = run_id if kind == RUNS else "data"
+            if kind == RUNS and not _RUN.fullmatch(run_id):
+                continue
+            there = found.setdefault(name, There(name))
+            there.keys.append(one.key)
+            there.size += one.size
+            there.newest = max(there.newest, one.written)
+            number, _, inner = rest.partition("/")
+            if kind == RUNS and number.isdecimal():
+                there.attempts.add(int(number))
+                there.results |= {int(number)} if inner == "result.json" else set()
+            there.named |= rest == "run.json"
+    return sorted(found.values(), key=lambda one: (one.run_id == "data", -one.newest.timestamp()))
+
+
+def screen(address: Address, found: list[There], now: datetime) -> str:
+    """Show it, with what it costs a month."""
+    if not found:
+        return f"{address}: nothing of gpurun's is there"
+    rows = [
+        (
+            one.run_id,
+            size(one.size),
+            _monthly(address, one.size),
+            "" if one.run_id == "data" else "whole" if one.results else "unfinished",
+            ago((now - one.newest).total_seconds()),
+        )
+        for one in found
+    ]
+    whole = sum(one.size for one in found)
+    usd = _monthly(address, whole)
+    end = f"{address}: {size(whole)}" + (f", {usd} a month" if usd else ", at a price that is not known here")
+    return f"{table(('RUN', 'SIZE', 'A MONTH', 'RESULT', 'WRITTEN'), rows, right=(1, 2))}\n{end}"
+
+
+def as_json(address: Address, found: list[There]) -> list[dict[str, object]]:
+    """Spell it for programs."""
+    return [
+        {
+            "run_id": one.run_id,
+            "bytes": one.size,
+            "usd_a_month": None if (usd := address.monthly_usd(one.size)) is None else str(usd),
+            "attempts": sorted(one.attempts),
+            "whole": bool(one.results),
+            "written": one.newest.isoformat(),
+        }
+        for one in found
+    ]
+
+
+def pick(address: Address, found: list[There], prefix: str) -> There:
+    """Find what was named by the beginning of its id, or "data".
+
+    Raises:
+        UsageError: nothing, or several.
+    """
+    fitting = [one for one in found if one.run_id.startswith(prefix)]
+    if len(fitting) != 1:
+        words = f"{len(fitting)} runs in {address} begin with" if fitting else f"nothing in {address} begins with"
+        raise UsageError(f"{words} {prefix!r}", hint="gpurun store ls")
+    return fitting[0]
+
+
+def _monthly(address: Address, count: int) -> str:
+    usd = address.monthly_usd(count)
+    return "" if usd is None else money(usd)

@@ -1,0 +1,57 @@
+"""Training ends at night and the laptop is gone: what is in the store is enough, and nothing bills for waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psutil
+from seaweed import SECRET
+from test_machine_holder import GPURUN, Desk, command_lines, desk, holding, job_folder, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seaweed import Bucket
+
+__all__ = ["desk"]  # a fixture
+
+
+def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_itself_at_once(
+    desk: Desk,
+    bucket: Bucket,
+    tmp_path: Path,
+) -> None:
+    where = ["--store", bucket.address, "--s3-endpoint", bucket.endpoint]
+    desk.launch(1.0, "--key-on-machine", *where)
+    wait_for((desk.work / "begun").exists, "the training")
+    folder = job_folder(desk)
+    wait_for(lambda: desk.holder().get("proof") == "proven", "a proof")
+    run_id = desk.shown()["run_id"]
+    key, secret, root = desk.sim.key.encode(), SECRET.encode(), folder.parents[3]
+    wait_for((folder / "store.json").exists, "its leave to write")
+    assert (folder / "store.json").stat().st_mode & 0o077 == 0
+    assert [path.name for path in holding(key, root)] == ["ender.json"]
+    assert holding(secret, root) == []
+
+    psutil.Process(wait_for(desk.controller, "a controller")).kill()
+    desk.home.rename(desk.home.with_name("gone"))
+    (desk.work / "go").touch()
+    seen = command_lines()
+    wait_for(lambda: desk.meter()["ended"] is not None, "the end of the bill")
+    row = desk.meter()
+    assert row["ended_by"] == "terminate"
+    assert datetime.fromisoformat(row["ended"]) < datetime.now(UTC)  # an hour was left
+    assert (key in seen, secret in seen) == (False, False)
+    result = json.loads(bucket.read(f"under/here/runs/{run_id}/1/result.json"))
+    assert result["reason"] == "completed"
+
+    env = {**os.environ, **desk.sim.exports, "GPURUN_HOME": str(tmp_path / "new")}
+    for words in (["adopt", "--store", bucket.address, "--s3-endpoint", bucket.endpoint], ["pull", "--to", "model"]):
+        done = subprocess.run([*GPURUN, *words], capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "model.bin").read_bytes() == b"weights"
+    wait_for(lambda: not root.exists(), "the end of the machine")
