@@ -136,7 +136,7 @@ def make(job, config, home, *, keeps):
 
 def layered(job, config, home):
     """Lay what a notebook needs over what is there; None = it has it all."""
-    base = job / "env" / "bin" / "python"
+    base = (job / "env").resolve() / "bin" / "python"  # by its own name: env/ will be another
     base = str(base) if base.exists() else sys.executable
     extras = config.get("extras", [])
     modules = [re.match(r"\w+", name)[0] for name in extras]

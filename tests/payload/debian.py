@@ -87,7 +87,7 @@ class Debian:
         subprocess.run(["cp", "-al", tree, root], check=True)
         payload = root / "job" / "payload"
         payload.mkdir(parents=True)
-        for name in ("setup.sh", "packages.py", "gpu_check.py"):
+        for name in ("setup.sh", "packages.py", "gpu_check.py", "own_setup.py"):
             shutil.copy(PAYLOAD / name, payload)
         self.write("job/payload/requirements.txt", "# two packages\ntorch>=2.6,<3\ntinydep>=1.2,<2\n")
         self.write("job/payload/requirements.lock", "tinydep==1.2\ntorch==2.13.0 ; python_full_version >= '3.11'\n")
@@ -132,7 +132,7 @@ class Debian:
         script = '#!/bin/sh\ncase "$*" in *install*python3.11-venv) mv /opt/ensurepip /usr/lib/python3.11/ ;; esac\n'
         self.write("usr/local/bin/apt-get", script, 0o755)
 
-    def start(self, **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """Start the setup: a session of its own, nothing in the environment but what a login gives."""
         mounts = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$@"'
         login = {"HOME": "/root", "PATH": _PATH, "UV_DEFAULT_INDEX": self.index.url, **_LOOPBACK, **env}
@@ -140,12 +140,11 @@ class Debian:
         inside = ["env", "-i", "-C", "/job", *(f"{key}={value}" for key, value in login.items())]
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", mounts, self.root, self.root]
         pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [*argv, *inside, "bash", "payload/setup.sh"], stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
+        command = [*argv, *inside, "bash", "payload/setup.sh", *words]
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
-    def setup(self, **env: str) -> Ended:
-        with self.start(**env) as process:
+    def setup(self, *words: str, **env: str) -> Ended:
+        with self.start(*words, **env) as process:
             out, err = process.communicate(timeout=120)
         return Ended(process.returncode, out, err)
 
