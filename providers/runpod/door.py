@@ -31,12 +31,20 @@ _FINGERPRINT = re.compile(r"\b256 SHA256:(?P<hash>[A-Za-z0-9+/]{43})=? .*\(ED255
 class Door:
     """The way to one pod. `find` gives its address as of now, None where it has none."""
 
-    def __init__(self, runpod: Api, pod_id: str, access: Access, find: Callable[[], Address | None]) -> None:
+    def __init__(
+        self,
+        runpod: Api,
+        pod_id: str,
+        access: Access,
+        find: Callable[[], Address | None],
+        told: dict[Address, tuple[str, ...]] | None = None,
+    ) -> None:
+        """`told`: the keys that the log named, by address; a pod that is slow to answer has its log read once."""
         self._runpod = runpod
         self._pod_id = pod_id
         self._access = access
         self._find = find
-        self._told: dict[Address, tuple[str, ...]] = {}
+        self._told = {} if told is None else told
 
     def target(self) -> Target:
         """Say where to connect, and which host keys may answer there.

@@ -55,6 +55,7 @@ class RunpodProvider:
         self._disk_gb = disk_gb
         self._pace = pace
         self._seen: tuple[float, Pod] | None = None  # the last one that was looked at, and when
+        self._told: dict[str, dict[Address, tuple[str, ...]]] = {}  # host keys of a pod, by the log, at each address
         self._deleted: dict[str, datetime] = {}  # when RunPod was told to, of those whose end it took
         intervals = {lane: seconds / pace for lane, seconds in _PACE.items()}
         pacer = pacer_for("runpod", self._url, self._fingerprint, intervals)
@@ -236,7 +237,8 @@ class RunpodProvider:
         found = self._just_seen(allocation_id) or self._look(allocation_id)
         if found is None or found.mark is None:
             raise UnreachableError(f"{printable(allocation_id, 40)} is not there", allocation_id=allocation_id)
-        door = Door(self._api, allocation_id, access, lambda: self._address(allocation_id))
+        told = self._told.setdefault(allocation_id, {})
+        door = Door(self._api, allocation_id, access, lambda: self._address(allocation_id), told)
         return SshRemote(
             door.target,
             found.mark,
