@@ -182,8 +182,7 @@ def _lent(inside: Path, environment: Mapping[str, str]) -> list[str]:
 
 
 def _is_covered(path: str) -> bool:
-    """Whether the pod's own folders hide it."""
-    parts = Path(path).parts
-    if parts[1] == "etc":  # its entries are shown as links
-        return False
-    return Path(path).exists() and (parts[1] in OWN or (parts[1] == "var" and len(parts) > 2 and parts[2] in _OWN_VAR))
+    """Whether the pod's own folders hide it. The entries of /etc are shown as links."""
+    top, sub = (*Path(path).parts[1:3], "")[:2]
+    own = (top in OWN and top != "etc") or (top == "var" and sub in _OWN_VAR) or (top, sub) == ("dev", "shm")
+    return own and Path(path).exists()
