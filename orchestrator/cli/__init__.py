@@ -35,7 +35,7 @@ COMMANDS = {
     "stop": ("results", "Stop a run: save, bring home, end the billing."),
     "extend": ("extend", "Move a run's deadline: a later end, dearer, said before it is done."),
     "costs": ("costs", "Say what was paid, what bills now and what the vendors charged."),
-    "store": ("store", "List and delete what runs left in a store, with its monthly cost."),
+    "store": ("store", "List and delete what runs left in a store."),
     "receipt": ("costs", "Show what a run was quoted, what was paid, and each read-back of its end."),
     "sweep": ("sweep", "Show all that bills on each account, and end what is overdue or orphaned."),
     "guard": ("guard", "End rented machines that are past their ceiling, from any computer."),
