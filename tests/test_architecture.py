@@ -62,6 +62,7 @@ STDLIB_ONLY = tuple(
         "own_setup",
         "place",
         "porter",
+        "probe",
         "processes",
         "rearm",
         "spoken",
