@@ -1,0 +1,121 @@
+"""What the controller concludes from a store: a silent one proves nothing, and the newest checkpoint comes home."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from decisions import GONE, in_state, saw
+from folders import RUN, Folder
+
+from orchestrator import stored
+from orchestrator.home import RunFolder
+from orchestrator.records import RunRow
+from orchestrator.store import Ability, as_json, open_store, parse
+from orchestrator.words import Reason, State
+from providers.base import Phase, RemoteStatus
+from providers.errors import ProviderError
+
+SURE = Ability(policies=True, checksums=True)
+
+
+def run_row(run_id: str) -> RunRow:
+    now = datetime.now(UTC).timestamp()
+    return RunRow(run_id, "demo", "local", now, now + 60, now + 60, 5, 3, None, Decimal(1), {}, in_state(State.PENDING))
+
+
+@pytest.fixture
+def row(bucket):
+    def make(state: State = State.RUNNING, endpoint: str = "", **memory):
+        kept = as_json(parse(bucket.address, endpoint or bucket.endpoint), SURE)
+        made = run_row(RUN)
+        return replace(made, plan={**made.plan, "store": kept}, memory=in_state(state, **memory))
+
+    return make
+
+
+@pytest.fixture
+def brought(bucket, tmp_path):
+    """Have an attempt's files brought into the store."""
+
+    def bring(attempt: int, *steps: int, result: str = "") -> Folder:
+        folder = Folder(tmp_path / f"attempt-{attempt}")
+        store = open_store(parse(bucket.address, bucket.endpoint))
+        grant = store.grant(RUN, attempt, datetime.now(UTC) + timedelta(hours=1), SURE)
+        folder.write("store.json", grant.reveal().encode())
+        for step in steps:
+            folder.checkpoint(step)
+        if result:
+            folder.result(reason=result)
+        else:
+            folder.write("watchdog.json", b'{"ended": "the agent is gone"}')
+        assert folder.upload()["state"] == "whole"
+        return folder
+
+    return bring
+
+
+def test_a_store_that_can_t_be_asked_leaves_a_machine_that_is_gone_undecided(row) -> None:
+    said: list[str] = []
+    seen = stored.look(row(endpoint="http://127.0.0.1:9"), GONE, said.append)
+    assert (seen.observation, seen.stored) == (None, False)
+    assert said
+    ending = stored.look(row(State.TERMINATING, endpoint="http://127.0.0.1:9"), GONE, said.append)
+    assert ending.observation == GONE.observation  # what bills is ended whatever the store says
+
+
+def test_a_result_in_the_store_speaks_for_a_machine_that_is_gone(row, brought) -> None:
+    brought(1, result="completed")
+    seen = stored.look(row(), GONE, pytest.fail)
+    assert seen.stored
+    assert seen.remote is not None
+    assert (seen.remote.phase, seen.remote.reason) == (Phase.EXITED, "completed")
+
+
+def test_a_machine_s_word_that_all_is_stored_is_checked_there(row, bucket, brought) -> None:
+    says = saw(Phase.READY, RemoteStatus(Phase.EXITED, reason="completed", store="whole"))
+    assert not stored.look(row(), says, pytest.fail).stored
+    brought(1, result="completed")
+    assert stored.look(row(), says, pytest.fail).stored
+    model = next(name for name in bucket.names() if name.endswith("model.bin"))
+    bucket.client().delete_object(Bucket=bucket.name, Key=model)
+    assert not stored.look(row(), says, pytest.fail).stored
+
+
+def test_a_run_without_a_store_asks_nobody() -> None:
+    plain = replace(run_row(RUN), memory=in_state(State.RUNNING))
+    assert stored.look(plain, GONE, pytest.fail) == GONE
+    assert stored.grant(plain) is None
+    assert not stored.bring_result(plain, RunFolder(None))
+
+
+def test_the_newest_whole_checkpoint_of_all_attempts_comes_home_unless_home_has_a_newer_one(
+    row, brought, tmp_path
+) -> None:
+    brought(1, 4, 8)
+    brought(2, 12)
+    folder = RunFolder(tmp_path / "home-run")
+    folder.path.mkdir()
+    third = row(State.PENDING, attempt=3)
+    stored.bring_newest(third, folder)
+    assert json.loads((folder.checkpoints / "step-12" / "CHECKPOINT.json").read_text())["step"] == 12
+    brought_home = sorted(path.name for path in folder.checkpoints.iterdir())
+    stored.bring_newest(third, folder)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == brought_home
+    with pytest.raises(ProviderError):
+        stored.bring_newest(row(State.PENDING, attempt=3, endpoint="http://127.0.0.1:9"), folder)
+
+
+def test_what_nobody_needs_any_more_is_tidied_and_a_result_never(row, bucket, brought) -> None:
+    brought(1, 4)
+    brought(2, 8, result="failed")
+    stored.tidy(row(State.DONE, attempt=2, reason=Reason.FAILED))
+    left = bucket.names()
+    assert not [name for name in left if "/1/" in name]
+    assert stored.remote(row(attempt=2)).newest_step() == 8
+    stored.tidy(row(State.DONE, attempt=2, reason=Reason.COMPLETED))
+    there = stored.remote(row(attempt=2))
+    assert (there.newest_step(), there.is_whole()) == (-1, True)

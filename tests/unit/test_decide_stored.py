@@ -1,0 +1,61 @@
+"""What a store changes in the life of a run: what is verified there is ended at once, and a machine gone is no loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from decisions import DEADLINE, GONE, STOP, at, in_state, look, saw, step
+
+from orchestrator.words import Act, Reason, State
+from providers.base import Phase, RemoteStatus
+
+DONE = RemoteStatus(Phase.EXITED, reason="completed", exit_code=0)
+COMPLETED = {"reason": Reason.COMPLETED}
+
+
+def test_what_is_verified_in_the_store_is_ended_before_it_is_brought_home() -> None:
+    decision = step(in_state(State.COLLECTING, **COMPLETED), saw(Phase.READY, DONE, stored=True))
+    assert (decision.act, decision.memory.reason, decision.memory.reroll) == (Act.TERMINATE, Reason.COMPLETED, False)
+    assert not decision.memory.collected
+
+
+def test_what_is_home_waits_for_the_store_while_that_moves_and_no_longer_than_the_deadline() -> None:
+    memory = in_state(State.COLLECTING, **COMPLETED, collected=True)
+    assert step(memory, saw(Phase.READY, DONE, storing=True)).act is Act.COLLECT
+    assert step(memory, saw(Phase.READY, DONE)).act is Act.TERMINATE
+    assert step(memory, saw(Phase.READY, DONE, storing=True), DEADLINE + 1).act is Act.TERMINATE
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.COLLECTING])
+def test_a_machine_that_is_gone_is_not_lost_when_the_store_has_its_result(state: State) -> None:
+    seen = replace(GONE, remote=DONE, stored=True)
+    memory = in_state(state, absences=(at(0), at(15)), **(COMPLETED if state is State.COLLECTING else {}))
+    decision = step(memory, seen)
+    while decision.memory.state is not State.TERMINATING:
+        decision = step(decision.memory, seen)
+    assert (decision.memory.reason, decision.memory.reroll) == (Reason.COMPLETED, False)
+
+
+def test_what_the_store_has_comes_home_once_nothing_bills() -> None:
+    memory = in_state(State.TERMINATING, **COMPLETED, terminate_sent=True, absences=(at(0), at(15)))
+    first = step(memory, replace(GONE, stored=True))
+    assert (first.act, first.memory.collected) == (Act.COLLECT, True)
+    assert step(memory, saw(Phase.READY, stored=True)).act is not Act.COLLECT  # it bills
+    assert step(first.memory, replace(GONE, stored=True)).act is Act.FINISH
+
+
+def test_without_a_result_in_the_store_a_machine_that_is_gone_is_lost_as_ever() -> None:
+    decision = step(in_state(State.RUNNING, absences=(at(0), at(15))), GONE)
+    assert (decision.memory.reason, decision.memory.reroll) == (Reason.LOST, True)
+
+
+def test_a_stop_ends_the_wait_for_the_store_too() -> None:
+    memory = in_state(State.COLLECTING, **COMPLETED, **STOP, collected=True, told_to_stop=at(0))
+    late = step(memory, saw(Phase.READY, DONE, storing=True), 2000)
+    assert late.act is Act.TERMINATE
+
+
+def test_an_allocation_that_ended_by_itself_is_read_like_any_other() -> None:
+    ended = replace(GONE, observation=look(Phase.ABSENT, billing=False, ended=True), remote=DONE, stored=True)
+    assert step(in_state(State.RUNNING), ended).memory.state is State.COLLECTING
