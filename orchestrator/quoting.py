@@ -9,13 +9,13 @@ Pure but for `question`, which reads the model's config and a sample of the rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from orchestrator import plan as planning
 from orchestrator.estimate import answer, catalogue, compare, fix
-from orchestrator.estimate.footprint import Range
+from orchestrator.estimate.footprint import Range, footprint
 from orchestrator.estimate.learnt import bare, like
 from orchestrator.estimate.models import NotModelledError
 from orchestrator.estimate.page import ends
@@ -39,6 +39,7 @@ _FORCE = "--force launches all the same"
 _UNKNOWN = "how much is trained is not known: the limits are the estimate"
 _NEVER_RUN = "nothing like it was run from this home yet: the limits are the estimate"
 _DIGITS = Decimal("0.0001")
+_DEAREST = Decimal("1.5")  # times the first's likely cost: what is dearer is not taken in its place
 _UNJUDGED = 2  # after what fits, 0, and what is tight, 1
 _REASONS = 2  # kinds of GPU that do not fit, named in a plan
 
@@ -96,11 +97,12 @@ def choose(offers: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, waiting: bool 
     cards = [(one, quoted) for one, quoted in judged if quoted is not None]
     fit = [(one, quoted) for one, quoted in cards if quoted.fits]
     if not fit and (force or len(cards) < len(judged) or not cards):
-        return _by_price(ready, gpu, wanted)
+        return _by_price(ready, gpu, wanted, force=force)
     if not fit:
         raise _does_not_fit([quoted for _, quoted in cards], offers, wanted)
     best = _best(fit, gpu, wanted, force=force)
-    tried = planning.alike([one for one, _ in best])
+    most = compare.by_cost(best[0][1])[0] * _DEAREST
+    tried = planning.alike([one for one, quoted in best if compare.by_cost(quoted)[0] <= most])
     kinds = tuple(dict.fromkeys((one.gpu, one.gpu_count) for one, _ in best))
     first = best[0][1]
     order = (int(first.found.fits != fix.FITS), *compare.by_cost(first)[:2])
@@ -129,13 +131,27 @@ def _best(fit: list[tuple[Offer, Quoted]], gpu: Gpus, wanted: Wanted, *, force: 
     return [one for one in fit if one[1].found.fits == fit[0][1].found.fits]
 
 
-def _by_price(ready: Sequence[Offer], gpu: Gpus, wanted: Wanted) -> Choice:
+def _by_price(ready: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, force: bool) -> Choice:
     tried = planning.candidates(ready, gpu)
-    first = _judge(tried[0], wanted)
+    first, price = _judge(tried[0], wanted), tried[0].price
     if first is not None:
         return Choice(tuple(tried), _quote(first, tried, wanted))
-    price = tried[0].price
+    if not force:
+        _refuse_cpu(tried[0], wanted)
     return Choice(tuple(tried), _unmodelled(tried, wanted), order=(_UNJUDGED, price, price))
+
+
+def _refuse_cpu(offer: Offer, wanted: Wanted) -> None:
+    """Refuse a CPU whose memory can't hold even the least that training takes. How long one takes nobody can say."""
+    if wanted.asked is None or offer.gpu_count or not offer.memory_gib:
+        return
+    least = footprint(replace(wanted.asked.work, short="float32")).allocated.low
+    if least > offer.memory_gib:
+        title = wanted.asked.work.model.name
+        words = f"{title} does not fit {offer.provider} {offer.name}: it needs {least:.0f} GiB of memory"
+        raise RefusedError(
+            f"{words}, has {offer.memory_gib:.0f}", hint=f"a GPU: --provider lambda --gpu auto; or {_FORCE}"
+        )
 
 
 # ── the quote ───────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +214,6 @@ def _unmodelled(tried: Sequence[Offer], wanted: Wanted) -> Quote:
         seconds=ends(seconds),
         stages=dict(learnt.stages),
         measured=learnt.basis,
-        notes=wanted.notes,
     )
 
 
@@ -250,8 +265,12 @@ def _does_not_fit(cards: Sequence[Quoted], offers: Sequence[Offer], wanted: Want
 def _elsewhere(offers: Sequence[Offer], wanted: Wanted) -> list[str]:
     """Name the cheapest kind of this vendor's that holds the job as it is."""
     judged = [quoted for one in offers if one.available and (quoted := _judge(one, wanted)) is not None]
-    fit = sorted((one for one in judged if one.found.fits == fix.FITS and one.fits), key=compare.by_cost)
-    return [f"--gpu {fit[0].offer.card.name} (from ${fit[0].offer.price}/h)"] if fit else []
+    fitting = [one for one in judged if one.found.fits == fix.FITS and one.fits]
+    if not fitting:
+        return []
+    # GPUs that would idle are taken for their memory only where nothing less has it.
+    best = min(fitting, key=lambda one: (one.offer.count - one.found.count, compare.by_cost(one)))
+    return [f"--gpu {best.offer.card.name} ({_kind(best)} at ${best.offer.price}/h)"]
 
 
 def _flags(one: Quoted) -> list[str]:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.estimate import words
-from orchestrator.estimate.learnt import grouped
+from orchestrator.estimate.learnt import GROUPS, grouped
 from orchestrator.render import duration, money, money_range
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _pace(quote: Mapping[str, Any], one: Measured | None) -> Iterator[Line]:
 def _stages(quote: Mapping[str, Any], one: Measured | None) -> Iterator[Line]:
     by_end = [grouped({name: each[end] for name, each in (quote.get("stages") or {}).items()}) for end in range(3)]
     true = one.stages if one else {}
-    for name in dict.fromkeys((*by_end[1], *true)):
+    for name in (name for name in GROUPS if name in by_end[1] or name in true):
         quoted = (by_end[0][name], by_end[1][name], by_end[2][name]) if name in by_end[1] else None
         yield Line("stage", name, quoted, true.get(name))
 

@@ -64,7 +64,7 @@ def cheapest(
     Raises:
         GpurunError: as `launch.prepare`; of several vendors, what each of them said.
     """
-    if len(providers) == 1:
+    if len(providers) == 1 and providers[0].name != "local":
         return launch.prepare(home, ledger, providers[0], template, gpu, now, leave)
     options: list[tuple[Provider, Choice]] = []
     refused: list[tuple[str, GpurunError]] = []
@@ -75,6 +75,7 @@ def cheapest(
             options.append((one, launch.choice(home, ledger, one, template, gpu, now, leave)))
         except (RefusedError, ProviderError) as error:
             refused.append((one.name, error))
+    options = [option for option in options if option[1].offers[0].gpu_count] or options  # a CPU is the last resort
     for one, choice in sorted(options, key=lambda option: option[1].order):
         try:
             return launch.prepare(home, ledger, one, template, gpu, now, leave, _among(choice, one, options, refused))

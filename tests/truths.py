@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # As Lambda's adapter has them, but for a look every 15 s and not every 5: only the test gets longer by those.
 TRAITS = Traits(60.0, 1200.0, 3600.0, 15.0, 60)
+_MISS = 0.75  # of the quoted pace, for the work that is run over and over
 CARDS = (("a10", 22.5, "1.29"), ("a100-40gb", 40.0, "1.99"), ("rtx-a6000", 48.0, "1.09"), ("h100-pcie", 79.6, "3.29"))
 
 
@@ -68,6 +69,15 @@ class Slow(FakeCloud):
 
     link: float = 1e9
     weight: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)  # seconds, as the payload tells them
+    setup: float = 0.0
+    number: int = 0  # of the run: a vendor gives no id twice
+
+    def launch(self, job: Job, offer: Offer) -> str:
+        machine = self.machines.pop(super().launch(job, offer))
+        machine.id = f"{machine.id}-{self.number}"
+        self.machines[machine.id] = machine
+        return machine.id
 
     def remote(self, allocation_id: str, access: Access) -> FakeRemote:  # noqa: ARG002 (the contract's shape)
         return SlowRemote(self, allocation_id)
@@ -75,6 +85,8 @@ class Slow(FakeCloud):
 
 class SlowRemote(FakeRemote):
     """Ships and fetches in simulated time."""
+
+    _cloud: Slow
 
     def start(self, job: Job) -> None:
         fresh = self._machine().job is None
@@ -86,6 +98,20 @@ class SlowRemote(FakeRemote):
         if any(name.startswith("artifacts/") for name in names):
             self._cloud.clock.advance(self._cloud.weight / self._cloud.link)
         super().fetch(names, dest)
+
+    def _files(self) -> dict[str, bytes]:
+        files = super()._files()
+        if "result.json" in files:
+            started = self._machine().started
+            assert started is not None
+            begun, stages = started.timestamp(), self._cloud.stages
+            told = {
+                "started": begun,
+                "ended": begun + self._cloud.setup + sum(stages.values()),
+                "stage_seconds": stages,
+            }
+            files["result.json"] = json.dumps({**json.loads(files["result.json"]), **told}).encode()
+        return files
 
     def logs(self, offset: int) -> bytes:  # noqa: ARG002 (the contract's shape)
         return b""  # 10,000 lines of a training say nothing of money
@@ -102,6 +128,7 @@ class Outcome:
     paid: Decimal
     reason: str
     attempts: int
+    basis: str
 
     @property
     def exceeded(self) -> bool:
@@ -141,6 +168,8 @@ class Study:
 
 def _run(seed: int, chance: Random, home: Home, ledger: Ledger, rows: Path, *, learns: bool) -> Outcome:
     nature = drawn(chance)
+    if learns:  # one card and one work: the same miss each time, to some percent
+        nature = replace(nature, pace=_MISS * chance.lognormvariate(0.0, 0.05))
     card, vram, price = CARDS[0] if learns else chance.choice(CARDS)
     epochs = 8 if learns else chance.choice((4, 8, 16))
     sets = [f"data.train={rows}", f"epochs={epochs}", "packing=false", "max_length=512", "max_hours=12"]
@@ -150,8 +179,9 @@ def _run(seed: int, chance: Random, home: Home, ledger: Ledger, rows: Path, *, l
     template = replace(template, settings=template.settings.model_copy(update={"secrets": []}))
     offer = Offer("lambda", f"gpu_1x_{card}", card, 1, Decimal(price), vram_gib=vram)
     clock = Clock()
-    cloud = Slow(clock, TRAITS, "lambda", boot_seconds=nature.boot, stock=[offer], link=nature.home)
-    cloud.total_steps, cloud.weight = _truth(template, offer, nature)
+    cloud = Slow(clock, TRAITS, "lambda", boot_seconds=nature.boot, stock=[offer], link=nature.home, number=seed)
+    cloud.stages, cloud.weight = _truth(template, offer, nature)
+    cloud.setup, cloud.total_steps = nature.setup, int(nature.setup + sum(cloud.stages.values()))
     cloud.checkpoint_every = 10**9
     prepared = launch.prepare(home, ledger, cloud, template, None, START)
     quote = prepared.plan.quote
@@ -163,11 +193,11 @@ def _run(seed: int, chance: Random, home: Home, ledger: Ledger, rows: Path, *, l
     assert quote.low is not None
     assert quote.likely is not None
     reason = memory.reason or ""
-    return Outcome(seed, quote.low, quote.likely, quote.worst, cloud.dollars(), reason, memory.attempt)
+    return Outcome(seed, quote.low, quote.likely, quote.worst, cloud.dollars(), reason, memory.attempt, quote.basis)
 
 
-def _truth(template: templates.Template, offer: Offer, nature: Nature) -> tuple[int, float]:
-    """Seconds that the agent works, and bytes that come home: of the work itself, as it was drawn."""
+def _truth(template: templates.Template, offer: Offer, nature: Nature) -> tuple[dict[str, float], float]:
+    """Seconds of the payload's stages, and bytes that come home: of the work itself, as it was drawn."""
     asked, _ = answer.question(answer.Flags(gpu=""), template)
     listed = catalogue.of_offer(offer, START.date(), 60)
     assert listed is not None
@@ -175,6 +205,10 @@ def _truth(template: templates.Template, offer: Offer, nature: Nature) -> tuple[
     work = ask.for_card(asked.work, listed.card, 1)
     tokens = hours.computed_tokens(work, asked.amount, 1, packed=asked.packed)
     pace = _pace(work, listed.card, 1)[0].likely * nature.pace
-    weights, home = disk.download_bytes(work), disk.artifact_bytes(work)
-    load = weights / nature.hub + nature.load * (weights / 1e9 + disk.checkpoint_bytes(work) / 0.7e9 + 5)
-    return int(nature.setup + load + nature.step + tokens / pace), home
+    weights = disk.download_bytes(work)
+    stages = {
+        "load": weights / nature.hub + nature.load * (weights / 1e9 + 5),
+        "train": nature.step + tokens / pace,
+        "save": nature.load * disk.checkpoint_bytes(work) / 0.7e9,
+    }
+    return stages, disk.artifact_bytes(work)

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from orchestrator.estimate.quote import Dollars, Estimate
     from orchestrator.templates import Template
 
-MOST = {"seq": 2**24, "micro_batch": 2**16, "accumulation": 2**16, "rank": 2**14, "rows": 10**12, "count": 1024}
+MOST = {
+    "seq": 2**24,
+    "micro_batch": 2**16,
+    "accumulation": 2**16,
+    "rank": 2**14,
+    "rows": 10**12,
+    "tokens": 10**15,
+    "count": 1024,
+}
+_MOST_EPOCHS = 10_000
 _TOKENS_A_ROW = 512  # where only a count of rows is given and no limit is shorter: said beside the result
 
 
@@ -101,8 +110,8 @@ def _sane(flags: Flags) -> None:
         value = getattr(flags, name)
         if value is not None and not 1 <= value <= most:
             raise UsageError(f"--{name.replace('_', '-')} {value:,} is absurd: between 1 and {most:,}")
-    if flags.tokens is not None and flags.tokens < 1:
-        raise UsageError("--tokens must be at least 1: with none there is nothing to train on")
+    if flags.epochs is not None and not 0 < flags.epochs <= _MOST_EPOCHS:
+        raise UsageError(f"--epochs {flags.epochs:g} is absurd: above 0, and {_MOST_EPOCHS:,} at most")
 
 
 def _sane_settings(work: Work) -> None:

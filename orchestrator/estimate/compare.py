@@ -143,7 +143,7 @@ def _too_dear(dollars: Dollars | None, offer: Listed, bounds: Bounds) -> str:
 def _unfit(found: Estimate, work: Work) -> str:
     """Say what a kind of card lacks; nothing where it has all."""
     if found.fits == fix.NO:
-        return f"{found.memory.process.likely:.0f} GiB of GPU memory, has {found.card.memory_gib:.0f}"
+        return f"{found.memory.needed_gib:.0f} GiB of GPU memory, has {found.card.memory_gib:.0f}"
     return _unsuited(found.card, work)
 
 

@@ -158,7 +158,7 @@ def test_force_launches_what_does_not_fit_and_says_so(home: Home, ledger: Ledger
 def test_another_card_of_the_vendors_is_named_where_one_holds_the_job(home: Home, ledger: Ledger) -> None:
     with pytest.raises(RefusedError) as caught:
         plan(home, ledger, "quantization=none", "max_length=4096", gpu="t4")
-    assert "--gpu h100-sxm (from $4.29/h)" in caught.value.hint
+    assert "--gpu h100-sxm (h100-sxm at $4.29/h)" in caught.value.hint
 
 
 @pytest.mark.parametrize(("small", "what"), [({"disk_gib": 5.0}, "of disk"), ({"memory_gib": 3.0}, "of host memory")])
@@ -174,6 +174,14 @@ def test_an_offer_whose_disk_or_memory_cant_hold_the_job_does_not_fit(
 def test_a_card_that_is_in_no_table_is_taken_by_name_and_not_judged(home: Home, ledger: Ledger, rows: str) -> None:
     told = plan(home, ledger, rows, gpu="x9000", stock=[replace(OFFER, gpu="x9000")])
     assert (told.offer.gpu, told.quote.fits) == ("x9000", "")
+
+
+def test_a_cpu_without_the_memory_for_the_weights_is_refused(home: Home, ledger: Ledger, rows: str) -> None:
+    cpu = replace(OFFER, gpu="", gpu_count=0, name="cpu", price=Decimal(0), memory_gib=16.0)
+    with pytest.raises(RefusedError, match=r"does not fit fake cpu: it needs [0-9]+ GiB of memory, has 16"):
+        plan(home, ledger, rows, "quantization=none", gpu=None, stock=[cpu])
+    assert plan(home, ledger, rows, "quantization=none", gpu=None, stock=[cpu], force=True).offer == cpu
+    assert plan(home, ledger, name="loop", gpu=None, stock=[cpu]).offer == cpu
 
 
 def test_rounds_of_waiting_take_only_kinds_that_hold_the_job(home: Home, ledger: Ledger, rows: str) -> None:

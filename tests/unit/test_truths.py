@@ -17,3 +17,12 @@ def test_no_run_pays_more_than_its_worst_case(seed: int, fast_path: Path) -> Non
     assert not found.exceeded, found
     assert found.paid > 0
     assert 0 < found.low < found.likely <= found.worst
+
+
+def test_what_a_run_measured_is_in_the_ledger_once_it_is_done_and_quoted_the_next_time(fast_path: Path) -> None:
+    study = Study(fast_path, learns=True)
+    first, second = study.run(1), study.run(1)
+    assert not first.basis.startswith("measured")
+    assert second.basis.startswith("measured on your run of qlora-sft-")
+    assert abs(second.paid - second.likely) < abs(first.paid - first.likely) or second.paid == second.likely
+    assert second.inside
