@@ -237,6 +237,13 @@ def test_the_vendor_s_own_begin_and_end_are_believed(metered: Ledger) -> None:
     assert dollars(metered, 99) == (11, 11)
 
 
+def test_a_record_that_is_only_so_exact_leaves_the_interval_that_wide(metered: Ledger) -> None:
+    told = replace(BILLS, price=Decimal(3600), billed_from=at(20), billed_within=1.0)
+    metered.saw_billing("fake", "m-1", at(30), told)
+    metered.saw_free("fake", "m-1", at(70), replace(GONE, billed_until=at(31), billed_within=3.0))
+    assert dollars(metered, 99) == (10, 14)
+
+
 def test_what_was_over_when_it_was_found_costs_what_the_vendor_s_record_says(metered: Ledger) -> None:
     over = replace(GONE, price=Decimal(7200), billed_from=at(20), billed_until=at(31))
     metered.saw_free("fake", "m-1", at(70), over)
