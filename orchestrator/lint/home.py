@@ -49,6 +49,7 @@ def _saves(piece: Piece, call: ast.Call, names: Names) -> Iterator[Finding]:
         node, called = (named or call.args[:1] or [None])[0], "output_dir"
     elif called in _SAVES or names.meant(call.func) == "torch.save":
         at = _SAVES.get(called, 1)
+        called = called if called in _SAVES else "torch.save"
         node = call.args[at] if len(call.args) > at else None
     text = names.text(node)
     if node is not None and text and not _comes_home(text):
