@@ -3,57 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from desk import Desk, wait_for
 from hf_ground import HfSim, hf_running
-from simulators_fixture import LambdaSim, lambda_running
+from simulators_fixture import PUBLIC_KEY, LambdaSim, lambda_running
 
 from providers.base import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-GPURUN = [sys.executable, "-m", "orchestrator.cli"]
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass
-class Desk:
+class Both(Desk):
     """A computer with the keys of both accounts."""
 
-    hub: HfSim
-    cloud: LambdaSim
-    home: Path
-
-    def gpurun(self, *args: str, **more: str) -> Said:
-        paths = os.pathsep.join(filter(None, sys.path))
-        env = {
-            **os.environ,
-            **self.hub.exports,
-            **self.cloud.exports,
-            "HF_HUB_OFFLINE": "0",
-            "PYTHONPATH": paths,
-            **more,
-        }
-        done = subprocess.run(
-            [*GPURUN, *args], env=env, cwd=self.home.parent, capture_output=True, text=True, timeout=120, check=False
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+    hub: HfSim = field(kw_only=True)
+    cloud: LambdaSim = field(kw_only=True)
 
     def rents(self, name: str) -> str:
         """Somebody launched one by hand, under this name; gives its id."""
@@ -71,27 +42,14 @@ def mark(hours: float, number: int) -> str:
     return str(Mark("0bad", f"unit-261122-{number:06x}", 1, datetime.now(UTC) + timedelta(hours=hours)))
 
 
-def until(look: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture
-def desk(home: Path) -> Iterator[Desk]:
-    from simulators_fixture import PUBLIC_KEY
-
+def desk(tmp_path: Path, home: Path) -> Iterator[Both]:
     with hf_running(pace=100) as hub, lambda_running() as cloud:
         cloud.data("POST", "/ssh-keys", {"name": "key", "public_key": PUBLIC_KEY})
         cloud.may_hurry = True  # its guard looks twice a second here
-        yield Desk(hub, cloud, home)
-        cloud.terminate(*desk_left(cloud))
-
-
-def desk_left(cloud: LambdaSim) -> list[str]:
-    return [row["id"] for row in cloud.meter()["allocations"] if row["ended"] is None]
+        found = Both({**hub.exports, **cloud.exports}, tmp_path, home, hub=hub, cloud=cloud)
+        yield found
+        cloud.terminate(*found.alive())
 
 
 def test_a_guard_in_a_scheduled_job_ends_what_is_overdue_at_lambda_hour_after_hour(desk):
@@ -113,16 +71,16 @@ def test_a_guard_in_a_scheduled_job_ends_what_is_overdue_at_lambda_hour_after_ho
 
     # It goes on by itself: in this job, and in the next one, which the Hub starts at its minute.
     later = desk.rents(mark(-1, 3))
-    until(lambda: later not in desk.alive(), "the next pass")
+    wait_for(lambda: later not in desk.alive(), "the next pass")
     first = {one["id"] for one in desk.jobs()}
     desk.hub.advance(3600)
-    until(
+    wait_for(
         lambda: any(one["stage"] == "RUNNING" and one["id"] not in first for one in desk.jobs()), "the next hour's job"
     )
     desk.hub.advance(2400)  # past the first job's limit
-    until(lambda: not first & {one["id"] for one in desk.jobs()}, "the end of the first job")
+    wait_for(lambda: not first & {one["id"] for one in desk.jobs()}, "the end of the first job")
     last = desk.rents(mark(-1, 4))
-    until(lambda: last not in desk.alive(), "a pass of the next hour's guard")
+    wait_for(lambda: last not in desk.alive(), "a pass of the next hour's guard")
 
     # This computer knows how it is, and plans count on it.
     status = desk.gpurun("guard", "status", "--json")
@@ -136,7 +94,7 @@ def test_a_guard_in_a_scheduled_job_ends_what_is_overdue_at_lambda_hour_after_ho
     gone = desk.gpurun("guard", "uninstall", "--on", "hf")
     assert gone.code == 0, gone
     assert desk.hub.state()["scheduled"] == []
-    until(lambda: desk.jobs() == [], "its jobs' end")
+    wait_for(lambda: desk.jobs() == [], "its jobs' end")
     assert desk.hub.state()["buckets"] == {"alice/gpurun": []}
     assert "afar" not in json.loads(desk.gpurun("guard", "status", "--json").out)
 
@@ -149,7 +107,7 @@ def test_a_guard_that_can_t_look_is_said_to_stay_scheduled_and_is_removed_by_the
     assert desk.gpurun("guard", "status").code == 5
     assert desk.gpurun("guard", "uninstall", "--on", "hf").code == 0
     assert desk.hub.state()["scheduled"] == []
-    until(lambda: desk.jobs() == [], "its jobs' end")
+    wait_for(lambda: desk.jobs() == [], "its jobs' end")
 
 
 def test_without_an_answer_or_another_vendor_s_key_nothing_is_scheduled(desk):

@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import stat
-import subprocess
-import sys
 import tarfile
-import tempfile
-import time
-from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import requests
+from desk import Desk, simulated, wait_for
 from openapi import validate_exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 STEP_USD = Decimal("1.29") / 60  # an A10's minute
 TOKEN = "hf_made_up_0123456789abcdef"  # noqa: S105 - nobody's
 # A chatty training. It leaves its log under a second name, since the machine is gone when it can be compared, and ends
@@ -55,105 +49,21 @@ sys.stdout.buffer.write(b"no line end \\xff")
 """
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Typed:
-    """A command under way. What it says goes to files: nobody reads a pipe meanwhile, and a full one would stop it."""
-
-    def __init__(self, vendor: Vendor, args: tuple[str, ...]) -> None:
-        env = {**os.environ, **vendor.exports, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_TOKEN": TOKEN}
-        folder = Path(tempfile.mkdtemp(prefix="typed-", dir=vendor.work.parent))
-        self._out, self._err = folder / "out", folder / "err"
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen([*GPURUN, *args], cwd=vendor.work, stdout=out, stderr=err, env=env)
-
-    def end(self) -> Ended:
-        code = self.process.wait(120)
-        return Ended(code, *(path.read_text(errors="surrogateescape") for path in (self._out, self._err)))
-
-
-@dataclass
-class Vendor:
-    """The simulator, a folder to work in, and a person who has both."""
-
-    control: str
-    exports: dict[str, str]
-    work: Path
-    home: Path
-
-    def gpurun(self, *args: str) -> Ended:
-        return self.start(*args).end()
-
-    def start(self, *args: str) -> Typed:
-        return Typed(self, args)
-
-    def ask(self, path: str) -> dict[str, Any]:
-        return requests.get(self.control + path, timeout=30).json()
-
-    def shown(self) -> dict[str, Any]:
-        return json.loads(self.gpurun("show", "--json").out)
-
-    def running(self, *, steps: int = 5) -> str:
-        """Wait until the run has come that far; gives its id."""
-        folder = wait_for(lambda: next(self.home.glob("runs/*/metrics.jsonl"), None), "a training").parent
-        wait_for(lambda: (folder / "metrics.jsonl").read_text().count('"step"') > steps, f"{steps} steps")
-        return folder.name
-
-    def go(self) -> None:
-        """Let the training come to its end."""
-        (self.work / "go").touch()
-
-    def holder(self) -> int:
-        """The process that holds the run."""
-        import sqlite3
-
-        with sqlite3.connect(self.home / "ledger.sqlite") as db:
-            name = db.execute("SELECT lease_holder FROM runs").fetchone()[0]
-        db.close()
-        return int(name.split(":")[1]) if name else 0
-
-
-def wait_for(look: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, f"{what} never came"
-        time.sleep(0.05)
-    return found
-
-
 @pytest.fixture
-def vendor(tmp_path: Path, home: Path) -> Iterator[Vendor]:
+def vendor(tmp_path: Path, home: Path) -> Iterator[Desk]:
     """A vendor that, at the end, was asked for nothing its document does not know, and bills nothing."""
     work = tmp_path / "work"
     work.mkdir()
-    (work / "mine.py").write_text(SCRIPT)
-    command = json.dumps(["{python}", "code/mine.py", str(work)])
-    (work / "chatty.yaml").write_text(
-        f"name: chatty\ntraining: {{method: script, code: mine.py, command: {command}}}\n"
-        "limits: {max_hours: 0.2}\nsecrets: [HF_TOKEN]\n"
-    )
-    argv = [sys.executable, "-m", "simulators", "lambda", "--boot", "10", "--pace", "20", "--with-stdin"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        vendor = Vendor(told["control"], told["exports"], work, home)
-        try:
-            yield vendor
-            state, meter, asked = (vendor.ask(path) for path in ("/state", "/meter", "/requests"))
-        finally:
-            process.terminate()
-    assert meter["billing_now"] == 0
-    assert (state["violations"], state["troubles"], state["keys"]) == (0, [], [])
+    with simulated("lambda", "--boot", "10", "--pace", "20") as told:
+        desk = Desk(told["exports"], work, home, told["control"], {"HF_TOKEN": TOKEN})
+        desk.write("chatty", SCRIPT, secrets="HF_TOKEN")
+        yield desk
+        state, asked = desk.ask("/state"), desk.ask("/requests")
+    assert (state["violations"], state["keys"]) == (0, [])
     assert len({validate_exchange(record) for record in asked["requests"]}) > 5
 
 
-def settled(vendor: Vendor, run_id: str) -> dict[str, Any]:
+def settled(vendor: Desk, run_id: str) -> dict[str, Any]:
     """Hold ledger and vendor to one bill, and the home to what a run that is over leaves."""
     meter, shown = vendor.ask("/meter"), vendor.shown()
     assert (meter["billing_now"], len(meter["allocations"])) == (0, 1)
@@ -174,14 +84,14 @@ def whole(folder: Path) -> list[str]:
     return [one["name"] for one in artifacts]
 
 
-def secrets_of(vendor: Vendor) -> set[bytes]:
+def secrets_of(vendor: Desk) -> set[bytes]:
     """What nobody may find: the key, every token that the vendor told, the user's own, private keys."""
     journal = requests.get(vendor.control + "/requests", timeout=30).text
     tokens = set(re.findall(r'"jupyter_token": ?"([^"]+)"', journal))
     private = [path.read_text().splitlines()[4] for path in vendor.home.glob("runs/*/ssh/*/*_ed25519")]
     assert tokens
     assert len(set(private)) == 2
-    return {secret.encode() for secret in (vendor.exports["LAMBDA_API_KEY"], TOKEN, *tokens, *private)}
+    return {secret.encode() for secret in (vendor.environ["LAMBDA_API_KEY"], TOKEN, *tokens, *private)}
 
 
 def betrayed(home: Path, secrets: set[bytes]) -> list[str]:
@@ -212,12 +122,12 @@ def modes(folder: Path) -> set[str]:
     }
 
 
-def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Vendor) -> None:
+def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Desk) -> None:
     launch = vendor.start(
         "launch", "chatty.yaml", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--json"
     )
-    run_id = vendor.running()
-    folder = vendor.home / "runs" / run_id
+    folder = vendor.running()
+    run_id = folder.name
     live = secrets_of(vendor)
     assert modes(folder / "ssh") == set()
     assert betrayed(vendor.home, live) == []
@@ -237,9 +147,9 @@ def test_a_launch_brings_all_home_tells_no_secret_and_leaves_no_bill(vendor: Ven
     assert [text for text in texts for secret in live if secret.decode() in text] == []
 
 
-def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_command(vendor: Vendor) -> None:
+def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_command(vendor: Desk) -> None:
     launch = vendor.start("launch", "chatty.yaml", "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk")
-    run_id = vendor.running()
+    run_id = vendor.running().name
     launch.process.send_signal(signal.SIGINT)
     code, out, err = launch.end()
     assert (code, out) == (130, "")
@@ -267,12 +177,12 @@ def test_a_run_whose_every_local_process_is_killed_is_carried_on_by_the_next_com
     assert settled(vendor, run_id)["attempt"] == 1
 
 
-def test_a_detached_training_is_looked_at_and_stopped_with_its_newest_checkpoint_home(vendor: Vendor) -> None:
+def test_a_detached_training_is_looked_at_and_stopped_with_its_newest_checkpoint_home(vendor: Desk) -> None:
     job = ["loop", "--set", "epochs=100000", "--set", "checkpoint_every_steps=1000000", "--set", "log_every_steps=20"]
     launched = vendor.gpurun("launch", *job, "--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk", "--detach")
     assert launched.code == 0, launched.err
-    run_id = vendor.running()
-    folder = vendor.home / "runs" / run_id
+    folder = vendor.running()
+    run_id = folder.name
     assert list(folder.glob("checkpoints/*")) == []
     looked = vendor.gpurun("ssh", run_id, "--", "ls ~/.gpurun/jobs/*/; exit 7")
     assert (looked.code, "status.json" in looked.out) == (7, True)
