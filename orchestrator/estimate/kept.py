@@ -79,18 +79,21 @@ def _norms(work: Work, where: str) -> float:
     else:
         each, heads = float(stream), 2.0 * (work.model.query + work.model.key_value)
     dropped = width if own.encoder else 0  # a mask of a byte after each half of an encoder's layer
-    return own.norms / 2 * each * width + dropped + (heads if own.head_norms and where == "attention" else 0.0)
+    read = 1 if own.parallel and work.kernels is Kernels.HF else own.norms
+    return read / 2 * each * width + dropped + (heads if own.head_norms and where == "attention" else 0.0)
 
 
 def _attention(work: Work) -> float:
     model, short = work.model, work.state_bytes
     kept = float(short * (2 * model.query + 2 * model.key_value) + 4 * model.heads)
-    if traits(model).joined_query or work.kernels is Kernels.NATIVE:
+    own = traits(model)
+    if (own.joined_query and own.rotary) or work.kernels is Kernels.NATIVE:
         kept += short * (model.query + model.key_value)  # the values are a view: they hold what was made with them
     if work.attention is Attention.EAGER:
         # Keys and values are repeated for each head. Of the scores softmax keeps its float32 result, the product its
         # short copy; an encoder's dropout a mask.
-        each = (4 if short == 4 else 4 + short) + ((5 if short == 4 else 1) if traits(model).encoder else 0)
+        each = short if short == 4 or own.short_scores else 4 + short
+        each += ((5 if short == 4 else 1) if own.encoder else 0) + (short if own.capped else 0)
         kept = float(short * 4 * model.query + model.heads * work.sequence * each)
     return kept
 
@@ -98,10 +101,14 @@ def _attention(work: Work) -> float:
 def _mlp(work: Work) -> float:
     """What the activation and the product keep: gate, act(gate) and up; without a gate the activation's input."""
     model, short = work.model, work.state_bytes
-    inner = (model.expert_intermediate or model.intermediate) * max(model.experts_per_token, 1)
-    if not traits(model).gated:
-        return float(short * inner)
-    return float(short * inner * (2 if work.kernels is Kernels.COMPILED else 3))
+    own, used = traits(model), max(model.experts_per_token, 1)
+    inner = (model.expert_intermediate or model.intermediate) * used
+    tensors = own.activation or (3 if own.gated else 1)
+    if work.kernels is not Kernels.HF:  # one kernel for all its steps
+        tensors = min(tensors, (2 if work.kernels is Kernels.COMPILED else 3) if own.gated else 1)
+    # Each expert's answer, until the router's weight is on it.
+    weighted = model.hidden * used * max(short, stream_bytes(work)) if model.experts else 0
+    return float(short * inner * tensors + weighted)
 
 
 def _inputs(work: Work) -> dict[str, float]:

@@ -26,19 +26,26 @@ class Traits:
     wide_norm: bool = False  # the norm's weight is multiplied in float32
     encoder: bool = False  # both ways, with dropout, post-norm
     sdpa: bool = True  # transformers 5.23 runs it on torch's fused attention: `_supports_sdpa`; else eager
+    rotary: bool = True  # queries and keys are turned, and so copied
+    parallel: bool = False  # attention and MLP read one stream: their norms keep the same input
+    activation: int = 0  # tensors as wide as the MLP that its activation keeps; 0 = 3 with a gate, 1 without
+    capped: bool = False  # tanh on the scores of eager attention
+    short_scores: bool = False  # its softmax is as short as the scores, not float32
 
 
 LLAMA = Traits()
 _ENCODER = Traits(gated=False, root_mean_square=False, encoder=True)
-_GPT = Traits(gated=False, root_mean_square=False, joined_query=True)
+_GPT = Traits(gated=False, root_mean_square=False, joined_query=True, rotary=False)
+_STEPWISE = 4  # what transformers' NewGELUActivation keeps, operation by operation
 TRAITS = {
     "qwen": Traits(joined_query=True),
     "qwen3": Traits(head_norms=True),
     "qwen3_moe": Traits(head_norms=True),
     "qwen3_5": Traits(head_norms=True),
     "qwen3_5_moe": Traits(head_norms=True),
-    "gemma2": Traits(norms=4, wide_norm=True, sdpa=False),
-    "gpt_oss": Traits(sdpa=False),
+    "gemma2": Traits(norms=4, wide_norm=True, sdpa=False, capped=True),
+    # Gate and up in one, each clamped, the gate's sigmoid, the product with up + 1: modeling_gpt_oss.py.
+    "gpt_oss": Traits(sdpa=False, wide_norm=True, activation=6, short_scores=True),
     "gemma3": Traits(norms=4, head_norms=True, wide_norm=True),
     "gemma3_text": Traits(norms=4, head_norms=True, wide_norm=True),
     "gemma4": Traits(norms=4, head_norms=True, wide_norm=True),
@@ -46,12 +53,12 @@ TRAITS = {
     "phi3": Traits(joined_query=True, joined_gate=True),
     "olmo2": Traits(head_norms=True, wide_norm=True),
     "stablelm": Traits(root_mean_square=False),
-    "gpt2": _GPT,
+    "gpt2": replace(_GPT, activation=_STEPWISE),
     "gpt_bigcode": _GPT,
-    "gpt_neox": _GPT,
-    "falcon": Traits(gated=False, root_mean_square=False, joined_query=True, norms=1),
+    "gpt_neox": replace(_GPT, rotary=True, parallel=True),
+    "falcon": replace(_GPT, rotary=True, norms=1),
     "mpt": replace(_GPT, sdpa=False),
-    "phi": Traits(gated=False, root_mean_square=False, norms=1),
+    "phi": Traits(gated=False, root_mean_square=False, norms=1, activation=_STEPWISE),
     "bert": _ENCODER,
     "distilbert": _ENCODER,
     "roberta": _ENCODER,

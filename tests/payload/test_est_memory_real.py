@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from orchestrator.estimate import kept, memory, models
+from orchestrator.estimate import ask, kept, layers, memory, models
 from orchestrator.estimate.layers import adapter_parameters
 from orchestrator.estimate.work import Kernels, Loss, Work
 
@@ -23,7 +23,29 @@ SMALL = {
     "attention_dropout": 0.0,
     "pad_token_id": 0,
 }
-GPT2 = {"n_layer": 3, "n_embd": 128, "n_head": 4, "n_positions": 256, "vocab_size": 512}
+GPT2 = {
+    "attn_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "n_layer": 3,
+    "n_embd": 128,
+    "n_head": 4,
+    "n_positions": 256,
+    "vocab_size": 512,
+}
+EXPERTS = {"num_experts_per_tok": 2}
+OTHERS = {
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32},
+    "gemma3_text": {"head_dim": 32},
+    "phi": {},
+    "phi3": {},
+    "gpt_neox": {},
+    "stablelm": {},
+    "gpt2": {},
+    "mixtral": {"num_local_experts": 4, **EXPERTS},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 96, **EXPERTS},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 32, **EXPERTS},
+}
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "smollm3")
 
 
@@ -88,6 +110,18 @@ def test_activations_of_a_full_step_are_within_a_twentieth(kind, dtype, autocast
     short = "bfloat16" if autocast or dtype is torch.bfloat16 else "float32"
     work = work_of(shape, master=dtype is torch.float32, autocast=autocast, short=short)
     assert kept.activations(work) == pytest.approx(saved_bytes(model, model.model, autocast=autocast), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_activations_of_every_other_kind_of_layer_are_within_a_twentieth(kind, dtype):
+    attention = "sdpa" if layers.TRAITS.get(kind, layers.LLAMA).sdpa else "eager"
+    model, shape = built(kind, dtype, attention, **OTHERS[kind])
+    assert ask.attention(shape) == attention
+    short = "bfloat16" if dtype is torch.bfloat16 else "float32"
+    work = work_of(shape, master=dtype is torch.float32, autocast=False, short=short, attention=ask.attention(shape))
+    body = getattr(model, model.base_model_prefix)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=False), rel=0.05)
 
 
 @pytest.mark.parametrize(
