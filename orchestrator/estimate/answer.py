@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import Bounds
-from orchestrator.estimate import ask, catalogue, compare, fix, gpus, inputs
+from orchestrator.estimate import ask, catalogue, compare, fix, gpus, hub_data, inputs
 from orchestrator.estimate.ask import Question
 from orchestrator.estimate.catalogue import Listed
 from orchestrator.estimate.learnt import NOTHING, Past
@@ -175,10 +175,13 @@ def _lengths(flags: Flags, template: Template | None) -> Lengths | None:
 
 
 def _shipped(template: Template, what: str, model_name: str) -> Lengths | None:
-    """Sample the rows of a file that a template ships; None where it ships none that can be read here."""
+    """Sample the rows of a file that a template ships, or take what is known of the Hub's; None where neither is."""
     data = getattr(template.settings.training, "data", None)
     files = (file for file in template.files if data is None or file.setting[-2:] == ("data", what))
     path = next((file.path for file in files), None)
+    if path is None and data is not None:
+        split = data.split if what == "train" else data.eval_split
+        return hub_data.lengths(str(getattr(data, what)), split, data.max_rows)
     if path is None or not path.is_file() or path.suffix.lower() not in inputs.READABLE:
         return None
     return inputs.rows(path, data, model_name)
