@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,22 +25,23 @@ GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 PLACES = {
     "local": ([], ["--gpu", "cpu"]),
     "lambda": (["lambda", "--boot", "10", "--pace", "40"], ["--gpu", "a10", "--accept-risk"]),
+    "runpod": (["runpod", "--boot", "10", "--pace", "40"], ["--gpu", "3090", "--accept-risk"]),
     "hf": (["hf", "--boot", "10", "--pace", "100"], ["--gpu", "cpu"]),
 }
 SCRIPT = """
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["gpurun-tiny @ {wheel}"]
+# dependencies = ["gpurun-tiny==1.0"]
 # ///
 import pathlib, sys
 import gpurun_tiny
 print("words:", gpurun_tiny.WORD, sys.argv[1:], pathlib.Path("rows/a b.txt").read_text())
 def bar(step):
-    print(f"\\r{{50 * step}}%|###  | {{step}}/2 [00:01<00:02, 1.00s/it]", end="", file=sys.stderr, flush=True)
+    print(f"\\r{50 * step}%|###  | {step}/2 [00:01<00:02, 1.00s/it]", end="", file=sys.stderr, flush=True)
 bar(0)
 for step in (1, 2):
     print("\\r", end="", file=sys.stderr, flush=True)  # as tqdm clears it
-    print({{"loss": str(1 / step), "epoch": str(step / 2)}}, flush=True)
+    print({"loss": str(1 / step), "epoch": str(step / 2)}, flush=True)
     bar(step)
 pathlib.Path("outputs/checkpoint-2").mkdir(parents=True)
 pathlib.Path("outputs/checkpoint-2/weights.bin").write_bytes(bytes(range(256)) * 1000)
@@ -51,8 +55,9 @@ CELLS = [
 ]
 
 
-def make_wheel(folder: Path) -> Path:
-    """Write a package that no index has."""
+def make_wheel(folder: Path) -> None:
+    """Write a package that no other index has."""
+    folder.mkdir(parents=True)
     path, info = folder / "gpurun_tiny-1.0-py3-none-any.whl", "gpurun_tiny-1.0.dist-info"
     files = {
         "gpurun_tiny.py": "WORD = 'from the wheel'\n",
@@ -63,7 +68,26 @@ def make_wheel(folder: Path) -> Path:
         for name, text in files.items():
             wheel.writestr(name, text)
         wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD")))
-    return path
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Lists folders as an index does."""
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package index on loopback: this computer's, and that of every simulated machine."""
+    make_wheel(tmp_path / "served" / "simple" / "gpurun-tiny")
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+    yield
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -71,7 +95,7 @@ def work(tmp_path: Path) -> Path:
     folder = tmp_path / "my work"
     (folder / "rows").mkdir(parents=True)
     (folder / "rows" / "a b.txt").write_text("row 1")
-    (folder / "train.py").write_text(SCRIPT.format(wheel=make_wheel(tmp_path).as_uri()))
+    (folder / "train.py").write_text(SCRIPT)
     cells = [
         {"cell_type": "code", "source": cell, "metadata": {}, "outputs": [], "execution_count": None} for cell in CELLS
     ]
@@ -111,6 +135,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_script_and_a_notebook_run_by_the_same_command_and_come_home(place: str, work: Path, home: Path) -> None:
+    if place == "runpod" and os.geteuid() != 0:
+        pytest.skip("needs root for a container with a root of its own")
     simulator, wish = PLACES[place]
     limits = ["--provider", place, *wish, "--max-hours", "0.3", "-y"]
     with vendor(simulator) as exports:
