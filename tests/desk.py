@@ -38,13 +38,13 @@ class Ended(NamedTuple):
 class Typed:
     """A command under way. What it says goes to files: nobody reads a pipe meanwhile, and a full one would stop it."""
 
-    def __init__(self, argv: list[str], folder: Path, env: dict[str, str]) -> None:
-        self._said = Path(tempfile.mkdtemp(prefix="typed-", dir=folder.parent))
+    def __init__(self, argv: list[str], folder: Path, env: dict[str, str], beside: Path) -> None:
+        self._said = Path(tempfile.mkdtemp(prefix="typed-", dir=beside))
         with (self._said / "out").open("wb") as out, (self._said / "err").open("wb") as err:
             self.process = subprocess.Popen(argv, cwd=folder, stdout=out, stderr=err, env=env)
 
-    def end(self) -> Ended:
-        code = self.process.wait(120)
+    def end(self, seconds: float = 120) -> Ended:
+        code = self.process.wait(seconds)
         return Ended(code, *((self._said / name).read_text(errors="surrogateescape") for name in ("out", "err")))
 
 
@@ -63,7 +63,8 @@ class Desk:
         own = {"GPURUN_HOME": str(self.home), "PYTHONPATH": paths}
         if "HF_ENDPOINT" in self.environ:  # tests are offline, where nothing is simulated
             own["HF_HUB_OFFLINE"] = "0"
-        return Typed([*GPURUN, *args], self.work, {**os.environ, **self.environ, **own, **self.more, **more})
+        env = {**os.environ, **self.environ, **own, **self.more, **more}
+        return Typed([*GPURUN, *args], self.work, env, self.home.parent)
 
     def gpurun(self, *args: str, **more: str) -> Ended:
         return self.start(*args, **more).end()

@@ -3,58 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import time
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-import requests
+from desk import Desk, simulated, wait_for
 
 from orchestrator.render import rfc3339
 from providers.base import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 ENDLESS = ["--set", "epochs=1000000", "--set", "checkpoint_every_steps=500", "--set", "log_every_steps=50"]
 A10 = ["--provider", "lambda", "--gpu", "a10", "-y", "--accept-risk"]
 
 
-@dataclass
-class Account:
+class Account(Desk):
     """A simulated account on which an A10 costs $3.00/h, and a person with a home."""
 
-    control: str
-    env: dict[str, str]
-    work: Path
-    home: Path
-
-    def start(self, *args: str) -> subprocess.Popen[bytes]:
-        folder = Path(tempfile.mkdtemp(dir=self.work))
-        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            command = subprocess.Popen([*GPURUN, *args], cwd=self.work, stdout=out, stderr=err, env=self.env)
-        self.said = folder
-        return command
-
-    def gpurun(self, *args: str) -> tuple[int, str, str]:
-        code = self.start(*args).wait(120)
-        return code, (self.said / "out").read_text(), (self.said / "err").read_text()
-
     def clock(self, **wish: object) -> None:
-        requests.post(f"{self.control}/clock", json=wish, timeout=30).raise_for_status()
-
-    def ask(self, path: str) -> dict[str, Any]:
-        return requests.get(self.control + path, timeout=30).json()
+        self.tell("/clock", wish)
 
     def billed(self) -> Decimal:
         return Decimal(self.ask("/meter")["usd"])
@@ -66,44 +39,24 @@ class Account:
         rows = self.ask("/meter")["allocations"]
         return [mark for row in rows if not row["ended"] and (mark := Mark.parse(row["name"])) is not None]
 
-    def shown(self) -> dict[str, Any]:
-        return json.loads(self.gpurun("show", "--json")[1])
-
 
 @pytest.fixture
 def account(tmp_path: Path, home: Path) -> Iterator[Account]:
-    argv = [sys.executable, "-m", "simulators", "lambda", "--boot", "10", "--pace", "20", "--with-stdin"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        env = {**os.environ, **told["exports"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        found = Account(told["control"], env, tmp_path, home)
+    with simulated("lambda", "--boot", "10", "--pace", "20") as told:
+        found = Account(told["exports"], tmp_path, home, told["control"])
         found.clock(prices={"gpu_1x_a10": "3.00"})
-        try:
-            yield found
-            billing = found.ask("/meter")["billing_now"]
-        finally:
-            process.terminate()
-    assert billing == 0
-
-
-def wait_for(look: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, f"{what} never came"
-        time.sleep(0.05)
-    return found
+        yield found
 
 
 def test_a_dollar_at_three_dollars_an_hour_stays_a_dollar_and_brings_the_last_checkpoint_home(account: Account) -> None:
     launch = account.start("launch", "loop", *ENDLESS, "--max-hours", "10", "--max-cost", "1.00", *A10, "--json")
-    said = account.said
     wait_for(account.trains, "a training")
     account.clock(rate=60)
     wait_for(lambda: account.billed() > Decimal("0.50"), "half of the budget")
     account.clock(rate=10)
-    assert launch.wait(300) == 4
-    last = json.loads((said / "out").read_text().splitlines()[-1])
+    code, out, err = launch.end(300)
+    assert code == 4, err
+    last = json.loads(out.splitlines()[-1])
     assert (last["reason"], last["state"]) == ("budget", "done")
     meter = account.billed()
     assert Decimal("0.50") < meter <= Decimal("1.00")
@@ -121,7 +74,7 @@ def test_an_extension_past_the_ceiling_moves_the_mark_even_when_its_controller_w
     assert code == 0, err
     wait_for(account.trains, "a training")
     (before,) = account.marks()
-    holder = wait_for(lambda: _holder(account), "a controller")
+    holder = wait_for(account.holder, "a controller")
     psutil.Process(holder).kill()
     until = rfc3339((before.ceiling + timedelta(hours=2)).timestamp())
     code, out, err = account.gpurun("extend", "--hours", "2", "--json")
@@ -131,16 +84,7 @@ def test_an_extension_past_the_ceiling_moves_the_mark_even_when_its_controller_w
     assert rfc3339(after.ceiling.timestamp()) == until == account.shown()["deadline"]
     code, _, err = account.gpurun("extend", "--hours", "2", "--max-cost", "1")
     assert (code, "the budget is $1" in err) == (4, True), err
-    assert account.gpurun("stop", "-y")[0] == 0
-
-
-def _holder(account: Account) -> int:
-    import sqlite3
-
-    with sqlite3.connect(account.home / "ledger.sqlite") as db:
-        (name,) = db.execute("SELECT lease_holder FROM runs").fetchone()
-    db.close()
-    return int(name.split(":")[1]) if name else 0
+    assert account.gpurun("stop", "-y").code == 0
 
 
 def test_a_probe_on_a_rented_machine_ends_at_once_what_the_budget_cant_hold(account: Account) -> None:
