@@ -243,7 +243,7 @@ class Agent:
             return False
         killed = -ended if ended < 0 else 0
         self.exit_code = 128 + killed if killed else ended
-        at = f"at step {self.output.step}"
+        at = "before its first step" if self.own and not self.output.ever else f"at step {self.output.step}"
         ours = None if self.own else ended  # what a script of its own leaves with means what it likes
         if self.reason in {"hung", "diverged"} or ours == 3:
             self.reason = self.reason if self.reason == "hung" else "diverged"
