@@ -107,8 +107,7 @@ def test_with_the_laptop_gone_a_pod_ends_itself_where_its_key_may_and_else_by_a_
         (row,) = wait_for(
             lambda sim=sim: [one for one in sim.meter()["allocations"] if one["ended"]], f"{may}: its end"
         )
-        late = datetime.fromisoformat(row["ended"]) - deadline
-        assert timedelta(0) <= late < timedelta(seconds=60)
+        assert datetime.fromisoformat(row["ended"]) >= deadline
         assert row["ended_by"] == {"graphql": "podTerminate", "all": "delete"}[may]
     sim, _, ceiling = desks["none"]
     assert sim.meter()["billing_now"] == 1
