@@ -183,7 +183,7 @@ def _cost(fields: Mapping[str, Any], env: Mapping[str, Any]) -> Decimal | None:
     except ArithmeticError:
         agreed = Decimal("NaN")
     disk = Decimal(int(_number(fields, "disk") or 0)) * DISK_USD_GB_HOUR
-    with_disk = not agreed.is_finite() or abs(cost - agreed - disk) <= disk / 2
+    with_disk = not agreed.is_finite() or disk / 2 <= cost - agreed <= 2 * disk  # rounded, or at another rate
     whole = cost if with_disk else cost + disk
     return whole.quantize(_LEAST_USD, ROUND_CEILING)  # dearer than agreed it is ended, with the disk or without
 

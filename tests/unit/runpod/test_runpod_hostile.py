@@ -108,6 +108,22 @@ def test_terminated_is_the_vendor_s_own_word_of_an_end(client, server):
     assert (look.phase, look.ended, look.billing) == (Phase.ABSENT, True, False)
 
 
+@pytest.mark.parametrize(
+    ("cost", "price"),
+    [
+        (0.5, "0.50822"),
+        (0.50822, "0.50822"),
+        (0.51, "0.51000"),
+        (0.515, "0.51500"),
+        (0.4, "0.40822"),
+        (0.75, "0.75822"),
+    ],
+)
+def test_a_cost_is_with_its_disk_where_it_is_as_much_above_what_was_agreed(cost, price):
+    env = {reading.PRICE_VARIABLE: "0.50000"}
+    assert str(reading.pod({**POD, "env": env, "disk": 60, "cost": cost}).price) == price
+
+
 @pytest.mark.parametrize("cost", [None, "0.5", -1, 1e300, True])
 def test_a_cost_that_is_no_amount_is_not_told(cost):
     assert reading.pod({**POD, "cost": cost}).price is None
