@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import GRACE_SHARE, MOST_GRACE_SECONDS, OVERRUN_SECONDS, Bounds, worst
+from orchestrator.estimate.learnt import bare
 from providers.base import Holder, Offer, Place, Proof
 from providers.errors import RefusedError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Gpus = str | Sequence[str] | None  # as people type them
-    Kinds = Sequence[Sequence[object]]  # (gpu, count)
 
     from orchestrator.config import Limits
 
@@ -112,7 +112,7 @@ class Plan:
     month: Month | None = None
     remarks: tuple[tuple[str, str], ...] = ()  # more of its lines: a name, and what is to be known
     why: str = ""  # this offer and no other
-    kinds: tuple[tuple[str, int], ...] = ()  # GPUs that hold the job, and how many; none = all do
+    kinds: tuple[str, ...] = ()  # names of offers that hold the job, without their region; none = all do
     checked: tuple[str, ...] = ()  # what was found in order before any money moves
     store: dict[str, Any] | None = None  # where results go as it trains, and what that store can do; None = no store
     probe_steps: int = 0  # after which the machine says whether the limits can hold the rest; 0 = never
@@ -207,14 +207,14 @@ def _nothing_left(limits: Limits, budget: Decimal, price: Decimal, step_seconds:
     )
 
 
-def candidates(offers: Sequence[Offer], gpu: Gpus, kinds: Kinds = ()) -> list[Offer]:
-    """Give the available offers for the wanted GPUs ("cpu" = none), cheapest first.
+def candidates(offers: Sequence[Offer], gpu: Gpus, kinds: Sequence[str] = ()) -> list[Offer]:
+    """Give the available offers for the wanted GPUs ("cpu" = none), cheapest first; of `kinds` alone, if any are named.
 
     Those that would do as well as the cheapest: as many GPUs, at no more than twice its price.
     """
     found = [offer for offer in of_gpus(offers, gpu) if offer.available]
     if kinds:
-        found = [offer for offer in found if (offer.gpu, offer.gpu_count) in {tuple(kind) for kind in kinds}]
+        found = [offer for offer in found if bare(offer.name) in kinds]
     return alike(sorted(found, key=lambda offer: (offer.price, not offer.gpu_count, offer.name)))
 
 

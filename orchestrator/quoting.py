@@ -62,7 +62,7 @@ class Choice:
     offers: tuple[Offer, ...]
     quote: Quote
     why: str = ""
-    kinds: tuple[tuple[str, int], ...] = ()  # of GPUs that hold the job; none = all that were asked for
+    kinds: tuple[str, ...] = ()  # names of offers that hold the job, without their region; none = all
     order: tuple[int, Decimal, Decimal] = (_UNJUDGED, Decimal(0), Decimal(0))  # among vendors' choices, the best first
 
 
@@ -103,7 +103,7 @@ def choose(offers: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, waiting: bool 
     best = _best(fit, gpu, wanted, force=force)
     most = compare.by_cost(best[0][1])[0] * _DEAREST
     tried = planning.alike([one for one, quoted in best if compare.by_cost(quoted)[0] <= most])
-    kinds = tuple(dict.fromkeys((one.gpu, one.gpu_count) for one, _ in best))
+    kinds = tuple(dict.fromkeys(bare(one.name) for one, _ in best))
     first = best[0][1]
     order = (int(first.found.fits != fix.FITS), *compare.by_cost(first)[:2])
     why = _why([quoted for _, quoted in best], cards, gpu)

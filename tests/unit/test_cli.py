@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAVY = ("paramiko", "fabric", "boto3", "pydantic", "requests", "huggingface_hub", "rich")
-NOT_NEEDED = ("yaml", "asyncio", "email", "importlib.metadata", "psutil", "subprocess", "socket", "tomllib")
+NOT_NEEDED = (
+    *("yaml", "asyncio", "email", "importlib.metadata", "psutil", "subprocess", "socket", "tomllib"),
+    *("orchestrator.estimate", "orchestrator.plan"),
+)
 
 
 def in_a_process(*args: str, code: str = "") -> subprocess.CompletedProcess[str]:

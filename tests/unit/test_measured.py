@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import START
+from fakes import START, FakeRemote
 from quotes import launched, plan, rows_in
 
 from orchestrator.cost import Spell
@@ -21,6 +21,8 @@ from orchestrator.words import Reason, State
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from worlds import World
 
     from orchestrator.records import RunRow
 
@@ -129,6 +131,15 @@ def test_what_is_no_number_is_no_measurement(home: Home, ledger: Ledger, rows: s
     assert found.tokens_per_second is None
     ledger.keep_measured(found)
     assert plan(home, ledger, rows).quote.likely is not None
+
+
+def test_a_result_that_cant_be_read_keeps_no_run_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {"result.json": b"{", "artifacts/model.bin": b"weights after 60"}
+    whole = FakeRemote._files
+    monkeypatch.setattr(FakeRemote, "_files", lambda self: broken if "result.json" in whole(self) else whole(self))
+    world.drive()
+    assert world.memory.is_done
+    assert world.ledger.measured() == []
 
 
 _WHOLE: tuple[Any, ...] = (True, "w", "like", "fake", "a10", 900.0)

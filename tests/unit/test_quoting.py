@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes import OFFER, START, Clock, FakeCloud
-from quotes import A10, LONG, plan, rows_in
+from quotes import A10, LONG, STOCK, plan, rows_in
 
 from orchestrator import templates, vendors
 from orchestrator.home import Home
 from orchestrator.launch import Leave
 from orchestrator.ledger import Ledger
-from orchestrator.plan import SoleHolderError
+from orchestrator.plan import SoleHolderError, candidates
 from orchestrator.plan_screen import plan_screen
 from providers.errors import ConfigError, RefusedError, UsageError
 
@@ -189,8 +189,10 @@ def test_a_cpu_without_the_memory_for_the_weights_is_refused(home: Home, ledger:
 
 def test_rounds_of_waiting_take_only_kinds_that_hold_the_job(home: Home, ledger: Ledger, rows: str) -> None:
     wide = plan(home, ledger, rows, "quantization=none", gpu="auto")
-    assert ("t4", 1) not in wide.kinds
-    assert ("h100-sxm", 1) in wide.kinds
+    assert "gpu_1x_t4" not in wide.kinds
+    assert "gpu_1x_h100" in wide.kinds
+    again = [replace(one, name=f"{one.name}@elsewhere") for one in STOCK]
+    assert "t4" not in {one.gpu for one in candidates(again, wide.gpu, wide.kinds)}
 
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
