@@ -281,7 +281,7 @@ MUTANTS = (
     Mutant(
         "a machine without a known key is trusted",
         "providers/ssh/link.py",
-        "        if not self.key and not where.access.trust_on_first_use:\n",
+        "        if not self.key and not self._told and not where.access.trust_on_first_use:\n",
         "        if where.access is None:\n",
         ("tests/ssh/test_link.py", "-k", "without_a_known_key"),
     ),
