@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import (
     credentials,
+    data_preview,
     elsewhere,
     launch,
     own,
@@ -156,7 +157,8 @@ def planned(
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        leave = replace(_leave(home, wish, defaults), remarks=(*template.remarks, *([push.remark()] if push else ())))
+        told = (*data_preview.remarks(template.files), *template.remarks, *([push.remark()] if push else ()))
+        leave = replace(_leave(home, wish, defaults), remarks=told)
         store = stored.wanted(wish.store, wish.s3_endpoint, defaults)
         prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
         prepared = stored.with_store(prepared, store, typed=wish.store is not None)

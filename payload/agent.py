@@ -73,6 +73,7 @@ class Agent:
         self.moves = 0
         self.preparing = False
         self.beaten = -math.inf  # steady seconds
+        self.leaving = 0.0  # seconds that the last checkpoint took into the store, and half of that
         self.terminated = False  # somebody sent us SIGTERM: as good as an order to stop
 
     # -- the whole life --
@@ -149,7 +150,7 @@ class Agent:
         self.take_order()
         if self.terminated and not self.reason:
             self.stop("restarting" if ps.going_down() else "stopped", self.grace)
-        if self.time_left(self.grace) <= 0:
+        if self.time_left(self.grace + self.leaving) <= 0:
             self.stop("deadline", self.grace)
         if self.output.diverged:
             self.stop("diverged", min(self.grace, DIVERGED_WAIT), politely=False)
@@ -216,6 +217,8 @@ class Agent:
     def beat(self) -> None:
         """Write the heartbeat; a full disk costs only the heartbeat."""
         self.beaten = self.clock.steady()
+        took = number(ps.read_json(self.folder / "watchdog.json").get("store_seconds")) or 0.0
+        self.leaving = min(1.5 * took, self.grace)  # what must leave is saved early enough
         beat = {
             "time": self.clock.wall(),
             "pid": os.getpid(),

@@ -285,7 +285,7 @@ def main(argv: List[str]) -> int:
         return 2
     folder = Path(argv[1]).resolve()
     with contextlib.suppress(OSError):
-        os.nice(15)  # the training comes first
+        os.nice(19)  # the training comes first
     try:
         uploader = Uploader(folder, Courier(ps.read_json(folder / "store.json")))
     except (KeyError, TypeError, ValueError) as error:

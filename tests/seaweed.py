@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -75,7 +76,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str, list[int]]:
+def _start(folder: Path, nice: int) -> tuple[subprocess.Popen[bytes], str, list[int]]:
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -94,6 +95,7 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str, list[int]]:
     argv += ["-master.volumeSizeLimitMB=1024", "-master.telemetry=false"]
     setpriv = shutil.which("setpriv")  # it must not outlive a session that is killed
     argv = [setpriv, "--pdeathsig", "KILL", *argv] if setpriv else argv
+    argv = ["nice", "-n", str(nice), *argv] if nice else argv
     env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     env["WEED_MASTER_VOLUME_GROWTH_COPY_1"] = "1"  # volumes that a bucket gets at once: seven, otherwise
     with (folder / "log").open("ab") as log:
@@ -123,13 +125,20 @@ def _takes_objects(endpoint: str) -> bool:
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[str]:
     """Give the endpoint of a server that takes objects."""
+    with running() as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def running(*, nice: int = 0) -> Iterator[str]:
+    """Run a server, and give its endpoint once it takes objects."""
     folder = Path(tempfile.mkdtemp(prefix="gpurun-weed-"))
-    server, endpoint, ports = _start(folder)
+    server, endpoint, ports = _start(folder, nice)
     try:
         until = time.monotonic() + 120
         while not _takes_objects(endpoint):
             if server.poll() is not None:  # a port was taken in between
-                server, endpoint, ports = _start(folder)
+                server, endpoint, ports = _start(folder, nice)
             assert time.monotonic() < until, (folder / "log").read_text()[-2000:]
             time.sleep(0.2)
         yield endpoint
