@@ -55,3 +55,19 @@ def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_it
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.bin").read_bytes() == b"weights"
     wait_for(lambda: not root.exists(), "the end of the machine")
+
+
+def test_a_computer_that_is_awake_ends_the_machine_and_brings_the_files_from_the_store_after_it(
+    desk: Desk, bucket: Bucket
+) -> None:
+    desk.launch(1.0, "--accept-risk", "--store", bucket.address, "--s3-endpoint", bucket.endpoint)
+    wait_for((desk.work / "begun").exists, "the training")
+    (desk.work / "go").touch()
+    done = desk.gpurun("wait", "--json")
+    assert done.returncode == 0, done.stderr
+    assert desk.meter()["ended_by"] == "terminate"
+    folder = next((desk.home / "runs").iterdir())
+    assert (folder / "artifacts" / "model.bin").read_bytes() == b"weights"
+    assert b'"step": 3' in (folder / "log.txt").read_bytes()
+    assert json.loads((folder / "result.json").read_bytes())["reason"] == "completed"
+    assert json.loads(bucket.read(f"under/here/runs/{folder.name}/1/result.json"))["reason"] == "completed"
