@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.estimate.layers import Map, is_target, maps, traits
+from orchestrator.estimate.layers import Map, adapts_experts, expert_weights, is_target, maps, traits
 from orchestrator.estimate.work import Attention, Kernels
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def activations(work: Work) -> float:
     """Bytes that the forward pass keeps for the backward, all layers."""
     model, tokens = work.model, work.micro_tokens
     if not work.checkpointing:
-        return tokens * model.layers * kept_a_token(work) + _ends(work)
+        return model.layers * (tokens * kept_a_token(work) + _made_anew(work)) + _ends(work)
     boundary = float(tokens * model.hidden * stream_bytes(work))
     layers = float(model.layers)
     if work.offload:
@@ -48,6 +48,11 @@ def _ends(work: Work) -> float:
     """The last norm's input and output; the cosines and sines that all layers share."""
     rotary = 0 if traits(work.model).encoder else 8 * work.model.head_dim
     return float(work.micro_tokens * (work.model.hidden * (stream_bytes(work) + work.compute_bytes) + rotary))
+
+
+def _made_anew(work: Work) -> float:
+    """Bytes of one layer's experts with their adapters added: a copy of all of them, which the backward needs."""
+    return float(work.compute_bytes * expert_weights(work.model)) if adapts_experts(work) else 0.0
 
 
 def kept_a_token(work: Work) -> float:
@@ -123,6 +128,8 @@ def _inputs(work: Work) -> dict[str, float]:
             kept[one.reads] = max(kept.get(one.reads, 0.0), float(work.compute_bytes * one.inputs))
         if is_target(one, work.targets):
             kept[one.reads] = kept.get(one.reads, 0.0) + _adapter_input(work, one)
+        elif one.copies > 1 and adapts_experts(work):
+            kept[one.reads] = max(kept.get(one.reads, 0.0), float(work.compute_bytes * one.inputs * one.used))
     return kept
 
 
@@ -159,7 +166,8 @@ def taken_apart(work: Work) -> float:
         largest -= kept_a_token(work)
     matrix = max(one.inputs * one.outputs for one in maps(work.model))
     dequantised = 2.0 * matrix if work.bits < 16 and not work.trains_all else 0.0
-    return work.micro_tokens * max(largest, 0.0) + dequantised
+    anew = _made_anew(work) * (2 if work.checkpointing else 1)  # and the gradient of that copy
+    return work.micro_tokens * max(largest, 0.0) + dequantised + anew
 
 
 def _mlp_gradients(work: Work) -> float:

@@ -31,6 +31,7 @@ class Traits:
     activation: int = 0  # tensors as wide as the MLP that its activation keeps; 0 = 3 with a gate, 1 without
     capped: bool = False  # tanh on the scores of eager attention
     short_scores: bool = False  # its softmax is as short as the scores, not float32
+    adapted_experts: bool = False  # to PEFT 0.21 "all-linear" means its experts and its router too
 
 
 LLAMA = Traits()
@@ -40,7 +41,8 @@ _STEPWISE = 4  # what transformers' NewGELUActivation keeps, operation by operat
 TRAITS = {
     "qwen": Traits(joined_query=True),
     "qwen3": Traits(head_norms=True),
-    "qwen3_moe": Traits(head_norms=True),
+    "qwen3_moe": Traits(head_norms=True, adapted_experts=True),
+    "mixtral": Traits(adapted_experts=True),
     "qwen3_5": Traits(head_norms=True),
     "qwen3_5_moe": Traits(head_norms=True),
     "gemma2": Traits(norms=4, wide_norm=True, sdpa=False, capped=True),
@@ -136,4 +138,24 @@ def adapter_parameters(work: Work) -> int:
     Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1.
     """
     each = sum(one.inputs + one.outputs for one in maps(work.model) if is_target(one, work.targets))
-    return work.model.layers * work.rank * each
+    return work.model.layers * work.rank * (each + (_expert_ends(work.model) if adapts_experts(work) else 0))
+
+
+def adapts_experts(work: Work) -> bool:
+    """Tell whether PEFT adapts experts that lie in one tensor: it then makes the whole tensor anew, adapters added.
+
+    peft/utils/transformers_weight_conversion.py, 0.21: what was nn.Linear in transformers 4 stays meant by all-linear.
+    """
+    everything = isinstance(work.targets, str) and not work.trains_all and not work.experts_apart
+    return everything and work.model.experts > 0 and traits(work.model).adapted_experts
+
+
+def expert_weights(model: Shape) -> int:
+    """Weights of one layer's experts."""
+    return sum(one.weights for one in maps(model) if one.copies > 1)
+
+
+def _expert_ends(model: Shape) -> int:
+    """Inputs and outputs of one layer's experts, gate and up fused at twice the rank, and of its router."""
+    inner, width = model.expert_intermediate or model.intermediate, model.hidden
+    return model.experts * (2 * (width + 2 * inner) + inner + width) + width + model.experts

@@ -9,7 +9,11 @@ from orchestrator.estimate import ask, kept, layers, memory, models
 from orchestrator.estimate.layers import adapter_parameters
 from orchestrator.estimate.work import Kernels, Loss, Work
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks by an old name
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),  # PEFT asks by an old name
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),  # and mends it
+    pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning"),  # of a pattern of its own
+]
 
 ROWS, LENGTH, RANK = 2, 96, 4
 SMALL = {
@@ -138,6 +142,18 @@ def test_activations_of_a_lora_step_are_within_a_twentieth(targets, dtype, autoc
     work = work_of(shape, method="lora", targets=chosen, autocast=autocast, bits=bits)
     body = model.base_model.model.model
     assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=autocast), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_lora_step_on_every_other_kind_of_layer_is_within_a_twentieth_and_its_adapters_exact(kind):
+    attention = "sdpa" if layers.TRAITS.get(kind, layers.LLAMA).sdpa else "eager"
+    model, shape = built(kind, torch.bfloat16, attention, **OTHERS[kind])
+    model = adapted(model, "all-linear")
+    work = work_of(shape, method="lora", targets="all-linear", attention=ask.attention(shape))
+    base = model.base_model.model
+    body = getattr(base, base.base_model_prefix)
+    assert adapter_parameters(work) == sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert kept.activations(work) == pytest.approx(saved_bytes(model, body, autocast=True), rel=0.05)
 
 
 def test_activations_of_a_step_on_four_bits_are_within_a_twentieth(tmp_path):
