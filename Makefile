@@ -33,6 +33,7 @@ bench: payload tools ## start-up, installed size, transfer and launch against th
 	@$(python) bench/transfer.py
 	@$(python) bench/launch.py
 	@$(python) bench/estimate.py
+	@$(python) bench/store.py
 	@$(python) bench/quote.py
 	@$(python) bench/truth.py
 
