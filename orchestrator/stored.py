@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect import fetch
@@ -119,6 +119,23 @@ def grant(row: RunRow) -> Secret | None:
         return None
     store, kept = found
     return store.grant(row.run_id, row.memory.attempt, utc(row.ceiling) + SPARE, from_json(kept)[1])
+
+
+def refuse_late(row: RunRow, deadline: datetime) -> None:
+    """Refuse an extension past the machine's leave to write into the store: nobody can send it another.
+
+    Raises:
+        RefusedError: says until when that lives.
+    """
+    if not row.plan.get("store"):
+        return
+    begun, ceiling = (datetime.fromisoformat(text) for text in (row.plan["launched"], row.plan["times"]["ceiling"]))
+    until = min(ceiling + SPARE, begun + timedelta(days=GRANT_MOST_DAYS))
+    if deadline > until:
+        raise RefusedError(
+            f"the machine's leave to write into the store ends at {until:%Y-%m-%d %H:%M} UTC",
+            hint="ask for less: --hours; or stop it, then: gpurun resume … --max-hours …",
+        )
 
 
 # ── what lies there ─────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from orchestrator.records import RunRow
 from orchestrator.store import Ability, as_json, open_store, parse
 from orchestrator.words import Reason, State
 from providers.base import Phase, RemoteStatus
-from providers.errors import ProviderError
+from providers.errors import ProviderError, RefusedError
 
 SURE = Ability(policies=True, checksums=True)
 
@@ -90,6 +90,16 @@ def test_a_run_without_a_store_asks_nobody() -> None:
     assert stored.look(plain, GONE, pytest.fail) == GONE
     assert stored.grant(plain) is None
     assert not stored.bring_result(plain, RunFolder(None))
+
+
+def test_no_extension_outlives_the_leave_to_write_there(row) -> None:
+    now = datetime.now(UTC)
+    times = {"launched": now.isoformat(), "times": {"ceiling": (now + timedelta(hours=2)).isoformat()}}
+    made = replace(row(), plan={**row().plan, **times})
+    stored.refuse_late(made, now + timedelta(hours=25))
+    with pytest.raises(RefusedError, match="ends at"):
+        stored.refuse_late(made, now + timedelta(hours=27))
+    stored.refuse_late(replace(made, plan={}), now + timedelta(hours=700))
 
 
 def test_the_newest_whole_checkpoint_of_all_attempts_comes_home_unless_home_has_a_newer_one(
