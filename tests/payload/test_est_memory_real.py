@@ -12,7 +12,7 @@ from orchestrator.estimate.work import Kernels, Loss, Work
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),  # PEFT asks by an old name
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),  # and mends it
-    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"),  # of a pattern of its own
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"),  # its own
 ]
 
 ROWS, LENGTH, RANK = 2, 96, 4
