@@ -79,7 +79,7 @@ def check(
     if not packages.more:
         modules = {each.partition("/")[0].removesuffix(".py") for each in shipped}
         found += imports.check(pieces, given, {*here, *(each.removesuffix(".py") for each in here)}, modules)
-    found += home.check(pieces, names, secrets, given or ())
+    found += home.check(pieces, names, secrets, () if packages.more else STACK if given is None else given)
     return Report(tuple(sorted(set(found))), packages, beside)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.lint import rows
 from orchestrator.lint.calls import places_of
+from orchestrator.lint.modules import STACK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +22,19 @@ _TRAINS = frozenset(
     {"torch", "transformers", "trl", "peft", "unsloth", "keras", "tensorflow", "jax", "lightning", "sklearn"}
 )
 _TOKENS = {"wandb": "WANDB_API_KEY", "comet_ml": "COMET_API_KEY"}
+# transformers' Trainer raises RuntimeError at once where the package of a reporter is missing (5.23).
+_REPORTERS = {
+    "tensorboard": ("tensorboard", "tensorboardx", "tensorflow"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "comet_ml": ("comet-ml",),
+    "trackio": ("trackio",),
+    "clearml": ("clearml",),
+    "swanlab": ("swanlab",),
+    "dvclive": ("dvclive",),
+    "codecarbon": ("codecarbon",),
+    "neptune": ("neptune",),
+}
 
 
 def check(pieces: Sequence[Piece], names: Names, secrets: Collection[str], given: Collection[str]) -> Iterator[Finding]:
@@ -72,10 +86,30 @@ def _call(
             yield piece.at(node, f"{text} is not installed there", '"sdpa" is, and packs as well', error=False)
         if key == "push_to_hub" and isinstance(value, ast.Constant) and value.value is True:
             yield from _needs(piece, node, "HF_TOKEN", secrets)
-        if key == "report_to" and text in _TOKENS:
-            yield from _needs(piece, node, _TOKENS[text], secrets)
+        if key == "report_to":
+            for reporter in _texts(value, text):
+                yield from _reports(piece, node, reporter, secrets, given)
     if called == "push_to_hub":
         yield from _needs(piece, call, "HF_TOKEN", secrets)
+
+
+def _texts(value: ast.expr | None, text: str | None) -> list[str]:
+    """Give what is written out: one text, or those of a list."""
+    if isinstance(value, ast.List | ast.Tuple):
+        return [each.value for each in value.elts if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return [text] if text else []
+
+
+def _reports(
+    piece: Piece, node: ast.AST, reporter: str, secrets: Collection[str], given: Collection[str]
+) -> Iterator[Finding]:
+    packages = _REPORTERS.get(reporter, ())
+    if packages and given and not set(packages) & set(given):
+        fix = f'dependencies = ["{packages[0]}", …], or report_to="none"'
+        named = set(given) != set(STACK)  # else the image may have it, beside what we promise
+        yield piece.at(node, f'report_to="{reporter}" needs the package {packages[0]}', fix, error=named)
+    if reporter in _TOKENS:
+        yield from _needs(piece, node, _TOKENS[reporter], secrets)
 
 
 def _flash(given: Collection[str]) -> bool:

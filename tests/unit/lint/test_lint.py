@@ -53,7 +53,8 @@ def test_the_classic_qlora_script_of_2024_is_caught_whole_in_one_go():
 
 def test_each_finding_names_its_fix_and_whence_it_is_known():
     found = lint.check("x.py", CLASSIC).errors
-    assert [one for one in found if not one.fix or " had it, " not in one.source] == []
+    assert [one for one in found if not one.fix] == []
+    assert [one for one in found if " is gone" in one.text and " had it, " not in one.source] == []
     assert "x.py:33: TrainingArguments(evaluation_strategy=) is gone → eval_strategy=" in errors(CLASSIC)
 
 
@@ -106,6 +107,25 @@ def test_an_argument_is_found_by_whatever_name_the_class_goes(text):
 )
 def test_what_works_today_is_left_in_peace(text):
     assert errors(text, requirements="torch\ntransformers\ntrl\nunsloth\n") == []
+
+
+@pytest.mark.parametrize(
+    ("reporters", "requirements", "caught"),
+    [
+        ("'tensorboard'", "trl", ["tensorboard"]),
+        ("'tensorboard'", None, []),
+        ("['wandb', 'tensorboard']", "transformers\nwandb", ["tensorboard"]),
+        ("'none'", "transformers", []),
+        ("'all'", "transformers", []),
+        ("'mlflow'", "transformers\nmlflow", []),
+        ("'mlflow'", "-r other.txt", []),
+    ],
+)
+def test_a_reporter_whose_package_nobody_names_ends_the_trainer_at_once(reporters, requirements, caught):
+    text = f"from transformers import TrainingArguments\nTrainingArguments('outputs', report_to={reporters})"
+    found = errors(text, requirements=requirements)
+    assert [line.split("needs the package ")[1].split(" ")[0] for line in found] == caught
+    assert requirements or "needs the package" in warnings(text)[0]
 
 
 def test_a_model_of_which_nothing_is_known_is_only_warned_about():
