@@ -130,6 +130,7 @@ class Looker:
     def _before_a_launch(self, row: RunRow, accrued: Decimal) -> Seen:
         """Look for what bills for the run already: a ledger that was put back knows less than there is."""
         try:
+            stored.bring_newest(row, self._folder)  # what the last machine had brought there is carried on from
             strays = self._strays(row) if row.plan["account"] == self._provider.account() else ()
         except CredentialsError:
             strays = ()  # the launch will say so

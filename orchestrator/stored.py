@@ -19,7 +19,7 @@ from orchestrator.store import BLOBS, GRANT_MOST_DAYS, as_json, from_json, open_
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
 from providers.base import Manifest, Phase, seconds_between, utc
-from providers.errors import GpurunError, ProviderError, RefusedError, UsageError
+from providers.errors import GpurunError, IntegrityError, ProviderError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -187,11 +187,16 @@ def bring_newest(row: RunRow, folder: RunFolder) -> None:
     step = -1 if home is None else checkpoint_step(home)
     for attempt in range(row.memory.attempt - 1, 0, -1):
         there = remote(row, attempt)
-        if there is not None and there.newest_step() > step:
-            step = there.newest_step()
-            prefix = f"checkpoints/step-{step}/"
-            entries = tuple(one for one in there.manifest().entries if one.name.startswith(prefix))
+        if there is None or there.newest_step() <= step:
+            continue
+        prefix = f"checkpoints/step-{there.newest_step()}/"
+        entries = tuple(one for one in there.manifest().entries if one.name.startswith(prefix))
+        try:
             fetch(there, Manifest(entries, final=False), folder.path)
+        except IntegrityError as error:  # an older one is better than none
+            log.warning("%s of attempt %d: %s", prefix, attempt, error)
+        else:
+            step = there.newest_step()
 
 
 def bring_result(row: RunRow, folder: RunFolder) -> bool:

@@ -119,6 +119,20 @@ def test_the_newest_whole_checkpoint_of_all_attempts_comes_home_unless_home_has_
         stored.bring_newest(row(State.PENDING, attempt=3, endpoint="http://127.0.0.1:9"), folder)
 
 
+def test_a_checkpoint_that_was_spoiled_in_the_store_is_passed_over_for_an_older_one(
+    row, bucket, brought, tmp_path
+) -> None:
+    brought(1, 4)
+    brought(2, 8)
+    parts = [name for name in bucket.names() if "/2/parts/" in name]
+    for name in parts:
+        bucket.client().put_object(Bucket=bucket.name, Key=name, Body=b"?" * len(bucket.read(name)))
+    folder = RunFolder(tmp_path / "home-run")
+    folder.path.mkdir()
+    stored.bring_newest(row(State.PENDING, attempt=3), folder)
+    assert [path.parent.name for path in folder.checkpoints.glob("*/CHECKPOINT.json")] == ["step-4"]
+
+
 def test_what_nobody_needs_any_more_is_tidied_and_a_result_never(row, bucket, brought) -> None:
     brought(1, 4)
     brought(2, 8, result="failed")
