@@ -186,7 +186,9 @@ def _planned(
         key_on_machine=key,
         month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), now)) if dearest else None,
     ).as_json()
-    kept: dict[str, Any] = {name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old}
+    kept: dict[str, Any] = {
+        name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old
+    }
     return replace(row, plan={**old, **plan, **kept})
 
 

@@ -183,7 +183,6 @@ class Controller:
 
     def _launch(self) -> None:
         offer = offer_of(self._row)
-        stored.bring_newest(self._row, self._folder)
         try:
             check_account(self._provider, self._row)
             job = self._reach.job(self._row)

@@ -19,8 +19,8 @@ import pytest
 from hf_ground import start_hf  # noqa: F401 - a fixture for all
 from hypothesis import settings
 from nasty import NASTY
-from seaweed import bucket, seaweed  # noqa: F401 - fixtures for all
 from runpod_fixture import runpod_sim, start_runpod  # noqa: F401 - fixtures for all
+from seaweed import bucket, seaweed  # noqa: F401 - fixtures for all
 from simulators_fixture import lambda_sim, start_lambda  # noqa: F401 - fixtures for all
 
 if TYPE_CHECKING:
