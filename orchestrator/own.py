@@ -37,6 +37,7 @@ SETUP = ("{python}", "payload/own_setup.py")
 _FOLDERS = ("artifacts", "outputs")  # what an earlier run here left is not shipped
 _FLAGS = {"max_idle_minutes": "--max-idle", "extendable_to_hours": "--extendable-to", "max_attempts": "--max-attempts"}
 _MOST_TOLD = 40
+_PROGRESS = 'any output counts as a step, until it prints steps: ::metrics {"step": 1, "loss": 0.5}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,12 @@ def is_own(wanted: str) -> bool:
     return wanted.lower().endswith(SUFFIXES)
 
 
-def look(path: Path, included: Sequence[tuple[str, Path]] = (), secrets: Sequence[str] = ()) -> Looked:
+def look(
+    path: Path,
+    included: Sequence[tuple[str, Path]] = (),
+    secrets: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> Looked:
     """Read and lint a script or a notebook; the index is asked for the packages that it names.
 
     Raises:
@@ -83,6 +89,7 @@ def look(path: Path, included: Sequence[tuple[str, Path]] = (), secrets: Sequenc
         here=_neighbours(path),
         shipped=[name for name, _ in included],
         secrets=secrets,
+        arguments=arguments,
     )
     report = index.asked(report)
     return Looked(path, report, requirements if report.beside else None)
@@ -116,7 +123,7 @@ def template(wish: Wish, defaults: Mapping[Key, object]) -> Template:
         raise UsageError("--set changes a template; a script has arguments", hint=f"gpurun launch {wish.template} -- …")
     path = Path(wish.template).expanduser().absolute()
     included = include(path, wish.include)
-    looked = look(path, included, wish.secret)
+    looked = look(path, included, wish.secret, wish.arguments)
     _refuse(looked, force=wish.force)
     files = [DataFile(file, f"code/{name}", (), name) for name, file in included]
     if looked.requirements is not None and lint.REQUIREMENTS not in dict(included):
@@ -130,7 +137,7 @@ def template(wish: Wish, defaults: Mapping[Key, object]) -> Template:
         command=("{python}", "payload/own_script.py", "config.json"),
         code=path,
         setup=SETUP if {"dependencies", "requirements", "extras"} & config.keys() else (),
-        remarks=(("packages", _packages(config)), ("lint", "\n".join(_remarks(looked, wish)))),
+        remarks=(("packages", _packages(config)), ("progress", _PROGRESS), ("lint", "\n".join(_remarks(looked, wish)))),
     )
 
 

@@ -21,7 +21,7 @@ from orchestrator.lint.modules import NOTEBOOK, STACK
 from orchestrator.lint.names import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["Finding", "Packages", "Report", "check"]
 
@@ -55,11 +55,12 @@ def check(
     here: Collection[str] = (),
     shipped: Collection[str] = (),
     secrets: Collection[str] = (),
+    arguments: Sequence[str] = (),
 ) -> Report:
     """Look a script or a notebook through.
 
     `requirements` = the requirements.txt beside it; `here` = names of files and folders beside it, `shipped` = those
-    that go with it; `secrets` = names of the variables that go with it.
+    that go with it; `secrets` = names of the variables that go with it; `arguments` = the script's own.
     """
     found: list[Finding] = []
     notebook = notebooks.read(text) if name.endswith(".ipynb") else None
@@ -75,7 +76,7 @@ def check(
     pieces = list(_pieces(sources, found, packages, cells=notebook is not None))
     names = Names.of([piece.tree for piece in pieces])
     given = _given(packages, notebook, beside=beside)
-    found += calls.check(pieces, names, packages)
+    found += (*calls.check(pieces, names, packages), *calls.arguments(arguments, names, packages))
     if not packages.more:
         modules = {each.partition("/")[0].removesuffix(".py") for each in shipped}
         found += imports.check(pieces, given, {*here, *(each.removesuffix(".py") for each in here)}, modules)

@@ -7,12 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from orchestrator.lint import rows
+from orchestrator.lint.findings import Finding
 from orchestrator.lint.names import Names, guarded, root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.lint.findings import Finding, Piece
+    from orchestrator.lint.findings import Piece
     from orchestrator.lint.inline import Packages
     from orchestrator.lint.rows import Row
 
@@ -22,6 +23,7 @@ _NO_MODEL = re.compile(
 )
 _NO_ARGUMENTS = frozenset({"trl.ModelConfig", "trl.DatasetMixtureConfig"})
 _ARGUMENTS = frozenset({rows.ARGUMENTS, "transformers.Seq2SeqTrainingArguments"})
+_PARSERS = frozenset({"transformers.HfArgumentParser", "trl.TrlParser"})
 _TRAINERS = frozenset({rows.TRAINER, "transformers.Seq2SeqTrainer"})
 
 
@@ -35,6 +37,19 @@ def check(pieces: Sequence[Piece], names: Names, packages: Packages) -> Iterator
                 yield from _call(piece, node, names, packages, bases.get(node))
             elif node not in spared and isinstance(node, ast.ImportFrom | ast.Attribute):
                 yield from _gone(piece, node, names, packages)
+
+
+def arguments(words: Sequence[str], names: Names, packages: Packages) -> Iterator[Finding]:
+    """Find what a script that parses TrainingArguments from its command line will not take there."""
+    known = set(names.known.values())
+    if not known & _PARSERS:
+        return
+    for word in words:
+        found = re.match(r"--([A-Za-z][\w-]*)", word)
+        for row in rows.KEYWORDS if found else ():
+            ours = row.place == rows.ARGUMENTS or row.place in known
+            if found and ours and row.argument == found[1].replace("-", "_") and applies(row, packages):
+                yield Finding(0, 0, f"the argument --{found[1]} is gone", f"--{row.fix}", source=_source(row))
 
 
 def _bases(tree: ast.Module) -> dict[ast.AST, ast.ClassDef]:

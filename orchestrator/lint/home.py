@@ -106,7 +106,7 @@ def _reports(
     packages = _REPORTERS.get(reporter, ())
     if packages and given and not set(packages) & set(given):
         fix = f'dependencies = ["{packages[0]}", …], or report_to="none"'
-        named = set(given) != set(STACK)  # else the image may have it, beside what we promise
+        named = bool(set(STACK) - set(given))  # else the image may have it, beside what we promise
         yield piece.at(node, f'report_to="{reporter}" needs the package {packages[0]}', fix, error=named)
     if reporter in _TOKENS:
         yield from _needs(piece, node, _TOKENS[reporter], secrets)

@@ -128,6 +128,17 @@ def test_a_reporter_whose_package_nobody_names_ends_the_trainer_at_once(reporter
     assert requirements or "needs the package" in warnings(text)[0]
 
 
+@pytest.mark.parametrize(
+    "parser", ["from transformers import HfArgumentParser", "from trl import TrlParser", "import argparse"]
+)
+def test_what_a_command_line_hands_to_training_arguments_is_looked_at_too(parser):
+    given = ["--evaluation-strategy", "steps", "--warmup_ratio=0.1", "--eval_strategy", "no", "evaluation_strategy"]
+    known = [] if "argparse" in parser else ["--evaluation-strategy", "--warmup_ratio"]
+    assert [one.partition(" is gone")[0] for one in errors(parser, arguments=given)] == [
+        f"x.py: the argument {name}" for name in known
+    ]
+
+
 def test_a_model_of_which_nothing_is_known_is_only_warned_about():
     text = "def load(cls):\n    return cls.from_pretrained('x', load_in_8bit=True)"
     assert errors(text) == []
