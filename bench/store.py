@@ -2,7 +2,7 @@
 
     python bench/store.py [--rounds N] [--mib M] [--steps S]   # 3, 1024, 2000; writes bench/results/local/store.json
 
-A real S3 server (SeaweedFS) on loopback, on the same cores but at the lowest priority, since a rented machine runs none.
+A real S3 server (SeaweedFS) on loopback, on the same cores but at the lowest priority: a rented machine runs none.
 Both uploaders are processes of their own, with all that they check: ours sha256 and MD5 of each byte, boto3 its own.
 They take turns; medians count. The training multiplies matrices on one core, beside an uploader that is never out of
 work, and that is stopped and let go on in turns. On a computer that others use too its ratio says little.
