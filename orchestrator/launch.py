@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 
 
 SETUP = ("bash", "payload/setup.sh")
-HERE = Holder(
-    "the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake"
-)
+HERE = Holder("the controller", Place.HERE, Proof.PROVEN, extendable=True, evidence="runs while this computer is awake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +119,10 @@ def prepare(
     """
     settings, planned, limits = template.settings, now, template.settings.limits
     key, data = leave.key_for(provider), _data(home, template)
-    work = work_of(template.config, data)
-    choice_made = chosen or choice(home, ledger, provider, template, gpu, now, leave)
-    offers, quote = choice_made.offers, choice_made.quote
+    made = chosen or choice(home, ledger, provider, template, gpu, now, leave)
+    offers, quote, offer = made.offers, made.quote, made.offers[0]
     now = (now + provider.skew).replace(microsecond=0)  # a mark tells whole seconds
-    offer, dearest = offers[0], max(offers, key=lambda one: one.price)
+    dearest = max(offers, key=lambda one: one.price)
     times = _times(limits, dearest, provider, now, saves=not template.bare)
     checked = tuple(leave.preflight(provider, template, quote.worst, dearest.price))
     run_id = new_run_id(settings.name, now)
@@ -141,7 +138,7 @@ def prepare(
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
         holders = _held(provider, theirs, dearest, limits, planned, leave)
         plan = planning.Plan(
-            *(run_id, settings.name, work, offer, offers, _typed(gpu), provider.account(), times, quote, holders),
+            *(run_id, settings.name, made.work, offer, offers, _typed(gpu), provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
             bundle_bytes=bundle.size,
             left_out=bundle.left_out,
@@ -154,8 +151,8 @@ def prepare(
             remarks=(*_remarks(provider, job_file, offer), *leave.remarks),
             probe_steps=leave.probe_steps,
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
-            why=choice_made.why,
-            kinds=choice_made.kinds,
+            why=made.why,
+            kinds=made.kinds,
             checked=checked,
         )
         undo.pop_all()
@@ -191,7 +188,8 @@ def choice(
     known = Known(Bounds.of(template.settings.limits), Past(ledger.measured()), work)
     wanted = quoting.Wanted(asked, notes, known, provider.traits.billing_step_seconds, now.date())
     offers = asked_for(provider.offers(), leave.cloud)
-    return quoting.choose(offers, gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+    found = quoting.choose(offers, gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
+    return replace(found, work=work)
 
 
 def _data(home: Home, template: Template) -> tuple[Blob, ...]:

@@ -63,6 +63,7 @@ class Choice:
     quote: Quote
     why: str = ""
     kinds: tuple[str, ...] = ()  # names of offers that hold the job, without their region; none = all
+    work: str = ""  # names settings and data
     order: tuple[int, Decimal, Decimal] = (_UNJUDGED, Decimal(0), Decimal(0))  # among vendors' choices, the best first
 
 
@@ -107,7 +108,7 @@ def choose(offers: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, waiting: bool 
     first = best[0][1]
     order = (int(first.found.fits != fix.FITS), *compare.by_cost(first)[:2])
     why = _why([quoted for _, quoted in best], cards, gpu)
-    return Choice(tuple(tried), _quote(first, tried, wanted), why, kinds, order)
+    return Choice(tuple(tried), _quote(first, tried, wanted), why, kinds, order=order)
 
 
 def _judge(offer: Offer, wanted: Wanted) -> Quoted | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import launch
 from orchestrator.plan import SoleHolderError
-from providers.errors import CredentialsError, GpurunError, ProviderError, RefusedError
+from providers.errors import CredentialsError, GpurunError, ProviderError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,8 @@ def cheapest(
     options: list[tuple[Provider, Choice]] = []
     refused: list[tuple[str, GpurunError]] = []
     for one in providers:
-        if leave.key_on_machine and not one.traits.key_on_machine:
-            continue  # asked for in so many words: it has no use there
+        if leave.key_on_machine and not one.traits.key_on_machine and len(providers) > 1:
+            continue  # asked for in so many words, and of no use there
         try:
             options.append((one, launch.choice(home, ledger, one, template, gpu, now, leave)))
         except (RefusedError, ProviderError) as error:
@@ -81,7 +81,7 @@ def cheapest(
             return launch.prepare(home, ledger, one, template, gpu, now, leave, _among(choice, one, options, refused))
         except SoleHolderError as error:
             refused.append((one.name, error))
-    raise _nobody(refused)
+    raise _nobody(refused) if refused else UsageError("--key-on-machine has no use on any vendor whose key is here")
 
 
 def _among(
