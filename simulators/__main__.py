@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from simulators.clock import FASTEST
 from simulators.faults import FaultError, Hit
@@ -22,21 +22,7 @@ from simulators.lambda_cloud import faults as lambda_faults
 from simulators.runpod import START_SECONDS, RunPodSimulator
 from simulators.runpod import faults as runpod_faults
 
-
-class _Book(Protocol):
-    """A vendor's faults."""
-
-    def parse(self, wish: object) -> list[Hit]:
-        """Read faults from JSON."""
-
-    def drawn(self, seed: int) -> list[Hit]:
-        """Draw some."""
-
-    def listing(self) -> str:
-        """Spell the table for a person."""
-
-
-_BOOKS: dict[str, _Book] = {"lambda": lambda_faults.BOOK, "runpod": runpod_faults.BOOK, "hf": hf_faults}
+_BOOKS = {"lambda": lambda_faults.BOOK, "runpod": runpod_faults.BOOK, "hf": hf_faults.BOOK}
 
 
 class _ListFaults(argparse.Action):

@@ -14,7 +14,7 @@ import requests
 from providers.base import Access
 from providers.hf_jobs import HfProvider
 from simulators.hf_jobs import HfSimulator
-from simulators.hf_jobs.faults import parse
+from simulators.hf_jobs.faults import BOOK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def hf_running(
     from huggingface_hub import close_session, constants
 
     offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
-    hits = parse(faults) if faults else ()
+    hits = BOOK.parse(faults) if faults else ()
     try:
         with HfSimulator(pace=pace, rate=rate, schedule_seconds=schedule_seconds, faults=hits) as simulator:
             told = simulator.announcement()

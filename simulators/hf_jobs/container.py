@@ -61,7 +61,7 @@ class Container:
             "CPU_CORES": str(flavor.cpus),
             "MEMORY": f"{flavor.ram}Gi",
             **image.environment(os.environ),
-            **{name: value for name, value in os.environ.items() if name in {"OMP_NUM_THREADS", "GPURUN_TEST_SESSION"}},
+            **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "GPURUN_TEST_SESSION") if name in os.environ},
         }
         entered = {path: folder for path, folder in mounts.items() if _can_enter() and _is_free(path)}
         replaced = {path: folder for path, folder in mounts.items() if path not in entered}
@@ -76,8 +76,9 @@ class Container:
             env={**own, **given},
             start_new_session=True,
         )
-        self._keeper = threading.Thread(target=self._keep, args=(self._process,), name=f"job {self._id}", daemon=True)
-        self._keeper.start()
+        keeper = threading.Thread(target=self._keep, args=(self._process,), name=f"job {self._id}", daemon=True)
+        keeper.start()
+        self._keeper = keeper  # whoever finds it there may wait for it
 
     def _path(self, flavor: Flavor) -> str:
         if flavor.count:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from simulators.faults import FaultError
-from simulators.hf_jobs.faults import parse
+from simulators.hf_jobs.faults import BOOK
 from simulators.hf_jobs.repos import Repo
 from simulators.server import Reply, Request, as_json
 
@@ -48,7 +48,7 @@ class Control:
             case "GET", "/state":
                 return world.state()
             case "POST", "/faults":
-                world.arm(parse(request.json()))
+                world.arm(BOOK.parse(request.json()))
             case "DELETE", "/faults":
                 world.faults.clear()
             case "POST", "/clock":

@@ -21,7 +21,7 @@ from simulators.clock import Agenda, Clock, iso
 from simulators.faults import Faults, Hit
 from simulators.hf_jobs.buckets import Bucket, Stores
 from simulators.hf_jobs.container import Container
-from simulators.hf_jobs.faults import JOB
+from simulators.hf_jobs.faults import BOOK
 from simulators.hf_jobs.flavors import FLAVORS
 from simulators.hf_jobs.scheduled import Schedules
 from simulators.journal import Journal
@@ -81,7 +81,7 @@ class HubWorld:
         self.lock = lock
         self.clock = clock
         self.agenda = Agenda(clock, lock)
-        self.faults = Faults()
+        self.faults = Faults(BOOK.on_instance)
         self.journal = Journal()
         self.meter = Meter()
         self.pace = pace
@@ -110,8 +110,7 @@ class HubWorld:
     def submit(self, namespace: str, spec: dict[str, Any], *, scheduled: str = "") -> Job:
         """Take a job in and plan its life."""
         now, job_id = self.clock.now(), self.hexes(24)
-        hits = (self.faults.take(name) for name in JOB)
-        faults = {hit.name: hit for hit in hits if hit is not None}
+        faults = self.faults.take_for_instance()
         factor = faults["price_dearer"].number("factor") if "price_dearer" in faults else 1.0
         job = Job(
             id=job_id,
@@ -197,6 +196,10 @@ class HubWorld:
         except OSError as error:
             with self.lock:
                 self._end(job, "ERROR", f"Job failed with exit code: 127. Reason: {error}", self.clock.now())
+        with self.lock:
+            ended = job.terminal or self.closing
+        if ended:  # while it was being started: there was nothing yet that could be killed
+            job.container.kill()
 
     def timeout_of(self, job: Job) -> float:
         """Seconds that it may run."""

@@ -86,7 +86,8 @@ def make(root: Path, gpu: Gpu) -> str:
 
 def environment(host: Mapping[str, str]) -> dict[str, str]:
     """Choose what a session's environment holds beside HOME and PATH: nothing of the host's but how to get packages."""
-    kept = {name: value for name, value in host.items() if _KEPT.fullmatch(name) and "\n" not in value}
+    # Not items(): another thread may take a variable out of os.environ meanwhile, as pytest does after each phase.
+    kept = {name: value for name in list(host) if _KEPT.fullmatch(name) and "\n" not in (value := host.get(name, "\n"))}
     return {"LANG": "C.UTF-8", **_package_settings(), **kept}
 
 
