@@ -142,7 +142,7 @@ def test_a_script_and_a_notebook_run_by_the_same_command_and_come_home(place: st
     with vendor(simulator) as exports:
         script = launch(work, exports, "train.py", *limits, "--include", "rows", "--", "--lr", "1e-4")
         notebook = launch(work, exports, "note.ipynb", *limits)
-        told, tale = script.communicate(timeout=150)[0], notebook.communicate(timeout=150)[0]
+        told, tale = script.communicate(timeout=270)[0], notebook.communicate(timeout=270)[0]
     assert (script.returncode, notebook.returncode) == (0, 1), told + tale
     (folder,) = home.glob("runs/train-*")
     assert "words: from the wheel ['--lr', '1e-4'] row 1" in (folder / "log.txt").read_text()

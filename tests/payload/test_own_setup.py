@@ -95,9 +95,3 @@ def test_a_notebook_that_names_nothing_gets_the_stack_with_its_own_over_it(own):
     told = box.python("import torch, tinydep, tinynb; print(torch.__version__, tinydep.where, tinynb.where)")
     assert told == "2.8.0 lock index"
     assert "/root/.gpurun/envs/over-" in str((box.root / "job/env").readlink())
-
-
-def test_what_is_there_already_is_not_laid_over(own):
-    box, done = own({"extras": ["tinydep"]}, torch="2.8.0")
-    assert done.code == 0, done
-    assert "/root/.gpurun/envs/torch-" in str((box.root / "job/env").readlink())
