@@ -24,7 +24,7 @@ def hf(start_hf, tmp_path):
 
     def run(*args: str) -> str:
         done = subprocess.run(
-            [HF, "jobs", *args], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            [HF, "jobs", *args], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
