@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator import requote
+from orchestrator.facts import Memory
 from orchestrator.jobs import _probe
+from orchestrator.records import RunRow
 from providers.base import Offer
 
 if TYPE_CHECKING:
@@ -72,10 +74,8 @@ def test_a_training_that_told_no_total_has_no_price_anew(tmp_path: Path) -> None
 
 
 def test_the_machine_is_told_the_steps_the_price_and_what_follows_the_last_step() -> None:
+    stages = {"training": [1, 2, 3], "evaluation": [1, 5, 9], "checkpoints": [1, 2, 4]}
     offer = Offer("lambda", "gpu_1x_a10", "A10", 1, Decimal("1.29"))
-    plan = {
-        "probe_steps": 20,
-        "quote": {"stages": {"training": [1, 2, 3], "evaluation": [1, 5, 9], "checkpoints": [1, 2, 4]}},
-    }
-    assert _probe(plan, offer, 7.0) == {"steps": 20, "after_seconds": 7, "usd_per_hour": 1.29, "launched": 7.0}
-    assert _probe({}, offer, 7.0) == {}
+    plan = {"probe_steps": 20, "quote": {"stages": stages}}
+    row = RunRow("r", "t", "lambda", 0, 9, 9, 1, 1, None, Decimal(1), plan, Memory(offer=offer))
+    assert _probe(row, 7.0) == {"steps": 20, "after_seconds": 7, "usd_per_hour": 1.29, "launched": 7.0}
