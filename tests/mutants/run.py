@@ -29,6 +29,7 @@ import machines
 import meter
 import mutants
 import pods
+import quotes
 
 if TYPE_CHECKING:
     from mutant import Mutant
@@ -42,6 +43,7 @@ MUTANTS = (
     *meter.MUTANTS,
     *jobs.MUTANTS,
     *pods.MUTANTS,
+    *quotes.MUTANTS,
 )
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}

@@ -70,6 +70,7 @@ def test_like_work_is_quoted_as_it_was_measured(home: Home, ledger: Ledger, rows
     assert again.measured == f"your run of {row.run_id}"
     assert again.memory_gib["process"][1] == 10.5
     assert again.stages["training"][1] == 300.0
+    assert set(again.stages) == {"boot", "setup", "load", "training", "checkpoints", "bring home"}
     assert again.stages["boot"][1] == 50.0
     assert again.stages["checkpoints"][1] == 7.0
     assert again.stages["bring home"][1] == 20.0
