@@ -29,7 +29,7 @@ import machines
 import meter
 import mutants
 import pods
-import quotes
+import pricetags
 
 if TYPE_CHECKING:
     from mutant import Mutant
@@ -43,7 +43,7 @@ MUTANTS = (
     *meter.MUTANTS,
     *jobs.MUTANTS,
     *pods.MUTANTS,
-    *quotes.MUTANTS,
+    *pricetags.MUTANTS,
 )
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}
