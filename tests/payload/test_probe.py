@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_training_that_its_deadline_cant_hold_is_stopped_and_saves(box) -> Non
     each = box(probe={"steps": 4, "after_seconds": 5, "usd_per_hour": 36.0, "launched": 0.0})
     result = each.go(TRAINS.format(saves=SAVES, stop=10**6, total=10**6)).result()
     assert (result["reason"], result["exit_code"]) == ("deadline", 5)
-    assert result["detail"].startswith("the probe: 4 steps at ")
+    assert re.match(r"the probe: \d+ steps at ", result["detail"])
     assert "saved and left" in result["detail"]
     assert [one["name"] for one in result["artifacts"]] == ["artifacts/saved"]
     assert ": stopped here\n" in each.log()
@@ -43,8 +44,8 @@ def test_a_training_that_its_deadline_cant_hold_is_stopped_and_saves(box) -> Non
 
 def test_a_training_that_there_is_time_for_goes_on_to_its_end(box) -> None:
     each = box(probe={"steps": 4})
-    result = each.go(TRAINS.format(saves="", stop=20, total=20)).result()
-    assert (result["reason"], result["metrics"]["step"]) == ("completed", 20)
+    result = each.go(TRAINS.format(saves="", stop=80, total=80)).result()
+    assert (result["reason"], result["metrics"]["step"]) == ("completed", 80)
     assert "until it must save: it goes on\n" in each.log()
     assert each.log().endswith("4\n")  # the training knows for how many steps each is to be told
     assert metrics_of(each.folder)["holds"] is True
