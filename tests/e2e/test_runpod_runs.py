@@ -91,7 +91,7 @@ def test_with_the_laptop_gone_a_pod_ends_itself_where_its_key_may_and_else_by_a_
         sim = start_runpod(machines=True, faults={"pod_key": {"may": may}})
         sim.may_hurry = True  # the pods and this computer ask at once, each at its own pace
         desk = desk_at(sim, tmp_path / may)
-        desk.write("mine", LONG, limits="max_hours: 0.012")
+        desk.write("mine", LONG, limits="max_hours: 0.016")
         done = desk.gpurun("launch", "mine.yaml", *GPU, "--detach", "--accept-risk")
         assert done.code == 0, done.err
         assert "watchdog (machine): unproven until start" in done.err
