@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 URL = "https://api.runpod.io/v2"
 _PACE = {"": 0.4}  # seconds between two requests; 60 a minute are allowed, at the least (2026-08)
 _LEAST_SECONDS = 10.0  # of patience with a machine, however hurried its vendor: its processes start in our world
+_LEAST_BOOT_SECONDS = 30.0  # the same, for a container with its keys and its watchdog
 _DISK_GB = 60
 _COUNTS = (1, 2, 4, 8)
 _JUST_SECONDS = 3.0  # since a pod was looked at: its address is still the same
@@ -62,9 +63,8 @@ class RunpodProvider:
         self._api = api.Api(api.open_http("RunPod", self._url, key, pacer, pace=pace))
         self.traits = Traits(
             list_lag_seconds=20.0 / pace,  # a fresh pod was missing for seconds; unclear ones are sought for a minute
-            boot_limit_seconds=max(
-                1200.0 / pace, _LEAST_SECONDS
-            ),  # 20 GB of an image take minutes; dstack waits so long
+            # 20 GB of an image take minutes; dstack waits so long.
+            boot_limit_seconds=max(1200.0 / pace, _LEAST_BOOT_SECONDS),
             start_limit_seconds=3600.0,  # data and packages come over our own world's links
             poll_seconds=max(6.0 / pace, 0.1),
             billing_step_seconds=1,  # docs.runpod.io/pods/pricing: by the second
