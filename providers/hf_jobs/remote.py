@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from providers import wire
-from providers.base import Entry, Manifest, Phase, RemoteStatus, seconds_between
+from providers.base import Entry, Manifest, OrderKind, Phase, RemoteStatus, seconds_between
 from providers.errors import IntegrityError, ProviderError, RemoteError, UnreachableError
 from providers.hf_jobs import inline, launch, reading
 from providers.hf_jobs.hub import MissingError
@@ -127,6 +127,9 @@ class HfRemote:
     def tell(self, order: Order) -> None:
         """Leave an order in the bucket; the job looks for one whenever it copies."""
         self._look()
+        if self._inline is not None and order.kind is OrderKind.STOP:
+            self._provider.terminate([self._id])  # the Hub's SIGTERM is the one order that reaches such a job: it saves
+            return
         if self._inline is not None:
             raise RemoteError("no order can reach a job without a bucket (hf_xet was not installed at its launch)")
         content = json.dumps(wire.order_json(order)).encode()

@@ -91,7 +91,30 @@ def test_it_saves_before_its_deadline_and_the_hub_s_limit_is_its_only_holder(poo
         status = ended(remote)
         assert status.reason == "deadline"
         with pytest.raises(RemoteError, match="no order can reach"):
-            remote.tell(Order(1, OrderKind.STOP))
+            remote.tell(Order(1, OrderKind.DEADLINE, job.deadline))
+
+
+def test_an_order_to_stop_is_the_hub_s_own_and_what_was_saved_then_comes_home(poor, tmp_path):
+    hf = poor()
+    save = (
+        "import os, signal, sys, time\ndef leave(*_):\n    os.mkdir('artifacts')\n"
+        "    open('artifacts/saved', 'w').write('saved')\n    sys.exit(5)\nsignal.signal(signal.SIGTERM, leave)\n"
+        'print(\'::metrics {"step": 3, "stage": "train"}\', flush=True)\nwhile True: time.sleep(0.01)'
+    )
+    _, allocation_id = hf.launch(**script(save))
+    with closing(hf.remote(allocation_id)) as remote:
+        until = time.monotonic() + 60
+        while (now := remote.status()).step < 3:
+            assert time.monotonic() < until, now
+            time.sleep(0.05)
+        assert (now.phase, now.stage) == (Phase.RUNNING, "train")
+        remote.tell(Order(1, OrderKind.STOP))
+        assert not hf.provider.inspect(allocation_id).billing
+        ended(remote)
+        names = [entry.name for entry in remote.manifest().entries]
+        if names:  # the Hub's own grace is short
+            remote.fetch(names, tmp_path)
+            assert (tmp_path / "artifacts" / "saved").read_text() == "saved"
 
 
 def test_a_container_that_was_killed_says_what_the_hub_says(poor):
