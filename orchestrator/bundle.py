@@ -178,6 +178,7 @@ def _walk(folder: Path, unwanted: _Matcher) -> Iterator[tuple[str, Path]]:
 
 
 def tar_gz(members: dict[str, bytes | Path]) -> bytes:
+    """Pack files, or their bytes, under their names; the same members give the same archive."""
     raw = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=6) as zipped,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from fakes import START, Clock, FakeCloud
 
 from orchestrator import launch, templates
-from orchestrator.cost import Spell
-from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.words import Reason, State
-from providers.base import Mark, Observation, Phase
+from providers.base import Mark
 from providers.errors import RefusedError
 
 if TYPE_CHECKING:
