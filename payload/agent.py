@@ -170,7 +170,7 @@ class Agent:
 
     def judge_pace(self, passed: float) -> None:
         """Say what the first steps cost, where that was asked for; what can't be done in time is stopped now."""
-        left, late = self.time_left(self.grace), self.time_left(self.late)
+        left, late = self.time_left(self.grace + self.leaving), self.time_left(self.late + self.leaving)
         told = self.probe.look(self.output, passed, left, late, self.clock.wall())
         if told is None:
             return

@@ -179,9 +179,16 @@ MUTANTS = (
     Mutant(
         "agent: the deadline does not save",
         _AGENT,
-        '            self.stop("deadline", self.grace)\n',
-        "            pass\n",
+        '<= 0:\n            self.stop("deadline", self.grace)\n',
+        "<= 0:\n            pass\n",
         (*AGENT, "-k", "before_its_deadline"),
+    ),
+    Mutant(
+        "agent: what a probe can't see held goes on",
+        _AGENT,
+        "        if self.probe.words:\n",
+        "        if not self.probe.words:\n",
+        ("tests/payload/test_probe.py", "-k", "deadline_cant_hold"),
     ),
     Mutant(
         "agent: one that will not leave is not killed",
