@@ -155,18 +155,7 @@ def _planned(
     )
     spent = row.accrued(now.timestamp()).high
     most = worst(dearest, (times.ceiling - begin).total_seconds() - provider.traits.queue_seconds, step, times.attempts)
-    row = replace(
-        row,
-        provider=provider.name,
-        deadline=times.deadline.timestamp(),
-        ceiling=times.ceiling.timestamp(),
-        grace_seconds=times.grace_seconds,
-        max_attempts=row.memory.attempt + times.attempts - 1,
-        max_cost=None if times.max_cost is None else times.max_cost + spent,
-        worst=most + spent,
-        skew=provider.skew.total_seconds(),
-        wish=None,
-    )
+    row = _moved(row, provider, times, most, spent)
     made = replace(job, gpus=offers[0].gpu_count).job(row, home.run(row.run_id), ledger.home_id, {})
     key = leave.key_for(provider)
     theirs = provider.holders(replace(made, key_on_machine=key), offers[0])
@@ -190,6 +179,22 @@ def _planned(
         name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old
     }
     return replace(row, plan={**old, **plan, **kept})
+
+
+def _moved(row: RunRow, provider: Provider, times: planning.Times, most: Decimal, spent: Decimal) -> RunRow:
+    """Give a run its new vendor and limits; what it cost so far, USD, comes on top."""
+    return replace(
+        row,
+        provider=provider.name,
+        deadline=times.deadline.timestamp(),
+        ceiling=times.ceiling.timestamp(),
+        grace_seconds=times.grace_seconds,
+        max_attempts=row.memory.attempt + times.attempts - 1,
+        max_cost=None if times.max_cost is None else times.max_cost + spent,
+        worst=most + spent,
+        skew=provider.skew.total_seconds(),
+        wish=None,
+    )
 
 
 def _limits(old: dict[str, Any], wanted: Wanted) -> Limits:
