@@ -166,7 +166,7 @@ class Container:
         mounts = {plan.volume_path: self._folder / "volume"} if plan.volume_path else {}
         for folder in mounts.values():
             folder.mkdir(exist_ok=True)
-        passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+        passed_on = {name: value for name in _PASSED_ON if (value := os.environ.get(name)) is not None}
         order = {
             "root": str(self._folder / "disk"),
             "own": [*image.OWN, *(path.strip("/").split("/")[0] for path in mounts)],
