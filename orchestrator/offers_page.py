@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 _FREE = {True: "yes", False: "no", None: "?"}
 _SIGNS = {"cheapest": "$", "fastest": "»", "best value": "*"}
-_STOPPERS = {"lambda": "nobody", "runpod": "itself", "hf": "vendor", "colab": "itself", "local": "itself"}
+_STOPPERS = {"lambda": "nobody", "runpod": "itself", "hf": "vendor", "colab": "-", "local": "itself"}
 _LEGEND = """\
 $ cheapest  » fastest  * best value; GIB: used of what a card has, ! = tight;
-COST: low to worst; SEEN: the price's age, + free now, - sold out;
+HOURS, LIKELY: the likely quote; LOW-WORST: from low to what the limits allow;
+SEEN: the price's age, + free now, - sold out;
 STOPS: who can end the billing while this computer sleeps"""
 _MOST_REASONS = 6
 
@@ -180,19 +181,20 @@ class Comparison:
         if not fit:
             parts = [f"nothing on offer can do {self.title} as it is"]
         else:
-            head = ("", "PROVIDER", "GPU", "GIB", "HOURS", "COST", "PRICE", "SEEN", "STOPS")
-            parts = [table(head, [self._row(one) for one in fit], right=(3, 4, 5, 6, 7)), _LEGEND]
+            head = ("", "VENDOR", "GPU", "GIB", "HOURS", "LIKELY", "LOW-WORST", "$/H", "SEEN", "STOPS")
+            parts = [table(head, [self._row(one) for one in fit], right=(3, 4, 5, 6, 7, 8)), _LEGEND]
         return "\n".join([*parts, *self._left_out(), *_told([*self.notes, *self.market.notes])])
 
     def _row(self, one: Quoted) -> tuple[str, ...]:
-        hours = f"{one.found.seconds.likely / 3600:.1f}" if one.found.seconds else "?"
-        cost = f"{money(one.dollars.low)}-{one.dollars.worst:.2f}" if one.dollars else "?"
+        hours = f"{one.found.seconds.likely / 3600:.2f}" if one.found.seconds else "?"
+        likely = money(one.dollars.likely) if one.dollars else "?"
+        span = f"{one.dollars.low:.2f}-{one.dollars.worst:.2f}" if one.dollars else "?"
         used = f"{one.found.memory.process.likely:.0f}/{one.offer.card.memory_gib:.0f}"
         used += "!" if one.found.fits == "tight" else ""
         signs = "".join(_SIGNS[mark] for mark in one.marks)
-        seen = age(one.offer, self.market) + {True: " +", False: " -", None: ""}[one.offer.available]
-        rest = (price(one.offer.price), seen)
-        return (signs, one.offer.provider, cards(one.offer), used, hours, cost, *rest, _STOPPERS[one.offer.provider])
+        seen = age(one.offer, self.market).replace(" ", "") + {True: "+", False: "-", None: ""}[one.offer.available]
+        rest = (price(one.offer.price).removeprefix("$").removesuffix("/h"), seen, _STOPPERS[one.offer.provider])
+        return (signs, one.offer.provider, cards(one.offer), used, hours, likely, span, *rest)
 
     def _left_out(self) -> list[str]:
         reasons = Counter((cards(one.offer), one.why) for one in self.quoted if not one.fits)
