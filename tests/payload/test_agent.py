@@ -100,7 +100,7 @@ def test_new_steps_keep_a_training_from_being_hung(box):
 
 
 def test_before_its_deadline_a_training_saves_and_leaves(box):
-    each = box(deadline=3, grace_seconds=2).go(steps(more=SAVES))
+    each = box(deadline=6, grace_seconds=2).go(steps(more=SAVES))
     result = each.result()
     assert (result["reason"], result["exit_code"]) == ("deadline", 5)
     assert [entry["name"] for entry in result["artifacts"]] == ["artifacts/saved"]
@@ -108,7 +108,7 @@ def test_before_its_deadline_a_training_saves_and_leaves(box):
 
 
 def test_one_that_will_not_leave_is_killed_before_the_deadline(box):
-    each = box(deadline=3, grace_seconds=1.5).go(steps(more="signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
+    each = box(deadline=6, grace_seconds=1.5).go(steps(more="signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
     result = each.result()
     assert (result["reason"], result["exit_code"]) == ("deadline", 137)
     assert result["ended"] < each.limits["deadline"]
