@@ -92,7 +92,7 @@ def test_a_program_that_never_told_a_step_is_told_how_to(box):
 
 
 def test_new_steps_keep_a_training_from_being_hung(box):
-    each = box(max_idle_seconds=0.7, deadline=3.5, grace_seconds=0.5).go(steps(seconds=0.2, more=SAVES))
+    each = box(max_idle_seconds=2, deadline=6, grace_seconds=1).go(steps(seconds=0.2, more=SAVES))
     assert each.result()["reason"] == "deadline"
 
 
@@ -152,7 +152,7 @@ def test_a_training_is_not_born_deaf_to_signals(box):
 
 
 def test_a_new_deadline_is_obeyed_and_never_passes_the_ceiling(box):
-    each = box(deadline=3, ceiling=5, grace_seconds=0.8).go(steps(more=SAVES))
+    each = box(deadline=6, ceiling=9, grace_seconds=1.5).go(steps(more=SAVES))
     each.step(1)
     each.put("order.json", {"id": 1, "kind": "deadline", "deadline": time.time() + 1000})
     result = each.result()
