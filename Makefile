@@ -15,8 +15,8 @@ demo: payload ## fine-tune a real model on this computer, from plan to checked a
 
 # Thousands of tests, many of real processes, share a few cores: what fails in the crowd is run once more by itself. Both
 # results are printed, and a test that needed the second is a defect to mend.
-test: payload tools ## every test, in a random order (the seed is printed), three at a time
-	@OMP_NUM_THREADS=1 $(python) -m pytest -n 3 --dist worksteal $(ARGS) \
+test: payload tools ## every test, in a random order (the seed is printed), four at a time
+	@OMP_NUM_THREADS=1 $(python) -m pytest -n 4 --dist worksteal $(ARGS) \
 	  $(if $(ARGS),,|| OMP_NUM_THREADS=1 $(python) -m pytest --last-failed --last-failed-no-failures=none)
 
 lint: base ## ruff: rules and formatting
