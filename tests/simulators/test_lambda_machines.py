@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from boxes import until
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -50,10 +51,10 @@ class Rented:
             "User": self.sim.exports["GPURUN_LAMBDA_SSH_USER"],
         }
         line = ["ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items()), self.address, command]
-        until = time.monotonic() + patience
+        end = time.monotonic() + patience
         while True:
             done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
-            if done.returncode != NEVER or "refused" not in done.stderr or time.monotonic() > until:
+            if done.returncode != NEVER or "refused" not in done.stderr or time.monotonic() > end:
                 return done
             time.sleep(0.05)
 
@@ -119,15 +120,10 @@ def test_the_first_connection_is_verified_and_a_terminate_ends_every_process(ren
     assert done.stdout.splitlines()[0] == "NVIDIA A10"
     home = Path(done.stdout.splitlines()[1])
     assert home != Path.home()
-    until = time.monotonic() + 10
-    while not running("98765") and time.monotonic() < until:  # between fork and exec it has no words
-        time.sleep(0.02)
-    assert running("98765")
+    until(lambda: running("98765"), "its words")  # between fork and exec it has none
     assert running(machine.id)
     machine.sim.terminate(machine.id)
-    until = time.monotonic() + 10
-    while (home.exists() or running(machine.id)) and time.monotonic() < until:
-        time.sleep(0.02)
+    until(lambda: not home.exists() and not running(machine.id), "its end")
     assert (running("98765"), running(machine.id), home.exists()) == ([], [], False)
     assert machine.ssh("true", patience=0).returncode == NEVER
 
@@ -136,9 +132,7 @@ def test_a_shutdown_inside_does_not_stop_the_meter_and_a_restart_brings_it_back(
     machine = rent()
     assert machine.ssh("echo kept > note").returncode == 0
     machine.ssh("sudo shutdown -h now")
-    until = time.monotonic() + 10
-    while machine.ssh("true", patience=0).returncode == 0 and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: machine.ssh("true", patience=0).returncode != 0, "its shutdown")
     machine.sim.advance(600)
     assert machine.sim.data("GET", f"/instances/{machine.id}")["status"] == "active"
     (row,) = machine.sim.meter()["allocations"]
@@ -203,7 +197,7 @@ def test_a_link_that_is_silent_heals_by_itself(rent, fault: str) -> None:
     machine.sim.advance(100)
     assert not machine.answers()
     machine.sim.advance(200)
-    assert machine.answers()
+    until(machine.answers, "its greeting")
 
 
 def test_two_machines_have_their_own_addresses_and_one_port(rent) -> None:
