@@ -37,7 +37,7 @@ _WHICH = re.compile(r"SHA256:\S+|\b\d+(\.\d+){3}(:\d+)?|\b[0-9a-f]{16,}\b")  # w
 def decide(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
     """Say what comes next for a run. Pure: the same arguments give the same decision."""
     seen = _merged(seen, rules)
-    memory = remember(memory, seen, now)
+    memory = remember(memory, seen, now, rules)
     if memory.launch is Launch.ACCEPTED and memory.state in _UNDER_WAY and seen.strays:
         return _twin(memory, seen.strays, now, rules)
     return _ROADS[memory.state](memory, seen, now, rules)

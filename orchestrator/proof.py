@@ -34,8 +34,11 @@ def _on_its_word(look: Observation) -> bool:
     return look.ended or look.billed_until is not None
 
 
-def remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
-    """Count absences that follow one another, keep the newest step, and since when nobody there could end it."""
+def remember(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Memory:
+    """Count absences that follow one another, keep the newest step, and since when nobody there could end it.
+
+    Within the list's lag of its launch the absence of a thing says nothing, so it is not counted.
+    """
     if seen.remote is not None:
         proven = seen.remote.watchdog is not None and seen.remote.watchdog.proof is Proof.PROVEN
         step = max(memory.step, seen.remote.step)
@@ -44,6 +47,8 @@ def remember(memory: Memory, seen: Seen, now: datetime) -> Memory:
     unlisted = memory.launch is Launch.INTENDED and seen.found == ()
     if absent or unlisted:
         at = seen.asked or now  # a computer may sleep between an answer and the look at it
+        if memory.intended is not None and seconds_between(memory.intended, at) < rules.list_lag_seconds:
+            return memory
         return replace(memory, absences=(*memory.absences[: PROOF_READS - 1], at))  # the first ones and the last
     if seen.observation is not None or seen.found:
         return replace(memory, absences=())
