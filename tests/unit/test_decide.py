@@ -102,6 +102,14 @@ def test_an_unclear_launch_that_made_more_than_one_ends_them_all(extra: tuple[st
     assert decision.memory.reroll
 
 
+@pytest.mark.parametrize(("seconds", "counted"), [(0, False), (LAG - 1, False), (LAG, True)])
+@pytest.mark.parametrize(("memory", "seen"), [(SENT, Seen(found=())), (in_state(State.STARTING), GONE)])
+def test_within_the_lists_lag_of_a_launch_an_absence_does_not_count(
+    memory: Memory, seen: Seen, seconds: float, *, counted: bool
+) -> None:
+    assert bool(step(memory, seen, seconds).memory.absences) is counted
+
+
 @pytest.mark.parametrize(
     ("absences", "found", "seconds", "settled"),
     [
