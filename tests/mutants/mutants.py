@@ -37,7 +37,14 @@ MUTANTS = (
         _PROOF,
         "    spread = max(lags * rules.list_lag_seconds, _SETTLE_SECONDS)\n",
         "    spread = 0.0\n",
-        (*LIFE, "-k", "reply_was_lost"),
+        ("tests/unit/test_decide.py", "-k", "left_no_trace_only"),
+    ),
+    Mutant(
+        "an absence counted that a lag explains",
+        _PROOF,
+        "seconds_between(memory.intended, at) < rules.list_lag_seconds:",
+        "seconds_between(memory.intended, at) < 0:",
+        ("tests/unit/test_decide.py", "-k", "does_not_count"),
     ),
     Mutant(
         "done without proof",
