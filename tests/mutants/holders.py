@@ -17,7 +17,7 @@ MUTANTS = (
     Mutant(
         "a finished job's machine is left to bill",
         _LIMITS,
-        "        return Verdict(WAIT if facts.ender else END, facts.over)\n",
+        '        return Verdict(WAIT if facts.ender or facts.store == "busy" else END, facts.over)\n',
         "        return Verdict(END, facts.over)\n",
         LIMITS,
     ),
