@@ -109,7 +109,7 @@ class SimProvider:
             world.failed_call(self.computer, verb)
             raise lost(f"{verb}: the answer did not come")
         if about or verb in _LISTS:
-            world.history.read(at, key, process.home, about, result)
+            world.history.read(at, key, process, about, result)
         self.skew = timedelta(seconds=engine.now - self.computer.wall())
         process.step()
         return result

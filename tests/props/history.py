@@ -78,14 +78,19 @@ class Historian:
     def is_done(self, home: SimHome, run_id: str) -> bool:
         return run_id in self._done[home.id] and run_id not in self._open[home.id]
 
-    def read(self, at: float, key: str, home: str, about: str, result: Any) -> None:
+    def read(self, at: float, key: str, process: Process, about: str, result: Any) -> None:
         """An answer that came, of a look at one or at the whole list: the truth of `at`, when the vendor gave it."""
+        home = process.home
+        whose = process.name.partition("controller ")[2]  # "" = the guard, which reads for every run
         if isinstance(result, list):
             listed = frozenset(row.id for row in result if row.billing)
             self._told.reads.append((at, home, key, listed, ""))
+            self._told.heard |= {(home, whose, one) for one in listed}
         elif about and result.billing:
             self._told.priced.add((home, about))
+            self._told.heard.add((home, whose, about))
         elif about:
+            self._told.heard.add((home, whose, about))
             self._told.reads.append((at, home, key, frozenset(), about))
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:

@@ -129,6 +129,7 @@ class History:
     kills: list[Kill] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     reads: list[tuple[float, str, str, frozenset[str], str]] = field(default_factory=list)
+    heard: set[tuple[str, str, str]] = field(default_factory=set)  # home, run ("" = the guard), what it was shown
     priced: set[tuple[str, str]] = field(default_factory=set)  # homes that read what an allocation costs
     told: list[Told] = field(default_factory=list)
     well: list[tuple[float, float, str]] = field(default_factory=list)  # a guard's passes that said "all well"
@@ -293,7 +294,7 @@ def _money(history: History, verdict: Verdict) -> None:
         if any(one.price > told.price + _CENT and (told.home, one.id) not in history.priced for one in mine):
             continue  # dearer than was agreed to, and nobody could read that yet
         meter = sum(one.meter(history.now) for one in mine)
-        if not told.low - _CENT <= meter <= told.high + _CENT + _unheard(history, told.home, mine):
+        if not told.low - _CENT <= meter <= told.high + _CENT + _unheard(history, told, mine):
             words = f"(3) {told.run}: the meter says ${meter:.6f}, the ledger ${told.low:.6f} to ${told.high:.6f}"
             verdict.violations.append(words)
         slack = told.price * told.step * max(len(told.known), 1) / 3600
@@ -303,13 +304,13 @@ def _money(history: History, verdict: Verdict) -> None:
             )
 
 
-def _unheard(history: History, home: str, things: list[Fact]) -> float:
-    """Dollars of what one launch made beside the one that was asked for, where no answer ever showed it to the home.
+def _unheard(history: History, told: Told, things: list[Fact]) -> float:
+    """Dollars of what one launch made beside the one that was asked for, where no answer ever showed it to the run.
 
-    A vendor that makes two of one order and is never heard again bills for what nobody can know of.
+    A vendor that makes two of one order and is never heard again bills for what nobody can know of. What a list showed
+    to the controller of another run is not heard: each keeps the book of its own run alone.
     """
-    shown = {one for _, who, _, listed, about in history.reads if who == home for one in (*listed, about)}
-    shown |= {one for who, one in history.priced if who == home}
+    shown = {one for home, whose, one in history.heard if home == told.home and whose in {"", told.run}}
     orders: dict[int, list[Fact]] = {}
     for thing in things:
         orders.setdefault(thing.order, []).append(thing)

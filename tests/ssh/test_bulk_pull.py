@@ -224,7 +224,7 @@ def test_a_disk_that_fills_up_under_way_loses_nothing(link: Link, proxy: Proxy, 
     proxy.moved = 0
     pull(link, str(there / "a"), here / "a", 12 * MIB, digest_there)
     assert digest(here / "a") == digest_there
-    assert proxy.moved < 12 * MIB  # a file begun anew would move them all
+    assert proxy.moved < 8.25 * MIB  # the third that was missing, and what a cut may cost: 4 MiB again
 
 
 def test_time_that_is_up_ends_a_pull_and_keeps_its_part(link: Link, there: Path, here: Path) -> None:

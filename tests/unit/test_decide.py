@@ -34,7 +34,7 @@ from decisions import (
 from orchestrator.facts import Memory, Seen, Wish
 from orchestrator.lifecycle import is_overtaken
 from orchestrator.words import Act, Launch, Reason, State
-from providers.base import Allocation, Holder, Observation, Phase, Place, Proof, RemoteStatus
+from providers.base import Holder, Observation, Phase, Place, Proof, RemoteStatus
 
 UNHELD = "nothing on the machine could stop the meter"
 WISH = Wish(2, at(7200), at(7200), Decimal(2))
@@ -47,10 +47,6 @@ SENT = replace(NEW, state=State.PROVISIONING, launch=Launch.INTENDED, intended=T
 BOOTS = in_state(State.PROVISIONING)
 STARTS = in_state(State.STARTING)
 RUNS = in_state(State.RUNNING)
-
-
-def allocation(name: str) -> Allocation:
-    return Allocation(name, None, name, billing=True)
 
 
 # ── before anything bills ────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,66 +78,6 @@ def test_an_earlier_attempt_s_evidence_is_what_a_run_ends_on() -> None:
 
 def test_what_earlier_attempts_cost_counts_for_the_budget_of_one_that_waits() -> None:
     assert step(replace(WAITS, attempt=2), Seen(**RICH), rules=POOR).memory.reason is Reason.BUDGET
-
-
-# ── an unclear launch ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_unclear_launch_that_is_found_is_followed() -> None:
-    decision = step(replace(SENT, absences=(T0,)), Seen(found=(allocation("m-7"),)))
-    expected = replace(SENT, launch=Launch.ACCEPTED, allocation_id="m-7", unclear=True)
-    assert (decision.memory, decision.act) == (expected, Act.WAIT)
-
-
-@pytest.mark.parametrize("extra", [("m-8",), ("m-8", "m-9")])
-def test_an_unclear_launch_that_made_more_than_one_ends_them_all(extra: tuple[str, ...]) -> None:
-    decision = step(SENT, Seen(found=tuple(map(allocation, ("m-7", *extra)))))
-    words = f"one launch made {1 + len(extra)} allocations"
-    assert told(decision) == (State.TERMINATING, Act.TERMINATE, Reason.PROVIDER, words)
-    assert (decision.memory.allocation_id, decision.memory.extra_ids) == ("m-7", extra)
-    assert decision.memory.reroll
-
-
-@pytest.mark.parametrize(("seconds", "counted"), [(0, False), (LAG - 1, False), (LAG, True)])
-@pytest.mark.parametrize(("memory", "seen"), [(SENT, Seen(found=())), (in_state(State.STARTING), GONE)])
-def test_within_the_lists_lag_of_a_launch_an_absence_does_not_count(
-    memory: Memory, seen: Seen, seconds: float, *, counted: bool
-) -> None:
-    assert bool(step(memory, seen, seconds).memory.absences) is counted
-
-
-@pytest.mark.parametrize(
-    ("absences", "found", "seconds", "settled"),
-    [
-        ((0, 1), (), 3 * LAG, True),
-        ((0, 1), (), 3 * LAG - 1, False),  # what turns up after this nobody looks for
-        ((0, 1), None, 3 * LAG, False),  # could not look
-        ((0,), (), 3 * LAG, False),
-    ],
-)
-def test_an_unclear_launch_left_no_trace_only_after_three_reads_over_thrice_the_lag(
-    absences: tuple[int, ...], found: tuple[Allocation, ...] | None, seconds: float, *, settled: bool
-) -> None:
-    decision = step(replace(SENT, absences=tuple(map(at, absences)), step=7), Seen(found=found), seconds)
-    assert decision.act is Act.WAIT
-    if not settled:
-        assert (decision.memory.state, decision.memory.launch) == (State.PROVISIONING, Launch.INTENDED)
-        return
-    assert decision.memory == Memory(
-        attempt=2,
-        entered=at(seconds),
-        step=7,
-        signatures=("provider: the launch left no trace (step 7)",),
-        evidence="not found by its mark over thrice the list's lag",
-    )
-
-
-@pytest.mark.parametrize(("more", "reason"), [({}, Reason.PROVIDER), (STOP, Reason.STOPPED)])
-def test_a_last_launch_that_left_no_trace_ends_the_run(more: dict[str, bool], reason: Reason) -> None:
-    memory = replace(SENT, attempt=3, absences=ABSENT_TWICE, **more)
-    decision = step(memory, Seen(found=()), 3 * LAG)
-    assert told(decision) == (State.DONE, Act.FINISH, reason, "the launch left no trace")
-    assert decision.memory.launch is Launch.NOT_YET
 
 
 # ── on its way ───────────────────────────────────────────────────────────────────────────────────────────────────────
