@@ -1,0 +1,10 @@
+"""The provider `colab`: Google Colab through the protocol of its own command line tool ("tunnel", surface A).
+
+    provider.py     money plane: the contract's verbs      api.py      /tun/m: prefix, XSRF, statuses -> our errors
+    credentials.py  Google's tokens, refreshed, checked     launch.py   one assign: nbh, outcome, what was really given
+    reading.py      data -> assignments, balance            rates.py    units an hour, with date and confidence; dollars
+    marks.py        which assignment is whose               door.py     what the byte plane gets of the money plane
+    remote.py       byte plane, over the VM's own Jupyter server: jupyter.py, socket.py, shipping.py, ender.py
+
+Colab ends a VM by idleness and age, at times that it does not publish; it has no time limit of its own to set.
+"""
