@@ -100,6 +100,38 @@ class Bucket:
         return known[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a fine-grained token opens: repositories, buckets or whole accounts by name, each with its rights."""
+
+    scoped: tuple[tuple[str, str, tuple[str, ...]], ...]  # kind, name, permissions
+    everywhere: tuple[str, ...] = ()
+    role: str = "fineGrained"
+
+    def admits(self, operation: str, parts: dict[str, str]) -> bool:
+        """Whether it may: of what is asked of buckets, by name; whoever it is may know who it is."""
+        if operation == "whoami" or self.role == "write":
+            return True
+        wanted = "repo.write" if operation in _WRITES else "repo.content.read"
+        names = {f"{parts.get('ns')}/{parts.get('id')}", parts.get("ns")}
+        return operation in _WRITES | _READS and any(name in names and wanted in may for _, name, may in self.scoped)
+
+    def spell(self) -> dict[str, Any]:
+        """Say it as whoami does."""
+        told = {"displayName": "made by hand", "role": self.role}
+        if self.role != "fineGrained":
+            return told
+        rows = [
+            {"entity": {"_id": "6" * 24, "type": kind, "name": name}, "permissions": list(may)}
+            for kind, name, may in self.scoped
+        ]
+        return {**told, "fineGrained": {"global": list(self.everywhere), "scoped": rows}}
+
+
+_WRITES = {"write_token", "batch"}
+_READS = {"bucket", "read_token", "paths_info", "tree", "head", "resolve"}
+
+
 class Stores:
     """The xet stores behind the tokens."""
 

@@ -5,6 +5,8 @@ POST /faults as `--faults`       DELETE /faults           disarm              GE
 POST /clock  {"advance": s, "rate": x, "prices": {flavor: "1.49"}}            USD an hour, from the next job on
 POST /write  {"bucket": "alice/gpurun", "path": …, "text": …}                 behind everybody's back
 POST /repo   {"id": "acme/model" | "datasets/acme/rows", "files": {name: text}, "private", "gated", "card"}   somebody's
+POST /token  {"scoped": [["bucket", "alice/store", ["repo.write", "repo.content.read"]]], "everywhere": [], "role": …}
+POST /bucket {"id": "alice/store", "private": true}
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from simulators.faults import FaultError
+from simulators.hf_jobs.buckets import Bucket, Scope
 from simulators.hf_jobs.faults import BOOK
 from simulators.hf_jobs.repos import Repo
 from simulators.server import Reply, Request, as_json
@@ -40,6 +43,13 @@ class Control:
 
     def _route(self, request: Request) -> object:
         world = self._world
+        makers = {
+            "/clock": self._clock,
+            "/write": self._write,
+            "/repo": self._repo,
+            "/token": self._new_token,
+            "/bucket": self._new_bucket,
+        }
         match request.method, request.path.rstrip("/"):
             case "GET", "/meter":
                 return world.meter_report()
@@ -51,12 +61,8 @@ class Control:
                 world.arm(BOOK.parse(request.json()))
             case "DELETE", "/faults":
                 world.faults.clear()
-            case "POST", "/clock":
-                return self._clock(request.json())
-            case "POST", "/write":
-                return self._write(request.json())
-            case "POST", "/repo":
-                return self._repo(request.json())
+            case "POST", path if path in makers:
+                return makers[path](request.json())
             case _, "/faults":
                 pass
             case _:
@@ -83,6 +89,20 @@ class Control:
         made.commit({name: text.encode() for name, text in wish.get("files", {}).items()}, world.hexes(40))
         world.repos[made.id] = made
         return made.state()
+
+    def _new_token(self, wish: Any) -> object:
+        rows = tuple((kind, name, tuple(may)) for kind, name, may in wish.get("scoped", ()))
+        token = f"hf_{self._world.hexes(34)}"
+        role = str(wish.get("role", "fineGrained"))
+        self._world.tokens[token] = Scope(rows, tuple(wish.get("everywhere", ())), role)
+        return {"token": token}
+
+    def _new_bucket(self, wish: Any) -> object:
+        world = self._world
+        folder = world.folder / "buckets" / wish["id"]
+        folder.mkdir(parents=True, exist_ok=True)
+        world.buckets[wish["id"]] = Bucket(wish["id"], folder, bool(wish.get("private", True)), world.clock.now())
+        return {"files": list(world.buckets[wish["id"]].names())}
 
     def _write(self, wish: Any) -> object:
         place = self._world.buckets[wish["bucket"]].place(wish["path"])

@@ -89,7 +89,9 @@ class Hub:
             world.agenda.run_due()
             struck = len(world.faults.struck)
             operation, parts = _find(request)
-            right = request.headers.get("authorization", "") == f"Bearer {self._token}"
+            asked = request.headers.get("authorization", "").removeprefix("Bearer ")
+            world.scope = world.tokens.get(asked)
+            right = asked == self._token or (world.scope is not None and world.scope.admits(operation, parts))
             reply = self._answer(request, operation, parts, right=right)
             now = world.clock.now()
             skew = world.faults.take("clock_skew", of=operation)

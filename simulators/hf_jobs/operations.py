@@ -45,7 +45,9 @@ class Operations:
     def do_whoami(self, _request: Request, _parts: dict[str, str]) -> Reply:
         """Say whose token it is."""
         orgs = [{"type": "org", "id": "5f" + "0" * 22, "name": ORGANISATION, "roleInOrg": "admin"}]
-        auth = {"type": "access_token", "accessToken": {"displayName": "rehearsal", "role": "write"}}
+        scope = self._world.scope
+        token = {"displayName": "rehearsal", "role": "write"} if scope is None else scope.spell()
+        auth = {"type": "access_token", "accessToken": token}
         person = {"type": "user", "id": "5e" + "0" * 22, "name": self.user, "fullname": self.user}
         return as_json(200, {**person, "isPro": False, "canPay": True, "orgs": orgs, "auth": auth})
 

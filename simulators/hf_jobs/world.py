@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulators.clock import Agenda, Clock, iso
 from simulators.faults import Faults, Hit
-from simulators.hf_jobs.buckets import Bucket, Stores
+from simulators.hf_jobs.buckets import Bucket, Scope, Stores
 from simulators.hf_jobs.container import Container
 from simulators.hf_jobs.faults import BOOK
 from simulators.hf_jobs.flavors import FLAVORS
@@ -88,6 +88,8 @@ class HubWorld:
         self.jobs: dict[str, Job] = {}
         self.buckets: dict[str, Bucket] = {}
         self.repos: dict[str, Repo] = {}
+        self.tokens: dict[str, Scope] = {}  # beside the account's own, which may all
+        self.scope: Scope | None = None  # of the token that asks now; None = the account's own
         self.schedules = Schedules(self)
         self.stores: Stores
         self.folder: Path
