@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.reach import Reach
     from orchestrator.records import Lease, RunRow
     from orchestrator.safeguard import VendorClock
-    from providers.base import Holder, Observation, Offer, Provider, RemoteStatus
+    from providers.base import Allocation, Holder, Observation, Offer, Provider, RemoteStatus
 
 _TWIN_LAGS = 5.0  # of the list, after an unclear launch, for which more of it is looked for
 _TWIN_SECONDS = 60.0  # at least
@@ -93,9 +93,11 @@ class Looker:
                 found = tuple(self._provider.find(mark_of(row, self._ledger.home_id)))
                 self._now.heard()
                 asked = self._asked(begun)
+                listed = [] if found else self._listed(row)  # what one list lacks, another may show
+                found = found or tuple(one for one in listed if one.mark and one.mark.attempt == memory.attempt)
                 for allocation in found:
                     self.open(row, allocation.id, memory.intended or self._now())
-                strays = () if found else self._strays(row)
+                strays = () if found else self._opened(row, listed)
                 return Seen(found=found, accrued_high=accrued, asked=asked, strays=strays)
             looks = {one: self._provider.inspect(one) for one in ids_of(memory)}
             self._now.heard()
@@ -144,20 +146,26 @@ class Looker:
 
         One that was absent just now is named too: then one of the two answers was wrong.
         """
+        return self._opened(row, self._listed(row, looks))
+
+    def _listed(self, row: RunRow, looks: Iterable[tuple[str, Observation]] = ()) -> list[Allocation]:
         known = {one.id for one in self._ledger.allocations(row.run_id) if one.spell.ended is not None}
         known.update(one for one, look in looks if look.ended or look.billed_until is not None)
         found = [
-            one.id
+            one
             for one in self._provider.allocations()
             if one.mark is not None and (one.mark.home, one.mark.run_id) == (self._ledger.home_id, row.run_id)
             if one.billing and one.id not in known
-            if row.memory.launch is not Launch.INTENDED or one.mark.attempt != row.memory.attempt  # `find` is for that
         ]
         self._now.heard()
+        return found
+
+    def _opened(self, row: RunRow, found: Iterable[Allocation]) -> tuple[str, ...]:
+        ids = tuple(dict.fromkeys(one.id for one in found))
         admitted = utc(row.created)  # by the vendor's clock
-        for one in found:
+        for one in ids:
             self.open(row, one, min(admitted, row.memory.intended or admitted))
-        return tuple(dict.fromkeys(found))
+        return ids
 
     def _offers(self, row: RunRow) -> tuple[Offer, ...] | None:
         """Ask again what is to be had, where what was planned is old; None = as planned, or can't be told now."""

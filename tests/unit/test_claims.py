@@ -59,6 +59,14 @@ def test_of_two_allocations_the_less_certain_end_counts(world: World) -> None:
     assert world.cloud.billing_now == []
 
 
+def test_a_launch_that_one_list_lacks_and_the_next_one_shows_is_found(world: World) -> None:
+    world.cloud.faults["launch"].append("lost_reply")
+    world.cloud.find = lambda _mark: []  # type: ignore[method-assign]
+    world.drive()
+    world.check_ended()
+    assert list(world.cloud.machines) == ["m-1"]
+
+
 def test_an_end_before_the_start_is_another_failure_than_an_end_after_it(world: World) -> None:
     seen = Seen(Observation(Phase.EXITED, billing=False, evidence="gone"), RemoteStatus(Phase.EXITED))
     rules = world.row.rules(world.cloud.traits)
