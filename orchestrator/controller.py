@@ -141,6 +141,7 @@ class Controller:
             raise
         try:
             self._act(decision, seen)
+            self._reach.renew_leave(self._row, seen.remote, now)
         except (ProviderError, JobGoneError, OSError) as error:
             self._trouble(f"{decision.act}: {error}")
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import settings_file, stored
+from orchestrator import settings_file
 from orchestrator.config import MOST_HOURS
 from orchestrator.ledger import Ledger
 from orchestrator.render import duration, facts, moment, money, rfc3339
@@ -61,7 +61,6 @@ def ask(home: Home, run_id: str, hours: float, max_cost: Decimal | None, now: da
             raise RefusedError(
                 f"{run_id} would last longer than {MOST_HOURS} h, which no run may", hint="ask for less: --hours"
             )
-        stored.refuse_late(row, deadline)
         number = ledger.wish_extension(run_id, deadline=deadline, max_cost=max_cost, now=now, monthly_cap=cap)
     return Asked(row, number)
 

@@ -10,6 +10,7 @@ from orchestrator.cloud import COMMUNITY, RISK
 from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import duration, facts, money, money_range, price, size
+from orchestrator.store import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +130,19 @@ def _store(plan: Mapping[str, Any]) -> str:
     else:
         ends = "the machine can't end itself: it waits for this computer, or the deadline"
     how = "a signed policy" if store["policies"] else "signed slots, since it holds to no policies"
-    return f"{address}: log, checkpoints, artifacts, as it trains\n{ends}\nno key of it goes to the machine, but {how}"
+    lines = [
+        f"{address}: log, checkpoints, artifacts, as it trains",
+        ends,
+        f"no key of it goes to the machine, but {how}",
+    ]
+    ability = from_json(store)[1]
+    ceiling, begun = (datetime.fromisoformat(text) for text in (plan["times"]["ceiling"], plan["launched"]))
+    if ceiling - begun > ability.life:
+        most = duration(ability.life.total_seconds()) + ("" if ability.lasting else ", since your key is a session's")
+        lines.append(
+            f"which lives {most}; renewed while this computer is awake, else what comes later waits on the machine"
+        )
+    return "\n".join(lines)
 
 
 def _asleep(plan: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ Not here: when any of it is used (controller.py).
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from dataclasses import replace
@@ -19,7 +20,7 @@ from orchestrator.facts import Seen
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile
 from orchestrator.words import Act
-from providers.base import Access
+from providers.base import Access, Order, OrderKind
 from providers.errors import CredentialsError, RemoteError
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from orchestrator.home import RunFolder
     from orchestrator.ledger import Ledger
     from orchestrator.records import RunRow
-    from providers.base import Job, Provider, Remote
+    from providers.base import Job, Provider, Remote, RemoteStatus
 
 CLIENT_KEY = "client_ed25519"
 HOST_KEY = "host_ed25519"
 _TELL_SECONDS = 0.5
+_RENEW_SECONDS = 300.0  # between two leaves: what refuses one may refuse the next, until a person does something
 
 
 class UnderWay:
@@ -77,6 +79,7 @@ class Reach:
         """`unwanted` tells whether it is time for something else: asked while bytes are on their way."""
         self._unwanted = unwanted
         self._told = self._asked = 0.0
+        self._renewed = -math.inf
         self._provider = provider
         self._folder = folder
         self._home_id = home_id
@@ -125,6 +128,18 @@ class Reach:
         """Give where the attempt's files come from: the store, once all of it is verified there, else the machine."""
         remote = stored.remote(row, go_on=self.go_on) if seen.stored else None
         return remote or self.remote(row)
+
+    def renew_leave(self, row: RunRow, said: RemoteStatus | None, now: datetime) -> None:
+        """Send the machine a fresh leave to write into the store where it needs one.
+
+        Raises:
+            ProviderError: none could be signed, or the machine not be told.
+        """
+        due = said is not None and stored.is_leave_due(row, said, now)
+        if not due or time.monotonic() - self._renewed < _RENEW_SECONDS:
+            return
+        self._renewed = time.monotonic()
+        self.remote(row).tell(Order(0, OrderKind.STORE, store=stored.grant(row)))
 
     def _access(self, row: RunRow) -> Access:
         trust = bool(row.plan.get("trust_on_first_use"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,12 +20,12 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from providers.base import Secret
 
 RUNS, BLOBS = "runs", "blobs"
-GRANT_MOST_DAYS = 7  # that a signature of S3 (SigV4) may live
+LIFE = timedelta(days=7) - timedelta(minutes=1)  # of a grant: what a signature of S3 (SigV4) may live; clocks differ
+SESSION = timedelta(hours=1)  # what a session's key is taken to last: AWS's own default, and many tell no end
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*")
 _GB = Decimal(10**9)
@@ -74,6 +75,12 @@ class Ability:
 
     policies: bool  # it takes POST policies and holds to them; else a pool of signed slots serves
     checksums: bool  # it tells the MD5 of what it keeps: what was sent can be verified by its word
+    lasting: bool = True  # our key has no end; what a session's key signs dies with the session
+
+    @property
+    def life(self) -> timedelta:
+        """How long a grant lives at most."""
+        return LIFE if self.lasting else SESSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,7 @@ def as_json(address: Address, ability: Ability) -> dict[str, Any]:
         "endpoint": address.endpoint,
         "policies": ability.policies,
         "checksums": ability.checksums,
+        "lasting": ability.lasting,
     }
 
 
@@ -179,5 +187,5 @@ def from_json(values: Mapping[str, Any]) -> tuple[Address, Ability]:
     """Read it back."""
     return (
         Address(values["bucket"], values["prefix"], values["endpoint"]),
-        Ability(bool(values["policies"]), bool(values["checksums"])),
+        Ability(bool(values["policies"]), bool(values["checksums"]), bool(values.get("lasting", True))),
     )

@@ -7,20 +7,24 @@ no policies, or does not hold to them, gives signed PUTs of numbered slots inste
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any, cast
 
 import requests
 
-from orchestrator.store import Ability, Kept
+from orchestrator.store import LIFE, SESSION, Ability, Kept
 from providers.base import Secret
 from providers.errors import CredentialsError, ProviderError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator.store import Address
 
@@ -31,6 +35,11 @@ _MOST_BYTES = 5 * 10**9  # of one object by POST or PUT (S3's own limit)
 _BLOCK = 2**20
 _PATIENCE = 20.0  # seconds
 _NONE = {"NoSuchKey", "404", "NotFound"}
+_PAUSES = (0.5, 2.0)  # seconds before it is tried again
+_MOMENTS = {0, 429, 500, 502, 503, 504}  # no answer, or none to what was asked; 501 is one: it has no policies
+_SKEW_MOST = 300.0  # seconds; S3 takes no signature that is 900 off
+_FULL = re.compile(r"Quota|Full|InsufficientStorage", re.IGNORECASE)
+_KEY_HINT = "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and at what that key may"
 _KEYS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "ExpiredToken", "InvalidToken"}
 
 
@@ -40,7 +49,7 @@ class S3Store:
     def __init__(self, address: Address) -> None:
         """Raises: UsageError without boto3, CredentialsError without a key."""
         self.address = address
-        self._client = _client(address)
+        self._client, self._lasting = _client(address)
 
     # ── what a machine may do ───────────────────────────────────────────────────────────────────
 
@@ -55,25 +64,24 @@ class S3Store:
         until = datetime.now(UTC) + timedelta(minutes=10)
         grant = self._policy(f"{folder}/in/", until)
         try:
-            said, tag = _post(grant, inside, content)
-            policies = said in {200, 201, 204} and self.get(inside) == content
-            policies = policies and _post(grant, outside, content)[0] in range(400, 500)
-            if not policies:
-                said, tag = _put(self._slot(inside, until), content)
-                if said not in {200, 201, 204}:
-                    raise ProviderError(f"{self.address} takes no object: it answers {said}")
+            posted = _tried(lambda: _post(grant, inside, content))
+            policies = posted.took and self.get(inside) == content
+            policies = policies and 400 <= _tried(lambda: _post(grant, outside, content)).status < 500
+            put = posted if policies else _tried(lambda: _put(self._slot(inside, until), content))
+            if not put.took:
+                raise _refused(self.address, put)
             if self.get(inside) != content:
                 raise ProviderError(f"{self.address} gives another object than it took")
         finally:
             self.delete([inside, outside])
         if self.size(inside) is not None:
             raise ProviderError(f"{self.address} does not delete: nothing there could be tidied up")
-        return Ability(policies, tag == md5(content, usedforsecurity=False).hexdigest())
+        return Ability(policies, put.tag == md5(content, usedforsecurity=False).hexdigest(), self._lasting)
 
     def grant(self, run_id: str, attempt: int, until: datetime, ability: Ability) -> Secret:
         """Sign the leave to write under an attempt's prefix."""
         prefix = self.address.attempt(run_id, attempt)
-        until = min(until, datetime.now(UTC) + timedelta(days=7) - timedelta(minutes=1))
+        until = min(until, datetime.now(UTC) + (LIFE if self._lasting else SESSION))
         grant: dict[str, Any] = {
             "prefix": prefix,
             "until": until.timestamp(),
@@ -156,7 +164,8 @@ class S3Store:
                     raise ProviderError(f"{self.address}: {error.get('Key')} stays: {error.get('Code')}")
 
 
-def _client(address: Address) -> Any:
+def _client(address: Address) -> tuple[Any, bool]:
+    """Open a client; the second: whether its key has no end, as a session's has."""
     try:
         import boto3
         from botocore.config import Config
@@ -164,12 +173,14 @@ def _client(address: Address) -> Any:
         raise UsageError("a store in S3 takes boto3", hint="pip install 'gpurun[s3]'") from error
     session = boto3.Session()
     with _told(address):
-        if session.get_credentials() is None:
+        found = session.get_credentials()
+        if found is None:
             raise CredentialsError(
                 f"no key opens {address}: AWS_ACCESS_KEY_ID is not set, nor is there a profile",
                 hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…",
             )
-        return session.client(
+        lasting = not found.get_frozen_credentials().token
+        client = session.client(
             "s3",
             endpoint_url=address.endpoint or None,
             region_name=session.region_name or ("auto" if "r2.cloudflare" in address.endpoint else "us-east-1"),
@@ -183,6 +194,7 @@ def _client(address: Address) -> Any:
                 response_checksum_validation="when_required",
             ),
         )
+        return client, lasting
 
 
 @contextmanager
@@ -200,8 +212,11 @@ def _told(address: Address, absent: object = ...) -> Iterator[list[Any]]:
         code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in _NONE and absent is None:
             return
+        skew = _skew(error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("date", ""))
+        if abs(skew) > _SKEW_MOST and (code in _KEYS or "TimeTooSkewed" in code):
+            raise _clocks(address, skew) from error
         if code in _KEYS:
-            raise CredentialsError(f"{address}: {said or code}", hint="look at AWS_ACCESS_KEY_ID") from error
+            raise CredentialsError(f"{address}: {said or code}", hint=_KEY_HINT) from error
         if code == "NoSuchBucket":
             raise ProviderError(f"there is no bucket {address.bucket}", hint="make it first") from error
         raise UnreachableError(f"{address}: {code} {said}".strip()) from error
@@ -213,24 +228,85 @@ def _seconds_to(until: datetime) -> int:
     return max(int((until - datetime.now(UTC)).total_seconds()), 1)
 
 
-def _post(grant: dict[str, Any], key: str, content: bytes) -> tuple[int, str]:
-    """Post as a machine would; gives the status and the ETag."""
-    try:
-        answer = requests.post(
-            grant["url"],
-            data={**grant["fields"], "key": key},
-            files={"file": ("object", content)},
-            timeout=_PATIENCE,
-            allow_redirects=False,
-        )
-    except requests.RequestException as error:
-        raise UnreachableError(f"the store can't be reached: {type(error).__name__}") from error
-    return answer.status_code, answer.headers.get("ETag", "").strip('"')
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store said to a machine's way of writing."""
+
+    status: int = 0  # 0 = none came
+    tag: str = ""
+    code: str = ""  # S3's own word for what is wrong
+    skew: float = 0.0  # seconds that its clock is ahead of ours
+
+    @property
+    def took(self) -> bool:
+        """Whether it took the object."""
+        return self.status in {200, 201, 204}
 
 
-def _put(url: str, content: bytes) -> tuple[int, str]:
+def _tried(send: Callable[[], Answer]) -> Answer:
+    """Send once more where it was the line, or the server's bad moment."""
+    for pause in _PAUSES:
+        answer = send()
+        if answer.status not in _MOMENTS:
+            return answer
+        time.sleep(pause)
+    return answer
+
+
+def _post(grant: dict[str, Any], key: str, content: bytes) -> Answer:
+    """Post as a machine would."""
+    fields = {**grant["fields"], "key": key}
+    return _sent("POST", grant["url"], data=fields, files={"file": ("object", content)})
+
+
+def _put(url: str, content: bytes) -> Answer:
+    return _sent("PUT", url, data=content)
+
+
+def _sent(verb: str, url: str, **body: Any) -> Answer:
     try:
-        answer = requests.put(url, data=content, timeout=_PATIENCE, allow_redirects=False)
-    except requests.RequestException as error:  # its text would hold the signed address
-        raise UnreachableError(f"the store can't be reached: {type(error).__name__}") from error
-    return answer.status_code, answer.headers.get("ETag", "").strip('"')
+        said = requests.request(verb, url, timeout=_PATIENCE, allow_redirects=False, **body)
+    except requests.RequestException:  # its text would hold the signed address
+        return Answer()
+    code = re.search(r"<Code>([A-Za-z]{1,60})</Code>", said.text[:65536])
+    return Answer(
+        said.status_code,
+        said.headers.get("ETag", "").strip('"'),
+        code[1] if code else "",
+        _skew(said.headers.get("Date", "")),
+    )
+
+
+def _refused(address: Address, put: Answer) -> ProviderError:
+    """Say why no machine could write there, and what to do about it."""
+    if not put.status:
+        return UnreachableError(f"{address} can't be reached")
+    if abs(put.skew) > _SKEW_MOST:
+        return _clocks(address, put.skew)
+    if put.status == 403 or put.code in _KEYS:
+        return CredentialsError(f"{address} takes no object of this key: {put.code or put.status}", hint=_KEY_HINT)
+    if put.code == "NoSuchBucket":
+        return ProviderError(f"there is no bucket {address.bucket}", hint="make it first")
+    full = put.status == 507 or _FULL.search(put.code)
+    words = f"{put.status} {put.code}".strip()
+    return ProviderError(
+        f"{address} takes no object: it answers {words}{': it is full' if full else ''}",
+        hint=f"gpurun store ls {address}, gpurun store rm RUN" if full else "--store another, or --store none",
+    )
+
+
+def _clocks(address: Address, skew: float) -> ProviderError:
+    """Say that the two clocks differ: S3 takes nothing that was signed at another time than its own."""
+    way = "behind" if skew > 0 else "ahead of"
+    return CredentialsError(
+        f"this computer's clock is {abs(skew) / 60:.0f} min {way} that of {address}, which takes no signature of it",
+        hint="set the clock (timedatectl set-ntp true), then again",
+    )
+
+
+def _skew(date: str) -> float:
+    """Seconds that a Date header is ahead of our clock; 0 = it tells none."""
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0

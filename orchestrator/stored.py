@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect import fetch
 from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
-from orchestrator.store import BLOBS, GRANT_MOST_DAYS, as_json, from_json, open_store, parse
+from orchestrator.store import BLOBS, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
-from providers.base import Manifest, Phase, seconds_between, utc
-from providers.errors import GpurunError, IntegrityError, ProviderError, RefusedError, UsageError
+from providers.base import Manifest, Phase, utc
+from providers.errors import IntegrityError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from orchestrator.facts import Seen
     from orchestrator.home import RunFolder
     from orchestrator.launch import Prepared
     from orchestrator.records import RunRow
     from orchestrator.store import Store
-    from providers.base import Secret
+    from providers.base import RemoteStatus, Secret
 
 log = logging.getLogger("gpurun.store")
 SPARE = timedelta(hours=24)  # that a grant outlives the ceiling: an extension moves that
+_REFUSED = re.compile(r"says (?:400|401|403)")  # payload/courier.py: by its word the leave is not, or no longer, good
 SMALL_DATA = 64 * 2**20  # bytes of data that are kept beside the run: with them any home can carry it on
 
 
@@ -58,22 +61,13 @@ def with_store(prepared: Prepared, store: dict[str, Any] | None, *, typed: bool)
 
     Raises:
         UsageError: this vendor's jobs have no use for it.
-        RefusedError: the run may outlive its leave to write there: no signature of S3 lives longer.
     """
     if store is None or (prepared.row.provider == "hf" and not typed):
         return prepared
-    plan = replace(prepared.plan, store=store)
-    try:
-        if prepared.row.provider == "hf":
-            raise UsageError("a job of Hugging Face's keeps its results in a bucket of yours: --store has no use there")
-        if seconds_between(plan.launched, plan.times.ceiling) > GRANT_MOST_DAYS * 86400 - 3600:
-            raise RefusedError(
-                f"a machine's leave to write into the store lives {GRANT_MOST_DAYS} days, and this run may go on",
-                hint="--max-hours 160 or less, or --store none",
-            )
-    except GpurunError:
+    if prepared.row.provider == "hf":
         prepared.discard()
-        raise
+        raise UsageError("a job of Hugging Face's keeps its results in a bucket of yours: --store has no use there")
+    plan = replace(prepared.plan, store=store)
     return replace(prepared, plan=plan, row=replace(prepared.row, plan=plan.as_json()))
 
 
@@ -121,21 +115,17 @@ def grant(row: RunRow) -> Secret | None:
     return store.grant(row.run_id, row.memory.attempt, utc(row.ceiling) + SPARE, from_json(kept)[1])
 
 
-def refuse_late(row: RunRow, deadline: datetime) -> None:
-    """Refuse an extension past the machine's leave to write into the store: nobody can send it another.
+def is_leave_due(row: RunRow, said: RemoteStatus, now: datetime) -> bool:
+    """Say whether the machine needs a fresh leave: half of the one it has is gone, or the store refuses it.
 
-    Raises:
-        RefusedError: says until when that lives.
+    A leave lives seven days at most, and a run may go on for longer, or be extended; a key may be changed under it.
     """
-    if not row.plan.get("store"):
-        return
-    begun, ceiling = (datetime.fromisoformat(text) for text in (row.plan["launched"], row.plan["times"]["ceiling"]))
-    until = min(ceiling + SPARE, begun + timedelta(days=GRANT_MOST_DAYS))
-    if deadline > until:
-        raise RefusedError(
-            f"the machine's leave to write into the store ends at {until:%Y-%m-%d %H:%M} UTC",
-            hint="ask for less: --hours; or stop it, then: gpurun resume … --max-hours …",
-        )
+    kept, until = row.plan.get("store"), said.store_until
+    if not kept or until is None or said.store in {"", "whole", "sent"}:
+        return False
+    refused = bool(_REFUSED.search(said.store_error)) and said.store_failing is not None
+    wanted = min(utc(row.ceiling) + SPARE, now + from_json(kept)[1].life)
+    return refused or (until - now) < (wanted - now) / 2
 
 
 # ── what lies there ─────────────────────────────────────────────────────────────────────────────

@@ -39,13 +39,21 @@ class Courier:
     """One attempt's leave to write."""
 
     def __init__(self, grant: Dict[str, Any]) -> None:
-        self.prefix = str(grant["prefix"])
-        self.part_bytes = int(grant["part_bytes"])
+        self.sent = 0  # bytes, of all tries
+        self.tick: Callable[[], None] = lambda: None  # called for each block
+        self.take(grant)
+
+    def take(self, grant: Dict[str, Any]) -> None:
+        """Write by this leave from now on.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        prefix, part_bytes, until = str(grant["prefix"]), int(grant["part_bytes"]), float(grant.get("until") or 0.0)
+        self.prefix, self.part_bytes, self.until = prefix, part_bytes, until
         self.checksums = grant.get("checksums") is True
         self.post: Optional[Dict[str, Any]] = grant.get("post")
         self.put: Dict[str, str] = grant.get("put") or {}
-        self.sent = 0  # bytes, of all tries
-        self.tick: Callable[[], None] = lambda: None  # called for each block
 
     def takes(self, name: str) -> bool:
         """Whether there is leave to write an object of this name."""

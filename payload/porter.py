@@ -62,7 +62,7 @@ class Porter:
             return {}
         return {
             "store": self.state,
-            **{f"store_{key}": self.said.get(key) for key in ("error", "failing", "step", "seconds")},
+            **{f"store_{key}": self.said.get(key) for key in ("error", "failing", "step", "seconds", "until")},
         }
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Dict, List, Optional, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import hub_courier
 import processes as ps
 from cargo import File, as_object, file_of, newest, opened, read_bytes, size_of
 from courier import ChangedError, Courier, FailedError, RefusedError
@@ -44,6 +45,10 @@ class GoneError(Exception):
     """What was to be brought is no longer there, or another: the next look finds what is there now."""
 
 
+class NoRoomError(Exception):
+    """The leave names no object that is free: signed slots are a pool, and it is used up."""
+
+
 class Uploader:
     """One attempt's. All that it remembers over a death is in `upload.json`."""
 
@@ -57,16 +62,12 @@ class Uploader:
         self.spoiled: Set[str] = set()  # seals whose files are not those that they name
         self.copied: Dict[str, int] = {}  # how much of the log, of the metrics is there
         self.log_at = -1e9  # steady seconds
-        self.said: Dict[str, Any] = {
-            "state": "busy",
-            "error": "",
-            "failing": 0.0,
-            "sent": 0,
-            "rate": 0.0,
-            "seconds": 0.0,
-        }
+        self.said: Dict[str, Any] = {"state": "busy", "error": "", "failing": 0.0, "until": courier.until}
+        self.said.update(sent=0, rate=0.0, seconds=0.0)
         self.said["step"] = self.checkpoints[0]["step"] if self.checkpoints else -1
         self.tries = 0  # in a row, in vain
+        self.short = ""  # what found no room there
+        self.leave = stamp_of(folder / "store.json")
 
     # -- the whole life --
 
@@ -74,11 +75,14 @@ class Uploader:
         """Bring what comes; ends once all is over and there."""
         while True:
             over = self.is_over()
+            self.renew()
             try:
                 self.bring(over=over)
-            except GoneError as error:
-                self.failed(str(error), LEAST)
+            except (GoneError, NoRoomError) as error:
+                self.failed(str(error), LEAST if isinstance(error, GoneError) else MOST)
                 continue
+            while over and self.short:  # a checkpoint is here alone: whoever ends this machine must know
+                self.failed(self.short, MOST)
             if over:
                 self.said["state"] = "whole" if self.courier.checksums else "sent"
                 return
@@ -118,6 +122,12 @@ class Uploader:
         except (ChangedError, OSError) as error:
             self.spoiled.add(found.seal)
             raise GoneError(f"checkpoint {found.step} can't be read: {error}") from error
+        except NoRoomError as error:  # a later one, with fewer files, may fit; the log and the artifacts do not wait
+            self.spoiled.add(found.seal)
+            self.files, self.short = {}, f"checkpoint {found.step} is not there: {error}"
+            self.said["error"] = self.short
+            return
+        self.short = ""
         checkpoints = [{"step": found.step, "files": facts}, *self.checkpoints][:KEPT]
         self.seal("CHECKPOINT.json", {"checkpoints": checkpoints})
         self.checkpoints, self.files = checkpoints, {}
@@ -136,6 +146,9 @@ class Uploader:
             try:
                 with (self.folder / file.name).open("rb") as handle:
                     facts.append(self.bring_file(file, handle))
+            except NoRoomError:
+                self.make_room(0 if as_object(result).get("reason") == "completed" else 1)
+                raise
             except (ChangedError, OSError) as error:
                 raise GoneError(f"{file.name} can't be read: {error}") from error
         for name in ("summary.json", "metrics.jsonl", "log.txt"):
@@ -208,7 +221,7 @@ class Uploader:
         """Name a part that nobody needs.
 
         Raises:
-            GoneError: there is none.
+            NoRoomError: there is none.
         """
         for number in range(100000):
             name = f"parts/{number:04d}"
@@ -216,7 +229,15 @@ class Uploader:
                 return name
             if self.courier.post is None and number >= len(self.courier.put):
                 break
-        raise GoneError("the store has no slot left for it: it has no policies, and there are too many files")
+        raise NoRoomError(f"no slot is left of {len(self.courier.put)}: the store has no policies, and files are many")
+
+    def make_room(self, keep: int) -> None:
+        """Let go of a checkpoint there, never of the last `keep`: its slots serve at the next try."""
+        if len(self.checkpoints) > keep:
+            self.seal("CHECKPOINT.json", {"checkpoints": self.checkpoints[:-1]})
+            self.checkpoints = self.checkpoints[:-1]
+            self.remember()
+            raise GoneError("an older checkpoint made room there")
 
     def seal(self, name: str, content: Dict[str, Any]) -> None:
         """Write what names others."""
@@ -240,7 +261,7 @@ class Uploader:
             except FailedError as error:
                 self.failed(str(error), REFUSED if isinstance(error, RefusedError) else LEAST * 2**self.tries)
                 continue
-            self.tries, self.said["error"], self.said["failing"] = 0, "", 0.0
+            self.tries, self.said["error"], self.said["failing"] = 0, self.short, 0.0
             return seen, trial
 
     # -- words --
@@ -250,7 +271,25 @@ class Uploader:
         self.tries = min(self.tries + 1, 10)
         self.said["error"] = words[:200]
         self.said["failing"] = self.said["failing"] or time.time()
-        time.sleep(min(wait, MOST) * random.uniform(0.7, 1.0))  # noqa: S311 (no secret: many machines must not knock at once)
+        self.doze(min(wait, MOST) * random.uniform(0.7, 1.0))  # noqa: S311 (no secret: many machines must not knock at once)
+
+    def doze(self, seconds: float) -> None:
+        """Wait; a fresh leave to write ends it."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.renew():
+            time.sleep(min(LOOK, seconds))
+
+    def renew(self) -> bool:
+        """Take up the leave that the controller has sent since; True = there was one."""
+        stamp = stamp_of(self.folder / "store.json")
+        if stamp == self.leave:
+            return False
+        try:
+            self.courier.take(ps.read_json(self.folder / "store.json"))
+        except (KeyError, TypeError, ValueError):
+            return False
+        self.leave, self.said["until"], self.tries = stamp, self.courier.until, 0
+        return True
 
     def breathe(self) -> None:
         """Called for each block that left."""
@@ -261,6 +300,15 @@ class Uploader:
         memory = {"checkpoints": self.checkpoints, "files": self.files}
         with contextlib.suppress(OSError):
             ps.write_json(self.folder / "upload.json", memory)
+
+
+def stamp_of(path: Path) -> Tuple[int, int]:
+    """Tell a file from one that was moved into its place."""
+    try:
+        known = path.stat()
+    except OSError:
+        return (0, 0)
+    return (known.st_ino, known.st_mtime_ns)
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------
@@ -287,7 +335,7 @@ def main(argv: List[str]) -> int:
     with contextlib.suppress(OSError):
         os.nice(19)  # the training comes first
     try:
-        uploader = Uploader(folder, Courier(ps.read_json(folder / "store.json")))
+        uploader = Uploader(folder, hub_courier.of(ps.read_json(folder / "store.json"), folder))
     except (KeyError, TypeError, ValueError) as error:
         print(f"upload: store.json is wrong: {error!r}", file=sys.stderr)
         return 2

@@ -227,6 +227,7 @@ class OrderKind(StrEnum):
 
     STOP = "stop"  # save, then end
     DEADLINE = "deadline"  # a new deadline, and with it a new ceiling
+    STORE = "store"  # a fresh leave to write into the store: nothing for the agent, so `id` is 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Order:
     kind: OrderKind
     deadline: datetime | None = None
     ceiling: datetime | None = None  # beside a new deadline: the machine's own last limit; None = as it was
+    store: Secret | None = None  # of STORE: store.json as in the job
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +255,9 @@ class RemoteStatus:
     detail: str = ""  # one line for a person: the last error line, the signal
     deadline: datetime | None = None  # the agent's own, after `tell`
     store: str = ""  # of its results: "busy" = on their way there, "whole" = all verified there, "stuck"; "" = no store
+    store_error: str = ""  # why nothing goes through to the store; "" = it does
+    store_failing: datetime | None = None  # since when nothing does
+    store_until: datetime | None = None  # by when the leave to write there ends
     watchdog: Holder | None = None
 
 

@@ -8,6 +8,7 @@ stay finite, and a name leads to no place outside the folder that it is asked fo
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from datetime import UTC, datetime
@@ -86,6 +87,8 @@ def order_json(order: Order) -> dict[str, object]:
         content["deadline"] = order.deadline.timestamp()
         if order.ceiling is not None:
             content["ceiling"] = order.ceiling.timestamp()
+    if order.kind is OrderKind.STORE and order.store is not None:
+        content["store"] = json.loads(order.store.reveal())
     return content
 
 
@@ -121,6 +124,9 @@ def status_of(said: Mapping[str, Any], now: float, *, ahead: float = 0.0, rented
         deadline=_time(beat.get("deadline")),  # as it was told: by our clock
         watchdog=_holder(said, proof, now, ahead, rented=rented),
         store=_store(proof, now),
+        store_error=_text(proof.get("store_error")),
+        store_failing=_time(proof.get("store_failing") or None, ahead),
+        store_until=_time(proof.get("store_until") or None),  # as it was told: by our clock
     )
 
 

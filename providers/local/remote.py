@@ -131,9 +131,11 @@ class LocalRemote:
             raise RemoteError(f"the log can't be read: {error}") from error
 
     def tell(self, order: Order) -> None:
-        """Leave an order; the agent looks for one twenty times a second."""
+        """Leave an order; the agent looks for one twenty times a second. A fresh leave to write is the uploader's."""
+        said = wire.order_json(order)
+        name, content = ("store.json", said["store"]) if "store" in said else ("order.json", said)
         try:
-            write_json(self._folder / "order.json", wire.order_json(order))
+            write_json(self._folder / name, content)
         except OSError as error:
             raise RemoteError(f"the order can't be left: {error}") from error
 

@@ -17,7 +17,7 @@ from orchestrator.records import RunRow
 from orchestrator.store import Ability, as_json, open_store, parse
 from orchestrator.words import Reason, State
 from providers.base import Phase, RemoteStatus
-from providers.errors import ProviderError, RefusedError
+from providers.errors import ProviderError
 
 SURE = Ability(policies=True, checksums=True)
 
@@ -92,14 +92,48 @@ def test_a_run_without_a_store_asks_nobody() -> None:
     assert not stored.bring_result(plain, RunFolder(None))
 
 
-def test_no_extension_outlives_the_leave_to_write_there(row) -> None:
+def leave(until: datetime, **more) -> RemoteStatus:
+    return RemoteStatus(Phase.RUNNING, store="busy", store_until=until, **more)
+
+
+@pytest.mark.parametrize("hours", [2, 200, 700])
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_leave_never_ends_under_a_run_whose_controller_is_awake_more_often_than_half_its_life(
+    row, hours: int, *, lasting: bool
+) -> None:
+    made, begun, renewed = row(), datetime.now(UTC), 0
+    ability = replace(SURE, lasting=lasting)
+    ceiling = begun + timedelta(hours=hours)
+    kept = {**made.plan["store"], "lasting": lasting}
+    made = replace(made, ceiling=ceiling.timestamp(), plan={**made.plan, "store": kept})
+    now = begun
+    until = min(ceiling + stored.SPARE, now + ability.life)
+    while now < ceiling:
+        now = min(now + ability.life / 3, ceiling)
+        assert now < until
+        if stored.is_leave_due(made, leave(until), now):
+            until, renewed = min(ceiling + stored.SPARE, now + ability.life), renewed + 1
+    assert bool(renewed) == (timedelta(hours=hours) > ability.life)
+
+
+def test_an_extension_asks_for_a_longer_leave_at_once(row) -> None:
     now = datetime.now(UTC)
-    times = {"launched": now.isoformat(), "times": {"ceiling": (now + timedelta(hours=2)).isoformat()}}
-    made = replace(row(), plan={**row().plan, **times})
-    stored.refuse_late(made, now + timedelta(hours=25))
-    with pytest.raises(RefusedError, match="ends at"):
-        stored.refuse_late(made, now + timedelta(hours=27))
-    stored.refuse_late(replace(made, plan={}), now + timedelta(hours=700))
+    made = replace(row(), ceiling=(now + timedelta(hours=2)).timestamp())
+    until = now + timedelta(hours=2) + stored.SPARE
+    assert not stored.is_leave_due(made, leave(until), now)
+    assert stored.is_leave_due(replace(made, ceiling=(now + timedelta(hours=100)).timestamp()), leave(until), now)
+
+
+def test_a_leave_that_is_refused_is_signed_anew_and_one_that_nobody_needs_is_not(row) -> None:
+    now = datetime.now(UTC)
+    made, until = replace(row(), ceiling=(now + timedelta(hours=2)).timestamp()), now + timedelta(hours=26)
+    words = "the store says 403 InvalidAccessKeyId"
+    assert stored.is_leave_due(made, leave(until, store_error=words, store_failing=now), now)
+    assert not stored.is_leave_due(made, leave(until, store_error="the store says 500", store_failing=now), now)
+    late = now + timedelta(days=9)
+    assert not stored.is_leave_due(made, replace(leave(until), store="whole"), late)
+    assert not stored.is_leave_due(replace(made, plan={}), leave(until), late)
+    assert not stored.is_leave_due(made, RemoteStatus(Phase.RUNNING, store="busy"), late)
 
 
 def test_the_newest_whole_checkpoint_of_all_attempts_comes_home_unless_home_has_a_newer_one(

@@ -141,7 +141,7 @@ def test_a_store_with_too_few_slots_is_told_and_never_called_whole(folder, store
         said = until(lambda: (one := json.loads(process.stdout.readline()))["error"] and one, "its trouble")
         process.kill()
         process.stdout.read()
-    assert "no slot left" in said["error"]
+    assert "no slot is left" in said["error"]
     assert said["state"] == "busy"
 
 
