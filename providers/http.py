@@ -244,10 +244,10 @@ class Http:
         before = time.time()
         try:
             with self._exchange(method, self._base + path, params, body, read) as response:
-                data = _read(response, time.monotonic() + read, what)
+                data = read_body(response, time.monotonic() + read, what, _BODY_LIMIT)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # From None: what requests raises holds the request, and that holds the key.
-            raise UnreachableError(f"{what}: {_trouble(error, read)}", hint="gpurun doctor") from None
+            raise UnreachableError(f"{what}: {trouble(error, read)}", hint="gpurun doctor") from None
         at = self._read_clock(response, before)
         if 300 <= response.status_code < 400:
             place = _place(response.headers.get("Location", ""))
@@ -329,12 +329,17 @@ def _place(location: str) -> str:
         return "nowhere that makes sense"
 
 
-def _read(response: requests.Response, end: float, what: str) -> bytes:
+def read_body(response: requests.Response, end: float, what: str, most: int) -> bytes:
+    """Read an answer whole, up to a moment of the monotonic clock.
+
+    Raises:
+        UnreachableError: it is larger than `most` bytes, or does not end.
+    """
     data = bytearray()
     while piece := response.raw.read1(_PIECE, decode_content=True):  # what is there: `read` would wait for all of it
         data += piece
-        if len(data) > _BODY_LIMIT:
-            raise UnreachableError(f"{what}: the answer is larger than {_BODY_LIMIT >> 20} MiB")
+        if len(data) > most:
+            raise UnreachableError(f"{what}: the answer is larger than {most >> 20} MiB")
         if time.monotonic() > end:
             raise UnreachableError(f"{what}: the answer does not end")
     return bytes(data)
@@ -349,7 +354,7 @@ def _object(data: bytes, key: Secret) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _trouble(error: Exception, read: float) -> str:
+def trouble(error: Exception, read: float) -> str:
     """Say what went wrong in our words: an exception of requests may quote addresses, proxies, headers."""
     late, torn = f"no answer within {read:.0f} s", "the answer broke off"
     kinds = {
