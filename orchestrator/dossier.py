@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import requote, truth
+from orchestrator import requote, store_words, truth
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
 from orchestrator.measuring import measured
@@ -98,6 +98,7 @@ def screen(known: Dossier, now: float) -> str:
                 f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet",
             ),
             ("probe", known.probed.words() if known.probed else ""),
+            ("store", "\n".join(store_words.trouble(run, known.status))),
             ("look at", console_of(run)),
             ("folder", str(known.folder)),
         ]

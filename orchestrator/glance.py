@@ -200,6 +200,19 @@ def tend(home: Home, found: Sequence[Run], now: float) -> list[str]:
     return [run.run_id for run in alone]
 
 
+def store_troubles(home: Home, found: Sequence[Run]) -> dict[str, list[str]]:
+    """Read why results don't get to the store, by run id; who has none, or no trouble with it, is left out."""
+    from orchestrator.home import read_json
+
+    said = {run.run_id: (run, read_json(home.run(run.run_id).status) or {}) for run in found if not run.is_done}
+    if not any(status.get("store_error") or status.get("store_silent") for _, status in said.values()):
+        return {}
+    from orchestrator import store_words
+
+    told = {run_id: store_words.trouble(run, status) for run_id, (run, status) in said.items()}
+    return {run_id: words for run_id, words in told.items() if words}
+
+
 def steps(home: Home, found: Sequence[Run]) -> dict[str, str]:
     """Read how far each run is, "120/480", from what its agent last said."""
     from orchestrator.home import read_json

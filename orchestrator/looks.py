@@ -17,7 +17,7 @@ from orchestrator.capacity import wants_planned
 from orchestrator.cloud import of_cloud
 from orchestrator.cost import Spell
 from orchestrator.facts import Seen
-from orchestrator.home import write_json
+from orchestrator.home import read_json, write_json
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.plan import candidates
 from orchestrator.proof import what_counts
@@ -32,6 +32,7 @@ from providers.errors import (
     LedgerError,
     ProviderError,
     RemoteError,
+    StateError,
     UnreachableError,
 )
 
@@ -107,14 +108,14 @@ class Looker:
             if memory.state is State.TERMINATING and not observation.billing:
                 strays = self._strays(row, each)
                 seen = Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
-                return stored.look(row, seen, self._trouble)
+                return stored.look(row, seen, self._silent)
             strays = self._twins(row)
         except ProviderError as error:
             self._trouble(f"look: {error}")
             return Seen(accrued_high=accrued)
         seen = Seen(observation, accrued_high=accrued, looks=each, asked=asked, strays=strays)
         try:
-            return stored.look(row, replace(seen, remote=self._ask(row, observation)), self._trouble)
+            return stored.look(row, replace(seen, remote=self._ask(row, observation)), self._silent)
         except HostKeyError as error:
             self._trouble(f"ask: {error}")
             return replace(seen, broken=words_of(error))
@@ -235,6 +236,14 @@ class Looker:
         except (OSError, LedgerError) as error:
             self._trouble(f"status: {error}")
         return status
+
+    def _silent(self, words: str) -> None:
+        """Keep why the store could not be asked where a person looks; the machine's next word overwrites it."""
+        self._trouble(words)
+        try:
+            write_json(self._folder.status, {**(read_json(self._folder.status) or {}), "store_silent": words})
+        except (OSError, StateError) as error:
+            self._trouble(f"status: {error}")
 
     def _note_holder(self, row: RunRow, holder: Holder) -> None:
         proof, at = self._held

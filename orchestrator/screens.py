@@ -35,8 +35,17 @@ if TYPE_CHECKING:
 STALE_SECONDS = 60.0  # a running run that nobody looked at for this long is not called running
 
 
-def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str], *, colour: bool = False) -> str:
+def runs_table(
+    runs: Sequence[Run],
+    now: float,
+    steps: Mapping[str, str],
+    stuck: Mapping[str, Sequence[str]] | None = None,
+    *,
+    colour: bool = False,
+) -> str:
     """`gpurun ps`; `steps` holds "120/480" by run id, where known. What needs saying of a run stands under its line.
+
+    `stuck` says of runs, by id, why their results don't get to the store.
 
     What may still bill though it should not is red, and says where a person can look and end it by hand.
     """
@@ -57,6 +66,7 @@ def runs_table(runs: Sequence[Run], now: float, steps: Mapping[str, str], *, col
         note, console = _note(run, now), console_of(run)
         under = [fit(f"  {note}", WIDTH)] if note else []
         under += [f"  look, and end it by hand if need be: {console}"] if console else []
+        under += [wrap(f"  {words}", indent="  ") for words in (stuck or {}).get(run.run_id, ())]
         told += [paint(each, "bad", colour=colour and run.state == "terminating") for each in (line, *under)]
     return "\n".join(told)
 

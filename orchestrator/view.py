@@ -145,6 +145,7 @@ class Viewer:
         self._next_plain = time.monotonic() + PLAIN_SECONDS
         self._told = ("", -1)
         self._why = ""
+        self._stuck = ""
 
     def watch(self) -> Watched:
         """Look again and again; Ctrl-C asks."""
@@ -190,6 +191,10 @@ class Viewer:
         if run.is_done:
             self._terminal.clear()
         else:
+            stuck = "\n".join(glance.store_troubles(self._home, [run]).get(run.run_id, ()))
+            if stuck != self._stuck:  # else a person at a terminal learns of it at the deadline
+                self._stuck = stuck
+                self._terminal.say(stuck or "the store takes results again")
             if run.state in _BEFORE and run.detail != self._why:  # a start that fails is tried again, for minutes
                 self._why = run.detail
                 self._terminal.say(clean(f"{run.state}: {run.detail}"))

@@ -36,7 +36,9 @@ def ps(*, everything: bool, as_json: bool) -> int:
         click.echo(to_json([screens.run_json(run, home.run(run.run_id).path) for run in runs]))
     else:
         steps = glance.steps(home, runs)
-        click.echo(screens.runs_table(runs, now, steps, colour=colour) if runs else "no runs yet: gpurun launch demo")
+        stuck = glance.store_troubles(home, runs)
+        shown = screens.runs_table(runs, now, steps, stuck, colour=colour)
+        click.echo(shown if runs else "no runs yet: gpurun launch demo")
         rents = any(not run.is_done and run.provider != "local" for run in runs)
         pulse = guard_pulse.line(home, now, wanted=rents)
         if pulse:
