@@ -4,8 +4,8 @@
     <address>/runs/<run id>/<attempt>/                       what one attempt brought there: payload/README.md
     <address>/blobs/<sha256>                                 data, once for all runs
 
-The controller holds the keys; a machine gets a *grant*: leave to write under its attempt's prefix, until a time.
-S3 is store_s3.py, what is read from a store store_remote.py.
+The controller holds the keys; a machine gets a *grant*: leave to write under its attempt's prefix, until a time; on
+the Hub, a token for one bucket. S3 is store_s3.py, a bucket of the Hub's store_hub.py, what is read store_remote.py.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from providers.base import Secret
 
 RUNS, BLOBS = "runs", "blobs"
+HUB_SHAPE = "hf://buckets/you/name/prefix"
 LIFE = timedelta(days=7) - timedelta(minutes=1)  # of a grant: what a signature of S3 (SigV4) may live; clocks differ
 SESSION = timedelta(hours=1)  # what a session's key is taken to last: AWS's own default, and many tell no end
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*")
+_HUB_BUCKET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _GB = Decimal(10**9)
+_HUB_USD = Decimal("0.018")  # a GB and month past what an account has free: hub-docs, 2026-08
+HUB_FREE = "past the account's free storage: 100 GB, 1 TB with PRO"
 # USD a GB and month of standard storage, by the end of the endpoint's host. Read from the vendors' pages, 2026-11.
 _PRICES = {"amazonaws.com": Decimal("0.023"), "r2.cloudflarestorage.com": Decimal("0.015")}
 
@@ -37,13 +41,20 @@ _PRICES = {"amazonaws.com": Decimal("0.023"), "r2.cloudflarestorage.com": Decima
 class Address:
     """A place in a store. `str` spells it as it is typed."""
 
-    bucket: str
+    bucket: str  # "namespace/name" on the Hub
     prefix: str = ""  # no slash at its ends
-    endpoint: str = ""  # "" = AWS
+    endpoint: str = ""  # "" = AWS; the Hub's is HF_ENDPOINT, as for its own client
+    scheme: str = "s3"  # or "hf"
 
     def __str__(self) -> str:
         """Spell it as it is typed, the endpoint left out."""
-        return f"s3://{self.bucket}{'/' if self.prefix else ''}{self.prefix}"
+        scheme = "hf://buckets" if self.is_hub else "s3:/"
+        return f"{scheme}/{self.bucket}{'/' if self.prefix else ''}{self.prefix}"
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether it is a bucket of the Hub's."""
+        return self.scheme == "hf"
 
     def key(self, *parts: str) -> str:
         """Name a key below it."""
@@ -60,6 +71,8 @@ class Address:
     @property
     def usd_per_gb_month(self) -> Decimal | None:
         """What a GB costs there a month; None = not known."""
+        if self.is_hub:
+            return _HUB_USD
         host = self.endpoint.split("://")[-1].split("/")[0].split(":")[0] or "amazonaws.com"
         return next((usd for end, usd in _PRICES.items() if host.endswith(end)), None)
 
@@ -103,6 +116,9 @@ class Store(Protocol):
     def grant(self, run_id: str, attempt: int, until: datetime, ability: Ability) -> Secret:
         """Sign the leave to write under an attempt's prefix: store.json for the machine, as JSON."""
 
+    def link(self, key: str, until: datetime) -> dict[str, str]:
+        """Give what a machine fetches an object by, without a key: {"url"}, and "token" where its own is taken."""
+
     def get(self, key: str) -> bytes | None:
         """Read a small object whole; None = the store's own "no such key"."""
 
@@ -132,9 +148,11 @@ def parse(text: str, endpoint: str = "") -> Address:
         UsageError: it is none.
     """
     scheme, _, rest = text.strip().partition("://")
+    if scheme == "hf":
+        return _parse_hub(text, rest)
     bucket, _, prefix = rest.strip("/").partition("/")
     if scheme != "s3":
-        raise UsageError(f'"{text}" is no store', hint="--store s3://bucket/prefix")
+        raise UsageError(f'"{text}" is no store', hint=f"--store s3://bucket/prefix, or --store {HUB_SHAPE}")
     if not _BUCKET.fullmatch(bucket) or (prefix and not _PREFIX.fullmatch(prefix)) or ".." in prefix:
         raise UsageError(
             f'"{text}": a bucket has 3 to 63 characters of a-z 0-9 . -, a prefix letters, digits and . _ = - /',
@@ -143,6 +161,17 @@ def parse(text: str, endpoint: str = "") -> Address:
     if endpoint and not is_endpoint(endpoint):
         raise UsageError(f'"{endpoint}" is no endpoint', hint="--s3-endpoint https://host")
     return Address(bucket, prefix, endpoint.rstrip("/"))
+
+
+def _parse_hub(text: str, rest: str) -> Address:
+    kind, _, rest = rest.strip("/").partition("/")
+    namespace, _, rest = rest.partition("/")
+    name, _, prefix = rest.partition("/")
+    bucket = f"{namespace}/{name}"
+    sound = kind == "buckets" and _HUB_BUCKET.fullmatch(bucket) and (not prefix or _PREFIX.fullmatch(prefix))
+    if not sound or ".." in rest:
+        raise UsageError(f'"{text}" is no bucket of the Hub\'s', hint=f"--store {HUB_SHAPE}")
+    return Address(bucket, prefix, scheme="hf")
 
 
 def is_address(text: str) -> bool:
@@ -166,6 +195,10 @@ def open_store(address: Address) -> Store:
         UsageError: the package that it takes is not installed.
         CredentialsError: no key is to be had.
     """
+    if address.is_hub:
+        from orchestrator.store_hub import HubStore
+
+        return HubStore.open(address)
     from orchestrator.store_s3 import S3Store
 
     return S3Store(address)
@@ -177,6 +210,7 @@ def as_json(address: Address, ability: Ability) -> dict[str, Any]:
         "bucket": address.bucket,
         "prefix": address.prefix,
         "endpoint": address.endpoint,
+        "scheme": address.scheme,
         "policies": ability.policies,
         "checksums": ability.checksums,
         "lasting": ability.lasting,
@@ -186,6 +220,6 @@ def as_json(address: Address, ability: Ability) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> tuple[Address, Ability]:
     """Read it back."""
     return (
-        Address(values["bucket"], values["prefix"], values["endpoint"]),
+        Address(values["bucket"], values["prefix"], values["endpoint"], values.get("scheme", "s3")),
         Ability(bool(values["policies"]), bool(values["checksums"]), bool(values.get("lasting", True))),
     )

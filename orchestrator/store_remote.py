@@ -72,9 +72,10 @@ class StoreRemote:
             ProviderError: the store can't be asked, which says nothing about what is there.
         """
         files = self._final()
-        return bool(files) and all(
-            self._store.size(self._prefix + key) == size for file in files for key, size in file.parts
-        )
+        if not files:
+            return False
+        there = {one.key: one.size for one in self._store.kept(self._prefix)}
+        return all(there.get(self._prefix + key) == size for file in files for key, size in file.parts)
 
     def newest_step(self) -> int:
         """Give the step of the newest whole checkpoint; -1 = there is none."""

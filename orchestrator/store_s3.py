@@ -115,6 +115,13 @@ class S3Store:
             where = {"Bucket": self.address.bucket, "Key": key}
             return str(self._client.generate_presigned_url("put_object", Params=where, ExpiresIn=_seconds_to(until)))
 
+    def link(self, key: str, until: datetime) -> dict[str, str]:
+        """Sign a GET of one object."""
+        with _told(self.address):
+            where = {"Bucket": self.address.bucket, "Key": key}
+            until = min(until, datetime.now(UTC) + (LIFE if self._lasting else SESSION))
+            return {"url": self._client.generate_presigned_url("get_object", where, ExpiresIn=_seconds_to(until))}
+
     # ── objects ─────────────────────────────────────────────────────────────────────────────────
 
     def get(self, key: str) -> bytes | None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect import fetch
 from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
-from orchestrator.store import BLOBS, as_json, from_json, open_store, parse
+from orchestrator.store import BLOBS, HUB_SHAPE, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
 from providers.base import Manifest, Phase, utc
-from providers.errors import IntegrityError, ProviderError, UsageError
+from providers.errors import GpurunError, IntegrityError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,14 +61,40 @@ def with_store(prepared: Prepared, store: dict[str, Any] | None, *, typed: bool)
 
     Raises:
         UsageError: this vendor's jobs have no use for it.
+        CredentialsError, RefusedError: the token that a machine would get opens too little, or too much.
     """
-    if store is None or (prepared.row.provider == "hf" and not typed):
+    if store is None:
         return prepared
-    if prepared.row.provider == "hf":
+    try:
+        checked = admit(store, prepared.row.provider)
+    except UsageError:
+        if not typed:
+            return prepared
         prepared.discard()
-        raise UsageError("a job of Hugging Face's keeps its results in a bucket of yours: --store has no use there")
-    plan = replace(prepared.plan, store=store)
+        raise
+    except GpurunError:
+        prepared.discard()
+        raise
+    plan = replace(prepared.plan, store=store, checked=(*prepared.plan.checked, *checked))
     return replace(prepared, plan=plan, row=replace(prepared.row, plan=plan.as_json()))
+
+
+def admit(store: Mapping[str, Any], provider: str) -> tuple[str, ...]:
+    """Look whether what this vendor rents may write into the store; gives words for the plan.
+
+    Raises:
+        UsageError: its jobs have no use for such a store.
+        CredentialsError, RefusedError: the token that a machine would get opens too little, or too much.
+    """
+    address = from_json(store)[0]
+    if provider == "hf" and not address.is_hub:
+        words = "a job of Hugging Face's keeps its results in a bucket of yours: a store in S3 has no use there"
+        raise UsageError(words, hint=f"--store {HUB_SHAPE}, or none")
+    if not address.is_hub:
+        return ()
+    from orchestrator import store_hub
+
+    return store_hub.check_machine(address, provider)
 
 
 def keep_run(row: RunRow, folder: RunFolder, home_id: str) -> None:
@@ -112,7 +138,12 @@ def grant(row: RunRow) -> Secret | None:
     if found is None:
         return None
     store, kept = found
-    return store.grant(row.run_id, row.memory.attempt, utc(row.ceiling) + SPARE, from_json(kept)[1])
+    until = utc(row.ceiling) + SPARE
+    if store.address.is_hub:
+        from orchestrator import store_hub
+
+        return store_hub.leave(store.address, row.provider, row.run_id, row.memory.attempt, until)
+    return store.grant(row.run_id, row.memory.attempt, until, from_json(kept)[1])
 
 
 def is_leave_due(row: RunRow, said: RemoteStatus, now: datetime) -> bool:

@@ -57,7 +57,7 @@ class Hub:
 
     def __init__(self, endpoint: str, token: Secret) -> None:
         self.endpoint = endpoint.rstrip("/")
-        self._token = token
+        self.token = token
         self._made: HfApi | None = None
 
     @property
@@ -74,7 +74,7 @@ class Hub:
             if constants.is_offline_mode():
                 raise UnreachableError("huggingface_hub is offline by HF_HUB_OFFLINE", hint="unset HF_HUB_OFFLINE")
             _prepare()
-            self._made = HfApi(endpoint=self.endpoint, token=self._token.reveal())
+            self._made = HfApi(endpoint=self.endpoint, token=self.token.reveal())
         return self._made
 
     def run(self, what: str, call: Callable[[HfApi], Result], seconds: float = _CALL_SECONDS) -> Result:
@@ -124,7 +124,7 @@ class Hub:
         return RefusalError(text)
 
     def _words(self, text: str) -> str:
-        return printable(text.replace(self._token.reveal(), "…"))
+        return printable(text.replace(self.token.reveal(), "…"))
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,6 +205,10 @@ class Hub:
         except MissingError:
             return None
 
+    def address(self, bucket: str, path: str) -> str:
+        """Give a file's address, for whoever has a token that opens it."""
+        return f"{self.endpoint}/buckets/{bucket}/resolve/{quote(path, safe='')}"
+
     def stream(self, bucket: str, path: str, offset: int = 0) -> Iterator[bytes]:
         """Read a file in pieces, from an offset: plain HTTP, as the client's own file system does.
 
@@ -216,8 +220,9 @@ class Hub:
         from huggingface_hub.utils._headers import build_hf_headers
         from huggingface_hub.utils._http import hf_raise_for_status
 
-        url = f"{self.api.endpoint}/buckets/{bucket}/resolve/{quote(path, safe='')}"
-        headers = build_hf_headers(token=self._token.reveal()) | {"Accept-Encoding": "identity"}
+        self.api  # noqa: B018 (it gives the library its limits)
+        url = self.address(bucket, path)
+        headers = build_hf_headers(token=self.token.reveal()) | {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
         began = time.monotonic()

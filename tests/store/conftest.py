@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hub_bucket import hub_bucket  # noqa: F401 - a fixture for all of these
 
 from orchestrator.store import Store, open_store, parse
 
