@@ -110,6 +110,8 @@ def prepare(home: Home, run_id: str, wanted: Wanted, now: datetime) -> Again:
             monthly_cap=wish.monthly_cap(defaults),
             guards=lambda provider, now: elsewhere.holders(home, address, provider, now),
         )
+        if row.plan.get("store"):
+            stored.admit(row.plan["store"], provider.name)
         fresh = replace(row, memory=Memory(attempt=row.memory.attempt + 1))
         stored.bring_newest(fresh, folder)
         job = JobFile.read(folder)

@@ -10,10 +10,12 @@ from orchestrator.cloud import COMMUNITY, RISK
 from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import duration, facts, money, money_range, price, size
-from orchestrator.store import from_json
+from orchestrator.store import HUB_FREE, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from orchestrator.store import Ability, Address
 
 _KEY_RISK = (
     "YOUR ACCOUNT'S KEY GOES TO THE MACHINE, to a file of root's. It opens the whole account: who gets root there, or"
@@ -121,21 +123,20 @@ def _store(plan: Mapping[str, Any]) -> str:
     store = plan.get("store")
     if not store:
         return ""
-    address = f"s3://{store['bucket']}{'/' if store['prefix'] else ''}{store['prefix']}"
+    address, ability = from_json(store)
+    job = plan["offer"]["provider"] == "hf"
     ender = any(one["place"] == "machine" and one["proof"] != "absent" for one in plan["holders"])
-    if not store["checksums"]:
+    if job:
+        ends = "the job ends once all is there"
+    elif not store["checksums"]:
         ends = "it tells no checksums: the machine waits for this computer, or the deadline"
     elif ender:
         ends = "the machine ends itself once all is verified there"
     else:
         ends = "the machine can't end itself: it waits for this computer, or the deadline"
-    how = "a signed policy" if store["policies"] else "signed slots, since it holds to no policies"
-    lines = [
-        f"{address}: log, checkpoints, artifacts, as it trains",
-        ends,
-        f"no key of it goes to the machine, but {how}",
-    ]
-    ability = from_json(store)[1]
+    lines = [f"{address}: log, checkpoints, artifacts, as it trains", ends, _leave(address, ability, plan)]
+    if address.is_hub:
+        return "\n".join([*lines, f"{money(address.monthly_usd(10**12) or Decimal(0))} a TB and month {HUB_FREE}"])
     ceiling, begun = (datetime.fromisoformat(text) for text in (plan["times"]["ceiling"], plan["launched"]))
     if ceiling - begun > ability.life:
         most = duration(ability.life.total_seconds()) + ("" if ability.lasting else ", since your key is a session's")
@@ -143,6 +144,21 @@ def _store(plan: Mapping[str, Any]) -> str:
             f"which lives {most}; renewed while this computer is awake, else what comes later waits on the machine"
         )
     return "\n".join(lines)
+
+
+def _leave(address: Address, ability: Ability, plan: Mapping[str, Any]) -> str:
+    """Say what of the store's keys goes to the machine."""
+    if not address.is_hub:
+        how = "a signed policy" if ability.policies else "signed slots, since it holds to no policies"
+        return f"no key of it goes to the machine, but {how}"
+    provider = plan["offer"]["provider"]
+    if provider == "hf":
+        return "no token of it goes to the job: its folder of the bucket is mounted"
+    return (
+        "it is this computer's own token that opens it"
+        if provider == "local"
+        else "HF_STORE_TOKEN goes along as a secret"
+    )
 
 
 def _asleep(plan: Mapping[str, Any]) -> str:

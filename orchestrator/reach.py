@@ -98,6 +98,7 @@ class Reach:
         self._redactor.learn(secrets.values())
         job = job_file.job(row, self._folder, self._home_id, secrets)
         job = replace(job, store=stored.grant(row))
+        self._redactor.learn(stored.tokens(job.store))
         if not self._provider.traits.ssh:
             return job
         from providers.ssh.keys import make_pair

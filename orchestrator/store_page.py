@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import settings_file
 from orchestrator.render import ago, money, size, table
-from orchestrator.store import BLOBS, RUNS, open_store, parse
+from orchestrator.store import BLOBS, HUB_FREE, HUB_SHAPE, RUNS, open_store, parse
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def chosen(home: Home, address: str | None, endpoint: str | None) -> Address:
     defaults = settings_file.load(home.root / settings_file.NAME)
     text = address or str(defaults.get("store") or "")
     if not text:
-        raise UsageError("no store is named", hint="gpurun config set store s3://bucket/prefix, or name one")
+        raise UsageError("no store is named", hint=f"gpurun config set store s3://bucket/prefix, or {HUB_SHAPE}")
     return parse(text, endpoint if endpoint is not None else str(defaults.get("s3-endpoint") or ""))
 
 
@@ -87,6 +87,7 @@ def screen(address: Address, found: list[There], now: datetime) -> str:
     whole = sum(one.size for one in found)
     usd = _monthly(address, whole)
     end = f"{address}: {size(whole)}" + (f", {usd} a month" if usd else ", at a price that is not known here")
+    end += f" {HUB_FREE}" if address.is_hub else ""
     return f"{table(('RUN', 'SIZE', 'A MONTH', 'RESULT', 'WRITTEN'), rows, right=(1, 2))}\n{end}"
 
 

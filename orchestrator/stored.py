@@ -19,7 +19,7 @@ from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
 from orchestrator.store import BLOBS, HUB_SHAPE, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
-from providers.base import Manifest, Phase, utc
+from providers.base import Manifest, Phase, Secret, utc
 from providers.errors import GpurunError, IntegrityError, ProviderError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.launch import Prepared
     from orchestrator.records import RunRow
     from orchestrator.store import Store
-    from providers.base import RemoteStatus, Secret
+    from providers.base import RemoteStatus
 
 log = logging.getLogger("gpurun.store")
 SPARE = timedelta(hours=24)  # that a grant outlives the ceiling: an extension moves that
@@ -144,6 +144,12 @@ def grant(row: RunRow) -> Secret | None:
 
         return store_hub.leave(store.address, row.provider, row.run_id, row.memory.attempt, until)
     return store.grant(row.run_id, row.memory.attempt, until, from_json(kept)[1])
+
+
+def tokens(leave: Secret | None) -> list[Secret]:
+    """Give what a leave holds that must stand in no log."""
+    hub = {} if leave is None else json.loads(leave.reveal()).get("hub") or {}
+    return [Secret(hub["token"])] if "token" in hub else []
 
 
 def is_leave_due(row: RunRow, said: RemoteStatus, now: datetime) -> bool:

@@ -1,6 +1,6 @@
 """A job whose only door is a mounted folder: brings the job in, brings out what it makes, and ends with it.
 
-    python3 <mount>/in/payload/mounted.py <mount>
+    python3 <mount>/in/payload/mounted.py <mount> [<the store's mount>]
 
     <mount>/in/   request.json blobs/<sha256> payload/   put there before this starts; order.json comes at any time
     <mount>/out/  said.json manifest.json files/<name>   what the door would answer, and the whole files
@@ -168,7 +168,7 @@ def read_request(mount: Path) -> Dict[str, Any]:
         time.sleep(0.5)
 
 
-def begin(mount: Path, request: Dict[str, Any]) -> Path:
+def begin(mount: Path, request: Dict[str, Any], store: str = "") -> Path:
     """Put everything into its place on the local disk, the watchdog armed first; gives the job's folder."""
     folder = place.HOME / "jobs" / str(request["mark"])
     place.BLOBS.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -179,7 +179,8 @@ def begin(mount: Path, request: Dict[str, Any]) -> Path:
     while True:
         bring(mount / "in" / "blobs", request["want"])
         secrets = {name: os.environ[name] for name in request["secrets"] if name in os.environ}
-        broken = place.begin(folder, {**request, "secrets": secrets}).get("broken")
+        leave = {**request["store"], "mount": store} if store else None
+        broken = place.begin(folder, {**request, "secrets": secrets, "store": leave}).get("broken")
         if not broken:
             return folder
         if time.monotonic() > until:
@@ -237,14 +238,21 @@ def follow(mount: Path, folder: Path, request: Dict[str, Any], ended: threading.
         except (OSError, place.DoorError) as error:
             print(f"gpurun: the mounted folder does not take it: {error}", file=sys.stderr)
         else:
-            if said["result"]:
+            if said["result"] and not (is_storing(said) and not ended.is_set()):
                 break
+            if said["result"]:
+                time.sleep(pause)
             if said["began"] and not (said["agent"] or said["watchdog"]):
                 return FAILED  # gone without a result, and said so
         doze(folder, pause, ended, told=told)
     ended.wait(float(request["settle_seconds"]))  # until the mount has brought it all away
     result = ps.read_json(folder / "result.json")
     return 0 if result.get("reason") == "completed" else int(result.get("exit_code") or 1) & 0xFF
+
+
+def is_storing(said: Dict[str, Any]) -> bool:
+    """Whether the results are on their way into the store, and somebody carries them."""
+    return bool(said["watchdog"]) and (said.get("proof") or {}).get("store") == "busy"
 
 
 def doze(folder: Path, pause: float, ended: threading.Event, *, told: bool) -> None:
@@ -256,14 +264,14 @@ def doze(folder: Path, pause: float, ended: threading.Event, *, told: bool) -> N
 
 def main(argv: List[str]) -> int:
     """Read the command line; what keeps the job from beginning is said where the controller looks."""
-    if len(argv) != 2 or not Path(argv[1]).is_dir():
-        print("usage: mounted.py <mount>", file=sys.stderr)
+    if len(argv) not in (2, 3) or not Path(argv[1]).is_dir():
+        print("usage: mounted.py <mount> [<the store's mount>]", file=sys.stderr)
         return 2
     mount, ended = Path(argv[1]), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         request = read_request(mount)
-        folder = begin(mount, request)
+        folder = begin(mount, request, *argv[2:])
     except (
         *(place.DoorError, OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError),
         subprocess.SubprocessError,

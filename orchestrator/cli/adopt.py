@@ -17,7 +17,7 @@ from providers.errors import UsageError
 @click.option("--provider", default="lambda", metavar="NAME", help="Where it bills; lambda unless given.")
 @click.option("--hours", "limit", type=hours, metavar="HOURS", help="End it after so long.")
 @click.option(
-    "--store", "address", metavar="ADDRESS", help="Know the runs in s3://bucket/prefix again, and bring them home."
+    "--store", "address", metavar="ADDRESS", help="Know the runs in s3://… or hf://buckets/… again: bring them home."
 )
 @click.option("--s3-endpoint", metavar="URL", help="The store's server where it is not AWS.")
 @yes_option

@@ -74,7 +74,7 @@ _LIMITS = (
     click.option(
         "--store",
         metavar="ADDRESS",
-        help="Bring results to s3://bucket/prefix as it trains: nothing is lost while this computer sleeps.",
+        help="Bring results to s3://bucket/prefix or hf://buckets/you/name as it trains: no laptop need be awake.",
     ),
     click.option("--s3-endpoint", metavar="URL", help="The store's server where it is not AWS: R2, MinIO, …"),
     click.option("--accept-risk", is_flag=True, help="Launch although this computer alone can stop the meter."),

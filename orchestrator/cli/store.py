@@ -30,12 +30,13 @@ def store() -> None:
 def ls(address: str | None, s3_endpoint: str | None, *, as_json: bool) -> None:
     """List the runs in a store, their size, and what that costs a month.
 
-    ADDRESS is s3://bucket/prefix; your default (gpurun config) unless given.
+    ADDRESS is s3://bucket/prefix or hf://buckets/you/name/prefix; your default (gpurun config) unless given.
 
     \b
     Examples:
       gpurun store ls
       gpurun store ls s3://my-bucket/runs --json
+      gpurun store ls hf://buckets/me/runs
     """
     from orchestrator import render, store_page
 
@@ -49,7 +50,7 @@ def ls(address: str | None, s3_endpoint: str | None, *, as_json: bool) -> None:
 
 @store.command()
 @click.argument("run")
-@click.option("--store", "address", metavar="ADDRESS", help="s3://bucket/prefix; your default unless given.")
+@click.option("--store", "address", metavar="ADDRESS", help="s3://… or hf://buckets/…; your default unless given.")
 @_ENDPOINT
 @yes_option
 def rm(run: str, address: str | None, s3_endpoint: str | None, *, yes: bool) -> int:

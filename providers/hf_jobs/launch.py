@@ -2,6 +2,7 @@
 
     <namespace>/gpurun: runs/<mark>/in/  request.json payload/ blobs/<sha256>        written here, read by mounted.py
                         runs/<mark>/out/ said.json manifest.json files/              written there, read by remote.py
+    the run's store     mounted beside it: payload/hub_courier.py writes there, orchestrator/store_remote.py reads
 
 Secrets go as the job's own: not into the bucket, the command, the labels or the environment, which the Hub shows.
     launch ── queue limit ── runs for timeoutSeconds ── ceiling
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpurun.hf")
 
 BUCKET = "gpurun"
-MOUNT = "/gpurun"
+MOUNT, STORE = "/gpurun", "/gpurun-store"
 QUEUE_SECONDS = 900.0  # a job was seen to wait for twelve hours (huggingface_hub 4376, 2026-06): not ours
 _LEAST_SECONDS = 30  # of running: less is no job
 _SPARE_SECONDS = 60.0  # of the deadline, for the last files to reach the bucket
@@ -71,18 +72,29 @@ def launch(hub: Hub, namespace: str, job: Job, offer: Offer, queue_seconds: floa
     if inline.is_needed():
         deadline = job.deadline.timestamp() - min(_SPARE_SECONDS, job.grace_seconds / 2)
         return _submit(hub, namespace, job, offer, timeout, _inline(inline.packed(job, deadline)))
-    bucket = bucket_of(namespace)
+    bucket, store = bucket_of(namespace), store_of(job)
     hub.make_bucket(bucket)
+    if store:  # an empty folder can't be mounted
+        hub.upload(store["mount"]["bucket"], [(b"gpurun\n", f"{store['mount']['path']}/.keep")])
     hub.upload(bucket, shipment(job, offer, timeout, pace))
-    return _submit(hub, namespace, job, offer, timeout, _mounted(bucket, job.mark))
+    return _submit(hub, namespace, job, offer, timeout, _mounted(bucket, job.mark, store.get("mount")))
 
 
-def _mounted(bucket: str, mark: Mark) -> dict[str, Any]:
-    """Say how a job gets what was shipped into its bucket."""
+def store_of(job: Job) -> dict[str, Any]:
+    """Give the leave to write into a store by a mount, for it is no secret; {} = there is no store."""
+    found = {} if job.store is None else json.loads(job.store.reveal())
+    return found if isinstance(found, dict) and "mount" in found else {}
+
+
+def _mounted(bucket: str, mark: Mark, store: dict[str, str] | None) -> dict[str, Any]:
+    """Say how a job gets what was shipped into its bucket, and where its store is."""
     from huggingface_hub import Volume
 
-    volume = Volume(type="bucket", source=bucket, mount_path=MOUNT, path=prefix_of(mark))
-    return {"command": ["python3", "-B", f"{MOUNT}/in/payload/mounted.py", MOUNT], "volumes": [volume], "labels": {}}
+    volumes = [Volume(type="bucket", source=bucket, mount_path=MOUNT, path=prefix_of(mark))]
+    if store is not None:
+        volumes.append(Volume(type="bucket", source=store["bucket"], mount_path=STORE, path=store["path"]))
+    places = [one.mount_path for one in volumes]
+    return {"command": ["python3", "-B", f"{MOUNT}/in/payload/mounted.py", *places], "volumes": volumes, "labels": {}}
 
 
 def _inline(packed: str) -> dict[str, Any]:
@@ -156,6 +168,7 @@ def shipment(job: Job, offer: Offer, timeout: int, pace: float) -> list[tuple[Pa
         "step": job.checkpoint.name if job.checkpoint else "",
         "seed": [[name, digest] for name, _, digest in seed],
         "secrets": sorted(job.secrets),  # their names: the values come as the job's own
+        "store": {**store_of(job), "settle_seconds": _SETTLE_SECONDS / pace},
     }
     return [
         *((path, f"{base}/payload/{path.name}") for path in _payload()),
