@@ -20,6 +20,7 @@ from orchestrator.collect import fetch
 from orchestrator.credentials import Redactor
 from orchestrator.follow import Follower
 from orchestrator.home import read_json
+from orchestrator.homecoming import files_home
 from orchestrator.jobs import mark_of, offer_of
 from orchestrator.looks import Looker, words_of
 from orchestrator.measuring import measured
@@ -298,7 +299,7 @@ class Controller:
         over = Phase.EXITED in {look.phase for look in (seen.observation, seen.remote) if look is not None}
         if manifest.final or over:
             rules = self._row.rules(self._provider.traits)
-            self._save(lifecycle.files_home(self._row.memory, remote.status(), rules))
+            self._save(files_home(self._row.memory, remote.status(), rules))
 
     def _terminate(self, memory: Memory, *, doubted: bool) -> None:
         """Order the end; `doubted` = the vendor says that it is ending it, and has for too long."""
@@ -357,8 +358,8 @@ class Controller:
             gone = Observation(Phase.ABSENT, billing=False, evidence=after.evidence)
             for one in ids:
                 self._ledger.saw_free(self._provider.name, one, now, gone)
-        ended = before.state is State.TERMINATING and after.state is not State.TERMINATING
-        if ended and decision.act is not Act.COLLECT and seen.observation is not None:
+        ended = before.state is State.TERMINATING and (after.state is not State.TERMINATING or after.freed is not None)
+        if ended and seen.observation is not None:
             for one, look in seen.looks:
                 self._ledger.saw_free(self._provider.name, one, now, look)
 

@@ -80,6 +80,7 @@ class Memory:
     hopeless: bool = False  # the job can't be started, here or anywhere
     start_failures: int = 0  # in a row, with the same words of the machine's
     terminate_sent: bool = False
+    freed: datetime | None = None  # since when nothing bills, while what it left in the store is not home
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition
     unheld: datetime | None = None  # since when the machine shows no holder of its own that could end it
@@ -113,6 +114,7 @@ class Seen:
     asked: datetime | None = None  # when the vendor was asked: an answer is as old as its question
     stored: bool = False  # all of the attempt is verified in the store: nothing on the machine is worth a wait
     storing: bool = False  # it is on its way there
+    mute: bool = False  # nothing bills any more, and the store can't be asked what it holds of it
     strays: tuple[str, ...] | None = ()  # what else bills for the run: a twin, or an attempt of a lost ledger's
 
 

@@ -17,6 +17,7 @@ from decimal import Decimal
 
 from orchestrator.capacity import try_next
 from orchestrator.facts import Decision, Memory, Rules, Seen, Wish
+from orchestrator.homecoming import bring, word_of
 from orchestrator.proof import proven_absent, proven_free, remember
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Observation, Phase, RemoteStatus, seconds_between
@@ -243,19 +244,8 @@ def _broken(memory: Memory, failure: str, remote: RemoteStatus | None, now: date
 
 def _finished(memory: Memory, remote: RemoteStatus, now: datetime, rules: Rules) -> Decision:
     """The payload ended: believe its own word, and call it lost where it left none."""
-    reason, detail = _word_of(memory, remote, rules)
+    reason, detail = word_of(memory, remote, rules)
     return Decision(replace(memory, reason=reason, detail=detail).to(State.COLLECTING, now), Act.COLLECT)
-
-
-def _word_of(memory: Memory, remote: RemoteStatus, rules: Rules) -> tuple[Reason, str]:
-    if remote.reason not in set(Reason):
-        return Reason.LOST, remote.detail or f"ended without a result while {memory.state}"
-    reason = Reason(remote.reason)
-    if reason is Reason.STOPPED and memory.reason in _LIMITS:
-        reason = memory.reason or reason  # we told it to stop because of that
-    if reason is Reason.DEADLINE:
-        reason = rules.time_is_up
-    return reason, "" if reason is Reason.COMPLETED else remote.detail
 
 
 def _collecting(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decision:
@@ -303,10 +293,8 @@ def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Dec
     if seen.strays is None:
         return Decision(memory, Act.WAIT)
     memory = replace(memory, evidence=look.evidence)
-    if not memory.collected and (look.phase is Phase.EXITED or seen.stored):
-        # The files outlived the machine (in a store; a local run's in their folder): bring home what there is, once.
-        return Decision(replace(memory, collected=True), Act.COLLECT)
-    return _next(memory, now)
+    memory, act = bring(memory, seen, now, rules)
+    return _next(memory, now) if act is None else Decision(memory, act)
 
 
 def _next(memory: Memory, now: datetime) -> Decision:
@@ -378,14 +366,6 @@ def start_failed(memory: Memory, detail: str, *, permanent: bool, theirs: bool) 
     """The job could not be started: it never will be, or the machine (`theirs`) is given up when it says so again."""
     before = memory.start_failures if detail == memory.detail else 0
     return replace(memory, detail=detail, hopeless=permanent, start_failures=before + 1 if theirs else 0)
-
-
-def files_home(memory: Memory, remote: RemoteStatus | None, rules: Rules) -> Memory:
-    """Everything whole there is whole here; a result that turned up late overrules "lost" and a limit."""
-    if memory.reason in {Reason.LOST, *_LIMITS} and remote is not None and remote.reason in set(Reason):
-        reason, detail = _word_of(memory, remote, rules)
-        memory = replace(memory, reason=reason, detail=detail, reroll=False)
-    return replace(memory, collected=True)
 
 
 _ROADS = {

@@ -198,8 +198,9 @@ def look(row: RunRow, seen: Seen, trouble: Callable[[str], None]) -> Seen:
         return replace(seen, stored=True, remote=said or there.status())
     except ProviderError as error:
         trouble(f"{error} {error.hint or ''}".strip())
-        lost = state is not State.TERMINATING and said is None
-        return replace(seen, observation=None) if lost else seen
+        if state is State.TERMINATING:
+            return replace(seen, mute=not observation.billing)
+        return replace(seen, observation=None) if said is None else seen
 
 
 def bring_newest(row: RunRow, folder: RunFolder) -> None:

@@ -65,6 +65,7 @@ def test_a_store_that_can_t_be_asked_leaves_a_machine_that_is_gone_undecided(row
     assert said
     ending = stored.look(row(State.TERMINATING, endpoint="http://127.0.0.1:9"), GONE, said.append)
     assert ending.observation == GONE.observation  # what bills is ended whatever the store says
+    assert (seen.mute, ending.mute) == (False, True)
 
 
 def test_a_result_in_the_store_speaks_for_a_machine_that_is_gone(row, brought) -> None:

@@ -30,6 +30,7 @@ from decisions import (
 
 from orchestrator import lifecycle
 from orchestrator.facts import Memory, Seen, Wish
+from orchestrator.homecoming import files_home
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Phase, RemoteStatus
 
@@ -331,7 +332,7 @@ def test_a_result_that_turned_up_late_overrules_lost_and_a_limit(
     reroll: bool,
 ) -> None:
     memory = replace(HOME, reason=before, detail="before", reroll=True)
-    after = lifecycle.files_home(memory, remote, replace(RULES, **rules))
+    after = files_home(memory, remote, replace(RULES, **rules))
     assert after == replace(memory, reason=reason, detail=detail, reroll=reroll, collected=True)
 
 

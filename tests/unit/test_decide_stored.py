@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from decisions import DEADLINE, GONE, STOP, at, in_state, look, saw, step
 
 from orchestrator.words import Act, Reason, State
 from providers.base import Phase, RemoteStatus
+
+if TYPE_CHECKING:
+    from orchestrator.facts import Memory, Seen
 
 DONE = RemoteStatus(Phase.EXITED, reason="completed", exit_code=0)
 COMPLETED = {"reason": Reason.COMPLETED}
@@ -37,12 +41,41 @@ def test_a_machine_that_is_gone_is_not_lost_when_the_store_has_its_result(state:
     assert (decision.memory.reason, decision.memory.reroll) == (Reason.COMPLETED, False)
 
 
+def ending(**more: object) -> Memory:
+    return in_state(State.TERMINATING, terminate_sent=True, absences=(at(0), at(15)), **more)
+
+
+STORED, MUTE = replace(GONE, stored=True, remote=DONE), replace(GONE, mute=True)
+
+
 def test_what_the_store_has_comes_home_once_nothing_bills() -> None:
-    memory = in_state(State.TERMINATING, **COMPLETED, terminate_sent=True, absences=(at(0), at(15)))
-    first = step(memory, replace(GONE, stored=True))
-    assert (first.act, first.memory.collected) == (Act.COLLECT, True)
-    assert step(memory, saw(Phase.READY, stored=True)).act is not Act.COLLECT  # it bills
-    assert step(first.memory, replace(GONE, stored=True)).act is Act.FINISH
+    first = step(ending(**COMPLETED), STORED, 60)
+    assert (first.act, first.memory.collected, first.memory.freed) == (Act.COLLECT, False, at(60))
+    assert step(ending(**COMPLETED), saw(Phase.READY, stored=True)).act is not Act.COLLECT  # it bills
+    assert step(replace(first.memory, collected=True), STORED, 70).act is Act.FINISH
+
+
+@pytest.mark.parametrize(("seen", "act"), [(STORED, Act.COLLECT), (MUTE, Act.WAIT)])
+def test_a_store_that_fails_is_asked_for_minutes_and_no_longer(seen: Seen, act: Act) -> None:
+    memory = step(ending(**COMPLETED), seen, 60).memory
+    assert step(memory, seen, 60 + 290).act is act
+    given_up = step(memory, seen, 60 + 310)
+    assert (given_up.act, given_up.memory.reason) == (Act.FINISH, Reason.COMPLETED)
+    assert given_up.memory.detail.endswith("gpurun pull brings them")
+
+
+def test_nothing_is_bought_again_before_the_store_has_said_what_it_holds() -> None:
+    lost = step(ending(reason=Reason.LOST, reroll=True), MUTE, 60).memory
+    assert step(lost, MUTE, DEADLINE - 1).act is Act.WAIT
+    assert step(lost, GONE, 400).memory.attempt == 2
+    assert step(lost, MUTE, DEADLINE + 1).memory.state is not State.TERMINATING
+    assert step(replace(lost, stop_requested=True), MUTE, 400).memory.reason is Reason.STOPPED
+
+
+def test_a_result_in_the_store_overrules_lost_even_while_it_can_t_be_brought_home() -> None:
+    memory = step(ending(reason=Reason.LOST, reroll=True), STORED, 60).memory
+    assert (memory.reason, memory.reroll) == (Reason.COMPLETED, False)
+    assert step(memory, MUTE, 60 + 310).act is Act.FINISH
 
 
 def test_without_a_result_in_the_store_a_machine_that_is_gone_is_lost_as_ever() -> None:
