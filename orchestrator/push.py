@@ -39,14 +39,7 @@ class Push:
         if template.config.get("push"):
             hint = "drop --push-to-hub, or the template's push"
             raise UsageError(f"the template pushes already, to {template.config['push']['repo']}", hint=hint)
-        endpoint = ("--endpoint", self.repos.endpoint) if self.repos.endpoint else ()
-        wish = (self.repo, "private" if self.private else "public", *endpoint)
-        secrets = list(dict.fromkeys([*template.settings.secrets, preflight_hub.TOKEN]))
-        return replace(
-            template,
-            settings=template.settings.model_copy(update={"secrets": secrets}),
-            command=("{python}", "payload/hub_push.py", *wish, "--", *template.command),
-        )
+        return _through(template, self.repo, private=self.private, endpoint=self.repos.endpoint)
 
     def make(self) -> None:
         """Make the repository: the proof that the token may write.
@@ -60,6 +53,32 @@ class Push:
         """Give the plan's line."""
         kind = "private" if self.private else "PUBLIC"
         return "push", f"{self.repo} on the Hub, {kind}; {self.found}; {preflight_hub.TOKEN} goes along as a secret"
+
+
+def unasked(template: Template, repo: str, *, private: bool) -> Template:
+    """Have a template's artifacts pushed with a token that is not here: nobody can be asked beforehand.
+
+    Raises:
+        UsageError: it is no name of a repository, or the template pushes already.
+    """
+    from providers.hf_jobs.repos import must_be_name
+
+    must_be_name(repo)
+    if template.config.get("push"):
+        hint = "drop --push-to-hub, or the template's push"
+        raise UsageError(f"the template pushes already, to {template.config['push']['repo']}", hint=hint)
+    return _through(template, repo, private=private)
+
+
+def _through(template: Template, repo: str, *, private: bool, endpoint: str = "") -> Template:
+    """Have a template's command go through payload/hub_push.py, with the token as a secret."""
+    wish = (repo, "private" if private else "public", *(("--endpoint", endpoint) if endpoint else ()))
+    secrets = list(dict.fromkeys([*template.settings.secrets, preflight_hub.TOKEN]))
+    return replace(
+        template,
+        settings=template.settings.model_copy(update={"secrets": secrets}),
+        command=("{python}", "payload/hub_push.py", *wish, "--", *template.command),
+    )
 
 
 def check(repo: str, *, public: bool) -> Push:

@@ -146,8 +146,7 @@ def planned(
         GpurunError: whatever is wrong; nothing was started.
     """
     defaults = settings_file.load(home.root / settings_file.NAME)
-    under = {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
-    template = make(home, wish, under)
+    template = make(home, wish, default_limits(defaults))
     _check_ceiling(wish, template)
     push = _push(wish)
     template = push.into(template) if push else template
@@ -191,6 +190,11 @@ def _check_ceiling(wish: Wish, template: Template) -> None:
             f"--extendable-to {wish.extendable_to} lies before the deadline of {limits.max_hours:g} h",
             hint=f"--extendable-to {2 * limits.max_hours:g}, or a shorter --max-hours",
         )
+
+
+def default_limits(defaults: Mapping[str, Value]) -> dict[Key, object]:
+    """Give the user's default limits, by their place in a template."""
+    return {place: value for key, place in _LIMITS.items() if (value := defaults.get(key)) is not None}
 
 
 def _leave(home: Home, wish: Wish, defaults: Mapping[str, Value]) -> launch.Leave:

@@ -39,6 +39,7 @@ COMMANDS = {
     "receipt": ("costs", "Show what a run was quoted, what was paid, and each read-back of its end."),
     "sweep": ("sweep", "Show all that bills on each account, and end what is overdue or orphaned."),
     "guard": ("guard", "End rented machines that are past their ceiling, from any computer."),
+    "notebook": ("notebook", "Write a notebook that trains on Google Colab, for no API and no key."),
     "templates": ("about", "List the ready templates, or show one."),
     "lint": ("lint", "Look a script or a notebook through for what will fail on a rented machine."),
     "doctor": ("doctor", "Check this computer, and say what to type where it fails."),

@@ -22,6 +22,16 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
 _HINT = f"make a token that may write there at {TOKEN_PAGE}, export {TOKEN_VARIABLE}=…"
 
 
+def must_be_name(repo: str) -> None:
+    """Hold a repository's name to what the Hub takes.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+        raise UsageError(f'"{repo}" is no repository', hint="--push-to-hub you/model")
+
+
 class Repos:
     """Model repositories at the Hub, through one token."""
 
@@ -53,8 +63,7 @@ class Repos:
             UsageError: it is no name of a repository.
             RefusedError: it is there and public, and private was asked for.
         """
-        if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-            raise UsageError(f'"{repo}" is no repository', hint="--push-to-hub you/model")
+        must_be_name(repo)
         try:
             public = private and not self._hub.run(repo, lambda api: bool(api.model_info(repo).private))
         except MissingError:
