@@ -6,11 +6,11 @@ no policies, or does not hold to them, gives signed PUTs of numbered slots inste
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PART_BYTES = 2**30  # a file goes in pieces of this: what a cut costs to send again
 SLOTS = 600  # of a store without policies: three checkpoints, the artifacts
-FIXED = ("log.txt", "metrics.jsonl", "CHECKPOINT.json", "files.json", "result.json")
+FIXED = ("log.txt", "metrics.jsonl", "summary.json", "CHECKPOINT.json", "files.json", "result.json")
 _MOST_BYTES = 5 * 10**9  # of one object by POST or PUT (S3's own limit)
 _BLOCK = 2**20
 _PATIENCE = 20.0  # seconds
@@ -60,28 +60,36 @@ class S3Store:
             CredentialsError, ProviderError: it can't be written, read or deleted.
         """
         folder = self.address.key(f".gpurun-test-{secrets.token_hex(6)}")
-        inside, outside, content = f"{folder}/in/object", f"{folder}/out", secrets.token_hex(500).encode()
-        until = datetime.now(UTC) + timedelta(minutes=10)
-        grant = self._policy(f"{folder}/in/", until)
+        inside, outside = f"{folder}/in/object", f"{folder}/out"
         try:
-            posted = _tried(lambda: _post(grant, inside, content))
-            policies = posted.took and self.get(inside) == content
-            policies = policies and 400 <= _tried(lambda: _post(grant, outside, content)).status < 500
-            put = posted if policies else _tried(lambda: _put(self._slot(inside, until), content))
-            if not put.took:
-                raise _refused(self.address, put)
-            if self.get(inside) != content:
-                raise ProviderError(f"{self.address} gives another object than it took")
-        finally:
-            self.delete([inside, outside])
+            found = self._probed(folder, inside, outside)
+        except ProviderError:
+            with contextlib.suppress(ProviderError):  # what is wrong is told, not what follows from it
+                self.delete([inside, outside])
+            raise
+        self.delete([inside, outside])
         if self.size(inside) is not None:
             raise ProviderError(f"{self.address} does not delete: nothing there could be tidied up")
+        return found
+
+    def _probed(self, folder: str, inside: str, outside: str) -> Ability:
+        """Write as a machine would, where it may and where it may not."""
+        until, content = _now() + timedelta(minutes=10), secrets.token_hex(500).encode()
+        grant = self._policy(f"{folder}/in/", until)
+        posted = _tried(lambda: _post(grant, inside, content))
+        policies = posted.took and self.get(inside) == content
+        policies = policies and 400 <= _tried(lambda: _post(grant, outside, content)).status < 500
+        put = posted if policies else _tried(lambda: _put(self._slot(inside, until), content))
+        if not put.took:
+            raise _refused(self.address, put)
+        if self.get(inside) != content:
+            raise ProviderError(f"{self.address} gives another object than it took")
         return Ability(policies, put.tag == md5(content, usedforsecurity=False).hexdigest(), self._lasting)
 
     def grant(self, run_id: str, attempt: int, until: datetime, ability: Ability) -> Secret:
         """Sign the leave to write under an attempt's prefix."""
         prefix = self.address.attempt(run_id, attempt)
-        until = min(until, datetime.now(UTC) + (LIFE if self._lasting else SESSION))
+        until = min(until, _now() + (LIFE if self._lasting else SESSION))
         grant: dict[str, Any] = {
             "prefix": prefix,
             "until": until.timestamp(),
@@ -119,7 +127,7 @@ class S3Store:
         """Sign a GET of one object."""
         with _told(self.address):
             where = {"Bucket": self.address.bucket, "Key": key}
-            until = min(until, datetime.now(UTC) + (LIFE if self._lasting else SESSION))
+            until = min(until, _now() + (LIFE if self._lasting else SESSION))
             return {"url": self._client.generate_presigned_url("get_object", where, ExpiresIn=_seconds_to(until))}
 
     # ── objects ─────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +212,7 @@ def _client(address: Address) -> tuple[Any, bool]:
         return client, lasting
 
 
-@contextmanager
+@contextlib.contextmanager
 def _told(address: Address, absent: object = ...) -> Iterator[list[Any]]:
     """Turn boto3's errors into ours; with `absent` given, the store's own "no such key" passes in silence."""
     from boto3.exceptions import Boto3Error
@@ -231,8 +239,12 @@ def _told(address: Address, absent: object = ...) -> Iterator[list[Any]]:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _seconds_to(until: datetime) -> int:
-    return max(int((until - datetime.now(UTC)).total_seconds()), 1)
+    return max(int((until - _now()).total_seconds()), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +326,6 @@ def _clocks(address: Address, skew: float) -> ProviderError:
 def _skew(date: str) -> float:
     """Seconds that a Date header is ahead of our clock; 0 = it tells none."""
     try:
-        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+        return (parsedate_to_datetime(date) - _now()).total_seconds()
     except (TypeError, ValueError):
         return 0.0

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 BLOCK = 1 << 19  # bytes
 TIMEOUT = 60.0  # seconds without a byte
+LAST_WORD = 2.0  # seconds for what a store says that takes no more
 LONGEST = 65536  # bytes of an answer that are read
 PLAIN = re.compile(r"[A-Za-z0-9._ +@=-]+(?:/[A-Za-z0-9._ +@=-]+)*")
 
@@ -80,25 +81,30 @@ class Courier:
                 connection.putheader("Content-Type", kind)
             connection.putheader("Content-Length", str(len(head) + size + len(tail)))
             connection.endheaders()
-            connection.send(head)
-            left = size
-            while left:
-                block = file.read(min(BLOCK, left))
-                if not block:
-                    raise ChangedError(f"{left} bytes are missing")
-                connection.send(block)
-                seen.update(block)
-                if digest is not None:
-                    digest.update(block)
-                left -= len(block)
-                self.sent += len(block)
-                self.tick()
-            connection.send(tail)
+            try:
+                connection.send(head)
+                self._pour(connection, file, size, [seen] if digest is None else [seen, digest])
+                connection.send(tail)
+            except OSError as error:  # a store may refuse at once, and take no more
+                raise self._refusal(connection) or error from None
             return self._answer(connection, seen.hexdigest())
         except (OSError, http.client.HTTPException) as error:
             raise FailedError(f"{type(error).__name__}: {error}"[:200]) from error
         finally:
             connection.close()
+
+    def _pour(self, connection: http.client.HTTPConnection, file: BinaryIO, left: int, digests: List[Any]) -> None:
+        """Send the bytes themselves."""
+        while left:
+            block = file.read(min(BLOCK, left))
+            if not block:
+                raise ChangedError(f"{left} bytes are missing")
+            connection.send(block)
+            for digest in digests:
+                digest.update(block)
+            left -= len(block)
+            self.sent += len(block)
+            self.tick()
 
     def _framed(self, name: str) -> Tuple[str, str, bytes, bytes]:
         """Give the address, the content's type where it is a form, and what stands before and after the bytes."""
@@ -118,6 +124,17 @@ class Courier:
         )
         kind = f"multipart/form-data; boundary={boundary}"
         return str(self.post["url"]), kind, "".join(parts).encode(), f"\r\n--{boundary}--\r\n".encode()
+
+    def _refusal(self, connection: http.client.HTTPConnection) -> Optional[FailedError]:
+        """Hear what the store said before it hung up; None = nothing."""
+        try:
+            connection.sock.settimeout(LAST_WORD)
+            self._answer(connection, "")
+        except FailedError as error:
+            return error
+        except (OSError, http.client.HTTPException):
+            pass
+        return None
 
     def _answer(self, connection: http.client.HTTPConnection, seen: str) -> str:
         answer = connection.getresponse()

@@ -103,7 +103,11 @@ class Uploader:
         elif not result:
             self.copy_logs(last=True)
         else:
-            self.bring_result(result)
+            try:
+                self.bring_result(result)
+            except NoRoomError:
+                self.make_room(0 if completed else 1)
+                raise
 
     # -- checkpoints --
 
@@ -146,9 +150,6 @@ class Uploader:
             try:
                 with (self.folder / file.name).open("rb") as handle:
                     facts.append(self.bring_file(file, handle))
-            except NoRoomError:
-                self.make_room(0 if as_object(result).get("reason") == "completed" else 1)
-                raise
             except (ChangedError, OSError) as error:
                 raise GoneError(f"{file.name} can't be read: {error}") from error
         for name in ("summary.json", "metrics.jsonl", "log.txt"):

@@ -27,8 +27,17 @@ class Fault:
 
     cut_up: int | None = None  # after so many bytes to the server
     cut_down: int | None = None  # after so many bytes back
-    error: bool = False  # all is taken, and answered with 500
+    error: bool = False  # answered with 500 at the first byte
+    answer: bytes = b""  # or with this; what was on its way is taken
+    of: bytes = b""  # only a request that begins so: b"POST"
     pause: float = 0.0  # seconds before each piece
+
+
+def answer(status: int, code: str) -> bytes:
+    """Spell what S3 says when it takes nothing."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return head.encode() + b"\r\n\r\n" + body
 
 
 class Relay:
@@ -83,8 +92,14 @@ class Relay:
                         if fault.cut_down is not None and down >= fault.cut_down:
                             return
                         continue
-                    if fault.error and up == 0:
-                        client.sendall(ERROR)
+                    if up == 0 and not piece.startswith(fault.of):
+                        fault = Fault()
+                    if (fault.error or fault.answer) and up == 0:
+                        client.sendall(fault.answer or ERROR)
+                        client.shutdown(socket.SHUT_WR)
+                        client.settimeout(2)
+                        while client.recv(65536):  # closed under its feet, the other side would not hear the answer
+                            pass
                         return
                     piece = piece if fault.cut_up is None else piece[: max(fault.cut_up - up, 0)]
                     up += len(piece)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PAYLOAD = Path(__file__).parents[2] / "payload"
 RUN = "demo-261122-abcdef"
-PATIENCE = 150.0  # seconds
+PATIENCE = 100.0  # seconds
 
 
 def sha(content: bytes) -> str:
