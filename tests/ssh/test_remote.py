@@ -156,6 +156,17 @@ def test_an_order_to_stop_is_obeyed_and_a_deadline_is_moved(running):
     assert remote.status().reason == "stopped"
 
 
+def test_a_fresh_leave_to_write_into_the_store_is_for_our_user_s_eyes_and_no_order(machine, running):
+    job, remote = running
+    remote.tell(Order(1, OrderKind.STOP))
+    machine.ended(remote)
+    remote.tell(Order(0, OrderKind.STORE, store=Secret('{"prefix": "a/", "until": 7}')))
+    path = machine.folder(job) / "store.json"
+    assert json.loads(path.read_bytes()) == {"prefix": "a/", "until": 7}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads((machine.folder(job) / "order.json").read_bytes())["id"] == 1
+
+
 def test_no_order_can_be_left_where_nothing_was_shipped(machine):
     with pytest.raises(RemoteError, match="no job"):
         machine.remote(machine.job()).tell(Order(1, OrderKind.STOP))

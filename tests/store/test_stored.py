@@ -12,12 +12,15 @@ from decisions import GONE, in_state, saw
 from folders import RUN, Folder
 
 from orchestrator import stored
+from orchestrator.credentials import Redactor
 from orchestrator.home import RunFolder
+from orchestrator.reach import Reach
 from orchestrator.records import RunRow
 from orchestrator.store import Ability, as_json, open_store, parse
 from orchestrator.words import Reason, State
 from providers.base import Phase, RemoteStatus
 from providers.errors import ProviderError
+from providers.local.remote import LocalRemote
 
 SURE = Ability(policies=True, checksums=True)
 
@@ -93,6 +96,13 @@ def test_a_run_without_a_store_asks_nobody() -> None:
     assert not stored.bring_result(plain, RunFolder(None))
 
 
+class Here:
+    """A vendor whose machines are a folder."""
+
+    def __init__(self, folder) -> None:
+        self.remote = lambda *_: LocalRemote(folder)
+
+
 def leave(until: datetime, **more) -> RemoteStatus:
     return RemoteStatus(Phase.RUNNING, store="busy", store_until=until, **more)
 
@@ -123,6 +133,19 @@ def test_an_extension_asks_for_a_longer_leave_at_once(row) -> None:
     until = now + timedelta(hours=2) + stored.SPARE
     assert not stored.is_leave_due(made, leave(until), now)
     assert stored.is_leave_due(replace(made, ceiling=(now + timedelta(hours=100)).timestamp()), leave(until), now)
+
+
+def test_a_fresh_leave_goes_to_the_machine_and_not_again_at_once(row, tmp_path) -> None:
+    made = replace(row(allocation_id="a"), ceiling=datetime.now(UTC).timestamp() + 7200)
+    reach = Reach(Here(tmp_path), RunFolder(tmp_path / "run"), "abcd", Redactor(), lambda: False)
+    said = leave(datetime.now(UTC) + timedelta(minutes=1))
+    reach.renew_leave(made, said, datetime.now(UTC))
+    sent = json.loads((tmp_path / "store.json").read_bytes())
+    assert sent["until"] > datetime.now(UTC).timestamp() + 86_400
+    assert not (tmp_path / "order.json").exists()
+    (tmp_path / "store.json").unlink()
+    reach.renew_leave(made, said, datetime.now(UTC))
+    assert not (tmp_path / "store.json").exists()
 
 
 def test_a_leave_that_is_refused_is_signed_anew_and_one_that_nobody_needs_is_not(row) -> None:
