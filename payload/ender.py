@@ -5,6 +5,7 @@
     python3 -I -S -B ender.py fire <folder>     end it: every route in order, again and again, until it is gone
 
     ender.json: {"routes": [request, …], "look": request, "alive": [rule, …], "gone": [rule, …], "pace_seconds": 1.1,
+                 "there": [rule, …]     somebody answers, who can't be asked more than that without ending the machine
                  "more": [{"look", "alive", "gone"}, …]}     asked in turn, until one says alive or gone
     request: {"method", "url", "headers": {…}, "body": any JSON}      "{env:NAME}" stands for the machine's own value
              or, as a route, {"argv": […]}: a command;      "last": true: only where nobody took an earlier route
@@ -49,6 +50,7 @@ ERRORS = (
     RecursionError,
     MemoryError,
 )
+TELLS = ("alive", "gone", "there")  # an answer after which nobody is asked any more
 MISSING = object()  # what is not in an answer is no null in it
 _NAMED = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -168,25 +170,26 @@ def look(orders: Dict[str, Any]) -> Dict[str, str]:
     told = []
     for way in (orders, *orders.get("more", [])):
         told.append(look_once(way))
-        if told[-1]["said"] in ("alive", "gone"):
+        if told[-1]["said"] in TELLS:
             break
-    said = told[-1]["said"] if told[-1]["said"] in ("alive", "gone") else "unclear"
+    said = told[-1]["said"] if told[-1]["said"] in TELLS else "unclear"
     if all(one["said"] == "refused" for one in told):
         said = "refused"
     return {"said": said, "evidence": "; ".join(one["evidence"] for one in told)}
 
 
 def look_once(way: Dict[str, Any]) -> Dict[str, str]:
-    """Ask in one way; says alive, gone, refused (the key opens nothing) or unclear, and on what evidence."""
+    """Ask in one way; says alive, gone, there, refused (the key opens nothing) or unclear, and on what evidence."""
     answer = ask(way["look"])
     said = "refused" if answer.status in (401, 403) else "unclear"
-    for word in ("alive", "gone"):
+    for word in ("there", "alive", "gone"):
         with contextlib.suppress(KeyError):  # a rule that names a value which this machine lacks
-            if answer.status and any(fits(filled(rule), answer) for rule in way[word]):
+            if answer.status and any(fits(filled(rule), answer) for rule in way.get(word, [])):
                 said = word
     url = urllib.parse.urlsplit(way["look"]["url"])  # names stay names: a value may be a secret
+    place = url.netloc if "{env:" in url.netloc else url.hostname
     words = f"{answer.status}" if answer.status else str(answer.body)
-    return {"said": said, "evidence": f"{way['look']['method']} {url.hostname}{url.path} → {words}, {said}"}
+    return {"said": said, "evidence": f"{way['look']['method']} {place}{url.path} → {words}, {said}"}
 
 
 def fire(

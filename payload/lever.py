@@ -177,6 +177,8 @@ class Lever:
             return
         if said.get("said") == "alive":
             self.alive_at, self.failures, self._next = time.time(), 0, now + LOOKS_EVERY
+        elif said.get("said") == "there":  # no proof of a power, and no failure
+            self.failures, self._next = 0, now + LOOKS_EVERY
         else:
             is_first = self.alive_at is None and not self.failures
             self.failures, self._next = self.failures + 1, now + (LOOKS_SOON if is_first else LOOKS_AGAIN)
