@@ -173,6 +173,8 @@ def _ender(proof: Mapping[str, Any], now: float, ahead: float) -> tuple[Proof, d
     failures = number(proof.get("ender_failures")) or 0
     user = _text(proof.get("ender_user"))[:40]
     whose = "readable to root only" if user == "root" else f"readable to {user or 'its user'} (no root was to be had)"
+    if said == "there":
+        return Proof.UNPROVEN, None, f"its ender: {evidence}: whether it is obeyed can't be tried without ending it"
     if asked is None or at is None:
         state = Proof.ABSENT if failures >= _FAILURES else Proof.UNPROVEN
         return state, None, f"its ender: {evidence or said}"
