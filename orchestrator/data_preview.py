@@ -13,7 +13,7 @@ from orchestrator.explain import show
 from orchestrator.render import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from orchestrator.data_files import DataFile
@@ -23,19 +23,22 @@ _MOST_FILES = 4
 _BLOCK = 2**20
 
 
-def remarks(files: Iterable[DataFile]) -> tuple[tuple[str, str], ...]:
-    """Give the plan's lines on the data; none where nothing is shipped."""
+def remarks(files: Iterable[DataFile], hashes: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    """Give the plan's lines on the data; none where nothing is shipped. `hashes` = their sha256 by name."""
     data = [file for file in files if "data" in file.setting]
-    lines = [_line(file) for file in data[:_MOST_FILES]]
+    lines = [_line(file, (hashes or {}).get(file.name, "")) for file in data[:_MOST_FILES]]
     if len(data) > _MOST_FILES:
         lines.append(f"and {len(data) - _MOST_FILES} more files")
     return (("data", "\n".join(lines)),) if lines else ()
 
 
-def _line(file: DataFile) -> str:
+def _line(file: DataFile, digest: str) -> str:
     count, first = rows(file.path), _first(file.path)
     many = "" if count is None else f", {count:,} row{'' if count == 1 else 's'}"
-    return f"{file.name}: {size(file.path.stat().st_size)}{many}{f', first: {show(first)}' if first else ''}"
+    whence = f" from {file.source}" if file.source else ""
+    known = f", sha256 {digest[:12]}…" if digest else ""
+    begin = f", first: {show(first)}" if first else ""
+    return f"{file.name}{whence}: {size(file.path.stat().st_size)}{many}{known}{begin}"
 
 
 def rows(path: Path) -> int | None:

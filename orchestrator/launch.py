@@ -14,8 +14,8 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import data_preview, quoting
 from orchestrator import plan as planning
-from orchestrator import quoting
 from orchestrator.bundle import blobs, pack
 from orchestrator.caps import committed
 from orchestrator.cloud import asked_for
@@ -148,7 +148,7 @@ def prepare(
             trust_on_first_use=leave.trust_on_first_use,
             accept_risk=limits.accept_risk,
             key_on_machine=key,
-            remarks=(*_remarks(provider, job_file, offer), *leave.remarks),
+            remarks=(*_remarks(provider, job_file, offer), *_seen(template, data), *leave.remarks),
             probe_steps=leave.probe_steps,
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
             why=made.why,
@@ -210,6 +210,10 @@ def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *,
 
 def _remarks(provider: Provider, job_file: JobFile, offer: Offer) -> Sequence[tuple[str, str]]:
     return provider.remarks(job_file.command, offer) if isinstance(provider, Remarks) else ()
+
+
+def _seen(template: Template, data: Iterable[Blob]) -> tuple[tuple[str, str], ...]:
+    return data_preview.remarks(template.files, {blob.name: blob.sha256 for blob in data})
 
 
 def _job_file(template: Template, data: tuple[Blob, ...], gpus: int, *, bare: bool) -> JobFile:

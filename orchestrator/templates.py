@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.data_files import DataFile
+    from orchestrator.data_remote import Bringer
     from orchestrator.yaml12 import Key
 
 SCRIPTS = {
@@ -69,11 +70,12 @@ def load(
     defaults: Mapping[Key, object] | None = None,
     own: Path | None = None,
     cwd: Path | None = None,
+    bring: Bringer | None = None,
 ) -> Template:
     """Read a template by name or path with its overrides.
 
     `flags` are limits by the name of their flag; `defaults` are the user's, for what the template leaves open;
-    `own` is the user's folder of templates.
+    `own` is the user's folder of templates, `bring` brings data that lie at an address.
 
     Raises:
         ConfigError: no such template; a key, a value or a data file is wrong.
@@ -99,7 +101,7 @@ def load(
     def base(path: Key) -> Path:
         return here if _flag_of(path, from_flag) else source.parent
 
-    files = data_files.collect(settings.training, base, origin, shared=builtin_folder())
+    files = data_files.collect(settings.training, base, origin, shared=builtin_folder(), bring=bring)
     return Template(
         settings=settings,
         source=source,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import (
     credentials,
-    data_preview,
+    data_remote,
     elsewhere,
     launch,
     own,
@@ -128,7 +128,8 @@ def read_template(home: Home, wish: Wish, defaults: Mapping[Key, object]) -> Tem
         raise UsageError(words, hint="gpurun launch train.py --include data/ -- --epochs 3")
     mine = home.root / "templates"
     try:
-        return templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=defaults, own=mine)
+        bring = data_remote.Bringer(home, wish.s3_endpoint)
+        return templates.load(wish.template, wish.sets, flags=wish.flags(), defaults=defaults, own=mine, bring=bring)
     except ConfigError as error:
         error.hint = error.hint or f"mend it, then look: gpurun launch {shlex.quote(wish.template)} --dry-run"
         raise
@@ -156,7 +157,7 @@ def planned(
     home.ensure()
     ledger = Ledger(home.ledger)
     try:
-        told = (*data_preview.remarks(template.files), *template.remarks, *([push.remark()] if push else ()))
+        told = (*template.remarks, *([push.remark()] if push else ()))
         leave = replace(_leave(home, wish, defaults), remarks=told)
         store = stored.wanted(wish.store, wish.s3_endpoint, defaults)
         prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)

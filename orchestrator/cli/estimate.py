@@ -105,9 +105,10 @@ def template_of(name: str | None, sets: tuple[str, ...]) -> Any:
         if sets:
             raise UsageError("--set changes a template, and none is named")
         return None
-    from orchestrator import templates
+    from orchestrator import data_remote, templates
 
-    return templates.load(name, sets, own=Home.default().root / "templates")
+    home = Home.default()
+    return templates.load(name, sets, own=home.root / "templates", bring=data_remote.Bringer(home))
 
 
 def _dollars(text: str | None) -> Decimal | None:

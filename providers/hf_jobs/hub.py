@@ -74,7 +74,7 @@ class Hub:
             if constants.is_offline_mode():
                 raise UnreachableError("huggingface_hub is offline by HF_HUB_OFFLINE", hint="unset HF_HUB_OFFLINE")
             _prepare()
-            self._made = HfApi(endpoint=self.endpoint, token=self.token.reveal())
+            self._made = HfApi(endpoint=self.endpoint, token=self.token.reveal() or False)
         return self._made
 
     def run(self, what: str, call: Callable[[HfApi], Result], seconds: float = _CALL_SECONDS) -> Result:
@@ -124,7 +124,7 @@ class Hub:
         return RefusalError(text)
 
     def _words(self, text: str) -> str:
-        return printable(text.replace(self.token.reveal(), "…"))
+        return printable(text.replace(self.token.reveal() or "\0", "…"))
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
