@@ -41,6 +41,7 @@ TAKES_SECONDS = 300.0  # for a download, and its size at the pace below
 PACE = 1 << 20  # bytes a second: a slow line to the browser
 SAYS_EVERY = 10.0  # seconds between two lines of progress
 TRIES = 6  # of a release that is not taken; after that the watchdog goes on
+SECOND = 1.0
 
 
 class TrainingError(Exception):
@@ -317,7 +318,7 @@ class Run:
             if answer.status == 200:
                 print("Released.")
                 return
-            time.sleep(min(2.0**count, 15.0) / 2)
+            time.sleep(min(2.0**count, 15.0) * SECOND / 2)
         place.write_aside(self.folder / "end.json", b"{}")
         raise RuntimeError(
             "NOT RELEASED: the watchdog goes on asking. By hand: Runtime → Disconnect and delete runtime"
