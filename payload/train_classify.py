@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cards
 import data
 import export
 import settings
@@ -80,6 +81,7 @@ def main():
 
     # --- config and data, before torch is loaded
     config = settings.read(sys.argv[1] if len(sys.argv) > 1 else "config.json", "classify", DEFAULTS)
+    cards.keep_one()
     rows, held_out = data.load(config["data"], config["seed"], data.check_labelled)
     text, label = config["data"]["text_field"], config["data"]["label_field"]
     classes = data.classes_of(rows, label)

@@ -9,6 +9,7 @@ where `lora` is given, the merged model and adapter/ where `merge` is), summary.
 import sys
 from pathlib import Path
 
+import cards
 import data
 import export
 import settings
@@ -104,6 +105,7 @@ def main():
     """Data, model, adapters, training, artifacts: from top to bottom."""
     # --- config and data, before torch is loaded
     config = settings.read(sys.argv[1] if len(sys.argv) > 1 else "config.json", "sft", DEFAULTS)
+    cards.keep_one()
     check(config)
     rows, held_out = data.load(config["data"], config["seed"], data.check_sft)
     kind = config["data"]["format"]
