@@ -23,6 +23,7 @@ from orchestrator.estimate import catalogue
 from orchestrator.estimate.compare import Known
 from orchestrator.measuring import past
 from providers.base import Offer
+from providers.colab import ender
 from providers.errors import BundleError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -34,15 +35,6 @@ if TYPE_CHECKING:
     from orchestrator.wish import Wish
 
 MOST_BYTES = 10 * 2**20  # of the whole file: Colab and GitHub still show it
-_ADDRESS = "http://{env:TBE_RUNTIME_ADDR}"
-# Colab's own function posts there (colabtools, google/colab/runtime.py, 2026-11). It has no verb that only looks: that
-# the address answers at all is as much as can be known beforehand, and nothing it says means "gone".
-ENDER = {
-    "routes": [{"method": "POST", "url": f"{_ADDRESS}/unassign"}],
-    "look": {"method": "GET", "url": f"{_ADDRESS}/"},
-    "alive": [{}],
-    "gone": [],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +177,7 @@ def _request(template: Template, listed: Listed, times: Times, now: datetime, pu
         "gpu": list(machine.card),
         "secrets": list(settings.secrets),
         "push": pushed,
-        "ender": ENDER,
+        "ender": ender.orders(),
     }
 
 

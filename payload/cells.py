@@ -104,7 +104,9 @@ class Run:
             return f"training ends by {latest}. This machine names no {ADDRESS}: it is not Colab's to release."
         said = ender.look(self.request["ender"])
         proof = "its release address answers; that it releases is unproven until then"
-        proof = proof if said["said"] == "alive" else f"ITS RELEASE ADDRESS DOES NOT ANSWER ({said['evidence']})"
+        proof = (
+            proof if said["said"] in ("there", "alive") else f"ITS RELEASE ADDRESS DOES NOT ANSWER ({said['evidence']})"
+        )
         return f"this machine releases itself by {latest}; {proof}."
 
     def end(self) -> str:

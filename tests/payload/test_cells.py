@@ -18,7 +18,7 @@ import pytest
 from boxes import PAYLOAD, until
 from notebooks import runtime
 
-from orchestrator.notebook import ENDER
+from providers.colab import ender
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def run(payload, tmp_path):
             (here / "payload").symlink_to(PAYLOAD)
         job = {"command": ["{python}", "-c", "print(1)"], "grace_seconds": 1, "max_idle_seconds": 60, "setup": []}
         request = {"name": "loop", "job": job, "max_seconds": 600, "ceiling_seconds": 600, "usd_per_hour": "0.1069"}
-        request |= {"machine": "T4 GPU", "gpu": ["T4"], "secrets": [], "push": "", "ender": ENDER}
+        request |= {"machine": "T4 GPU", "gpu": ["T4"], "secrets": [], "push": "", "ender": ender.orders()}
         (here / "request.json").write_text(json.dumps({**request, "want": [], "data": [], **facts}))
         made.append(payload("cells").Run(here))
         return made[-1]
