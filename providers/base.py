@@ -82,7 +82,8 @@ class Offer:
     available: bool = True
     seen_at: datetime | None = None  # when the price was read
     source: str = "live"
-    cloud: str = ""  # "community" = on a stranger's machine: taken only where it is asked for by that word
+    cloud: str = ""  # "community" = on a stranger's machine, "free" = on terms of its own: taken only where asked for
+    most_hours: float = 0.0  # that the vendor itself lends it; 0 = it sets no such limit
 
 
 class Place(StrEnum):
@@ -211,6 +212,7 @@ class Job:
     probe: Mapping[str, float] = field(default_factory=dict)  # what the first steps are judged by; {} = they are not
 
 
+    take_substitute: bool = False  # the user's leave: another GPU than the offer's will do, where a vendor gives one
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a later process needs to reach the same remote again; lies in `runs/<id>/ssh/`."""

@@ -53,6 +53,7 @@ _FARTHEST_SECONDS = 90.0  # a slot farther ahead was written under a clock that 
 _FARTHEST_SLOTS = 40  # unless so many may wait before it: a launch has one in 13 s
 _SKEW_SECONDS = 2.0  # `Date` has whole seconds, and the answer took a while
 _TOO_MANY = 429
+_XSSI = b")]}'\n"  # stands before Google's JSON, so that no page can run it as a script
 _SANE_SECONDS = 20.0  # a 429 that asks for more would keep us from ending what bills
 
 
@@ -348,7 +349,7 @@ def read_body(response: requests.Response, end: float, what: str, most: int) -> 
 def _object(data: bytes, key: Secret) -> dict[str, Any] | None:
     """Parse a JSON object; a vendor that quotes the key back is not quoted."""
     try:
-        value = json.loads(data.replace(key.reveal().encode(), b"..."))
+        value = json.loads(data.removeprefix(_XSSI).replace(key.reveal().encode() or b"\0", b"..."))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

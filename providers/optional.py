@@ -54,6 +54,8 @@ class Funds:
 
 @runtime_checkable
 class Funded(Protocol):
+    words: str = ""  # the balance in the vendor's own coin: "87.40 compute units"
+    page: str = ""  # where it is topped up; "" = the console
     """A vendor with prepaid credit or a spend limit, which tells of them before a launch."""
 
     def funds(self) -> Funds | None:

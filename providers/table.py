@@ -18,17 +18,19 @@ PROVIDERS = {
     "lambda": ("providers.lambdalabs", "LambdaProvider"),
     "hf": ("providers.hf_jobs", "HfProvider"),
     "runpod": ("providers.runpod", "RunpodProvider"),
+    "colab": ("providers.colab", "ColabProvider"),
 }
 # Where a person sees with their own eyes what bills; here too, so that `ps` need not load an adapter to say it.
 CONSOLES = {
     "lambda": "https://cloud.lambda.ai/instances",
     "hf": "https://huggingface.co/settings/jobs",
     "runpod": "https://console.runpod.io/pods",
+    "colab": "https://colab.research.google.com/",
 }
 
-# Its key alone says nothing: HF_TOKEN lies in many environments for downloads. The one variable, or the one file of the
-# home (made by the first launch there), says that this user rents there.
-SIGNS = {"hf": ("GPURUN_HF_NAMESPACE", "hf.rented")}
+# Its key alone says nothing: HF_TOKEN lies in many environments for downloads, a login at Google for much else. The one
+# variable, or the one file of the home (made by the first launch there), says that this user rents there.
+SIGNS = {"hf": ("GPURUN_HF_NAMESPACE", "hf.rented"), "colab": ("GPURUN_COLAB_URL", "colab.rented")}
 
 
 # Where a guard can be kept that a vendor starts by its own clock.

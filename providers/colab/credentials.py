@@ -161,7 +161,9 @@ def find(environ: Mapping[str, str] | None = None) -> Login:
     if environ.get(VARIABLE):
         return _open(Path(environ[VARIABLE]).expanduser())
     home = Path(environ.get("HOME") or "~").expanduser()
-    gcloud = Path(environ.get("CLOUDSDK_CONFIG") or home / ".config" / "gcloud") / "application_default_credentials.json"
+    gcloud = (
+        Path(environ.get("CLOUDSDK_CONFIG") or home / ".config" / "gcloud") / "application_default_credentials.json"
+    )
     for path in (home / CLI_TOKEN.removeprefix("~/"), gcloud):
         if path.is_file():
             return _open(path)
@@ -183,7 +185,9 @@ def _open(path: Path) -> Login:
     except ImportError:
         raise CredentialsError("a login at Google takes the package google-auth", hint=INSTALL) from None
     except (ValueError, TypeError, KeyError):
-        raise CredentialsError(f"{path} is no login that Colab takes: of a user, or a service account", hint=SIGN_IN) from None
+        raise CredentialsError(
+            f"{path} is no login that Colab takes: of a user, or a service account", hint=SIGN_IN
+        ) from None
 
 
 def _user(info: Mapping[str, Any], file: str) -> Login:

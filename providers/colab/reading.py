@@ -143,7 +143,7 @@ def _names(value: Any) -> frozenset[str]:
 
 
 def offers(told: Account, known: Mapping[str, Decimal], tier: int | None, seen_at: datetime) -> Iterator[Offer]:
-    """Give what the account may have: for units, or on the free tier where it has none. `known` = live rates, by offer."""
+    """Give what the account may have: for units, or on the free tier where it has none. `known` = live rates."""
     for rate in rates.table().values():
         units = known.get(rate.offer, rate.units)
         able = rate.accelerator in told.eligible or (not told.eligible and rate.accelerator not in told.ineligible)
