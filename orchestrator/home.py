@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def so_far(self) -> Path:
+        """What a script of the user's had left when its machine was lost, in the words of result.json."""
+        return self.path / "so_far.json"
+
+    @property
     def config(self) -> Path:
         """The payload's settings."""
         return self.path / "config.json"

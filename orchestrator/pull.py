@@ -24,6 +24,7 @@ class Pulled:
     folder: Path
     files: tuple[str, ...]
     size: int  # bytes
+    is_all: bool = True  # else it ended without a result, and this is what it had left by then
 
 
 def pull(run: RunFolder, dest: Path) -> Pulled:
@@ -34,7 +35,7 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
         IntegrityError: a copy here is not what the machine wrote.
         StateError: the disk.
     """
-    listed = (read_json(run.result) or {}).get("artifacts")
+    listed = (read_json(run.result) or read_json(run.so_far) or {}).get("artifacts")
     if not isinstance(listed, list) or not listed:
         raise UsageError(f"{run.path.name} has no artifacts yet", hint=f"gpurun wait {run.path.name}")
     names, total = [], 0
@@ -47,7 +48,7 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
                 f"{dest / relative} can't be written: {error.strerror}", hint="gpurun pull --to FOLDER"
             ) from error
         names.append(relative.as_posix())
-    return Pulled(dest, tuple(names), total)
+    return Pulled(dest, tuple(names), total, is_all=run.result.exists())
 
 
 def bring_from_store(home: Home, run_id: str) -> None:

@@ -134,7 +134,7 @@ class StoreRemote:
 
     def _all(self) -> list[Filed]:
         files = [file for _, listed in sorted(self._checkpoints().items()) for file in listed]
-        return [*files, *self._final()]
+        return [*files, *(self._final() or self._so_far())]
 
     def _checkpoints(self) -> dict[int, list[Filed]]:
         """Read the files of each checkpoint that the seal names."""
@@ -147,6 +147,12 @@ class StoreRemote:
             if isinstance(step, int) and whole and len(whole) == len(files):
                 found[step] = whole
         return found
+
+    def _so_far(self) -> list[Filed]:
+        """Read what a user's own script had left by the time it was seen last; each file is whole, the whole is not."""
+        said = _object(self._store.get(self._prefix + "SOFAR.json")).get("files")
+        files = [_filed(fact) for fact in said] if isinstance(said, list) else []
+        return [file for file in files if file is not None and file.entry.name.startswith("artifacts/")]
 
     def _final(self) -> list[Filed]:
         """Read what files.json names, where the result.json that seals it is there and the one that it names."""

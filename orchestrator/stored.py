@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect import fetch
+from orchestrator.home import write_json
 from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
 from orchestrator.store import BLOBS, HUB_SHAPE, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
@@ -228,7 +229,11 @@ def bring_newest(row: RunRow, folder: RunFolder) -> None:
 
 
 def bring_result(row: RunRow, folder: RunFolder) -> bool:
-    """Bring home what the last attempt with a result has in the store; False = there is none, or no store."""
+    """Bring home what the last attempt with a result has in the store; False = there is none, or no store.
+
+    Without one, what a script of the user's had left by then; `pull` finds it named in so_far.json.
+    """
+    left: list[tuple[StoreRemote, Manifest]] = []
     for attempt in range(row.memory.attempt, 0, -1):
         there = remote(row, attempt)
         if there is None:
@@ -237,6 +242,11 @@ def bring_result(row: RunRow, folder: RunFolder) -> bool:
         if manifest.final:
             fetch(there, manifest, folder.path)
             return True
+        named = tuple(one for one in manifest.entries if one.name.startswith("artifacts/"))
+        left += [(there, Manifest(named, final=False))] if named else []
+    for there, manifest in left[:1]:
+        fetch(there, manifest, folder.path)
+        write_json(folder.so_far, {"artifacts": [asdict(entry) for entry in manifest.entries]})
     return False
 
 
@@ -270,7 +280,7 @@ def superfluous(store: Store, row: RunRow) -> list[str]:
         whole = there.is_whole()
         over = whole and row.memory.reason is Reason.COMPLETED  # nobody carries on from its checkpoints
         named = {prefix + key for key in there.named(results_only=over)}
-        doomed += [prefix + "CHECKPOINT.json"] * over
+        doomed += [prefix + "CHECKPOINT.json"] * over + [key for key in keys if whole and key == f"{prefix}SOFAR.json"]
         doomed += [key for key in keys if key.startswith(f"{prefix}parts/") and key not in named]
         newer = whole or there.newest_step() >= 0
     return doomed

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import processes as ps
 from cargo import File, as_object, file_of, newest, opened, read_bytes, size_of
 from courier import ChangedError, Courier, FailedError, RefusedError
+from loose import Loose, stamp_at, stamp_of
 
 KEPT = 2  # checkpoints in the store
 LEAST, MOST = 1.0, 60.0  # seconds between two tries
@@ -38,6 +39,7 @@ REFUSED = 20.0  # seconds after a refusal: the store's clock may differ, its key
 LOG_EVERY = 20.0  # seconds between two copies of the log, and more the longer it is:
 LOG_RATE = 256e3  # bytes a second that copying it again and again may cost
 PULSE = 0.5  # seconds between two words to the watchdog
+LOOSE = 20.0  # seconds of a script's own files at once: then the log has its turn
 LOOK = 0.5  # seconds between two looks at the folder
 
 
@@ -59,6 +61,10 @@ class Uploader:
         memory = ps.read_json(folder / "upload.json")
         self.checkpoints: List[Dict[str, Any]] = list(memory.get("checkpoints") or [])  # as the store's seal names them
         self.files: Dict[str, Dict[str, Any]] = dict(memory.get("files") or {})  # not named by a seal yet
+        self.so_far: Dict[str, Dict[str, Any]] = dict(
+            memory.get("so_far") or {}
+        )  # of a script: as SOFAR.json names them
+        self.loose: Optional[Loose] = Loose(folder)
         self.spoiled: Set[str] = set()  # seals whose files are not those that they name
         self.copied: Dict[str, int] = {}  # how much of the log, of the metrics is there
         self.log_at = -1e9  # steady seconds
@@ -67,7 +73,7 @@ class Uploader:
         self.said["step"] = self.checkpoints[0]["step"] if self.checkpoints else -1
         self.tries = 0  # in a row, in vain
         self.short = ""  # what found no room there
-        self.leave = stamp_of(folder / "store.json")
+        self.leave = stamp_at(folder / "store.json")
 
     # -- the whole life --
 
@@ -98,10 +104,9 @@ class Uploader:
         completed = as_object(result).get("reason") == "completed"
         if not completed:  # else the artifacts are what it was for
             self.bring_checkpoint()
-        if not over:
-            self.copy_logs()
-        elif not result:
-            self.copy_logs(last=True)
+        if not result:
+            self.copy_logs(last=over)
+            self.bring_loose(over=over)
         else:
             try:
                 self.bring_result(result)
@@ -138,6 +143,37 @@ class Uploader:
         self.remember()
         seconds = max(time.monotonic() - began, 1e-3)
         self.said.update(step=found.step, rate=(self.courier.sent - before) / seconds, seconds=seconds)
+
+    # -- a script's own files --
+
+    def bring_loose(self, *, over: bool) -> None:
+        """Bring what a script left and has not touched for a while; SOFAR.json names it, as far as it is there."""
+        if self.loose is None:
+            return
+        resting = {file.name: file for file in self.loose.resting(time.monotonic(), over=over)}
+        kept = {name: fact for name, fact in self.so_far.items() if name in self.loose.since}
+        until = time.monotonic() + LOOSE
+        for name, file in resting.items():
+            if name in kept and kept[name]["stamp"] == list(file.stamp):
+                continue
+            if not over and (time.monotonic() > until or self.is_over()):
+                break
+            try:
+                with file.path.open("rb") as handle:
+                    fact = self.bring_file(File(name, file.size, ""), handle)
+                    same = stamp_of(os.fstat(handle.fileno())) == file.stamp
+            except (ChangedError, OSError):
+                continue
+            except NoRoomError:  # at the end it goes all the same, where room is made
+                self.loose = None
+                break
+            if same:
+                kept[name] = {**fact, "stamp": list(file.stamp)}
+        if kept != self.so_far:
+            self.seal("SOFAR.json", {"files": list(kept.values())})
+            self.so_far = kept
+            self.files = {name: fact for name, fact in self.files.items() if name not in kept}
+            self.remember()
 
     # -- the end --
 
@@ -188,25 +224,30 @@ class Uploader:
         if there is not None:
             return {**there, "name": file.name}
         whole = self.courier.part_bytes >= file.size
-        plain = file.name.startswith("artifacts/") and whole and self.courier.takes(file.name)
-        digest, parts = hashlib.sha256(), []
-        taken = self.taken()
+        digest, parts, taken = hashlib.sha256(), [], self.taken()
+        plain = (
+            file.name.startswith("artifacts/") and whole and self.courier.takes(file.name) and file.name not in taken
+        )
         for start in range(0, max(file.size, 1), self.courier.part_bytes):
             name = file.name if plain else self.free(taken)
             taken.add(name)
             size = min(self.courier.part_bytes, file.size - start)
             seen, digest = self.send(name, handle, start, size, digest)
             parts.append([name, size, seen])
-        if digest.hexdigest() != file.sha256:
+        if digest.hexdigest() != (file.sha256 or digest.hexdigest()):  # of a script's own file nobody named any
             raise ChangedError(f"{file.name} has not the bytes that were named")
-        facts = {"name": file.name, "size": file.size, "sha256": file.sha256, "parts": parts}
+        facts = {"name": file.name, "size": file.size, "sha256": digest.hexdigest(), "parts": parts}
         self.files[file.name] = facts
         self.remember()
         return facts
 
+    def named(self) -> List[Dict[str, Any]]:
+        """Give all that the present seals name."""
+        return [*self.so_far.values(), *(fact for one in self.checkpoints for fact in one["files"])]
+
     def known(self, file: File) -> Optional[Dict[str, Any]]:
         """Find the same bytes in what the present seal names, or what was brought for the next."""
-        named = [fact for one in self.checkpoints for fact in one["files"]]
+        named = self.named()
         fact: Dict[str, Any]
         for fact in [*self.files.values(), *named]:
             if (fact["size"], fact["sha256"]) == (file.size, file.sha256):
@@ -215,7 +256,7 @@ class Uploader:
 
     def taken(self) -> Set[str]:
         """Names not to be written over: the present seal's, whose older half may be read just now, and the next's."""
-        named = [fact for one in self.checkpoints for fact in one["files"]]
+        named = self.named()
         return {part[0] for fact in [*self.files.values(), *named] for part in fact["parts"]}
 
     def free(self, taken: Set[str]) -> str:
@@ -282,7 +323,7 @@ class Uploader:
 
     def renew(self) -> bool:
         """Take up the leave that the controller has sent since; True = there was one."""
-        stamp = stamp_of(self.folder / "store.json")
+        stamp = stamp_at(self.folder / "store.json")
         if stamp == self.leave:
             return False
         try:
@@ -298,7 +339,7 @@ class Uploader:
 
     def remember(self) -> None:
         """Keep what is there; on a full disk it would be brought again."""
-        memory = {"checkpoints": self.checkpoints, "files": self.files}
+        memory = {"checkpoints": self.checkpoints, "files": self.files, "so_far": self.so_far}
         with contextlib.suppress(OSError):
             ps.write_json(self.folder / "upload.json", memory)
 
@@ -309,15 +350,6 @@ def courier_of(grant: Dict[str, Any], folder: Path) -> Courier:
         found: Courier = importlib.import_module("hub_courier").of(grant, folder)
         return found
     return Courier(grant)
-
-
-def stamp_of(path: Path) -> Tuple[int, int]:
-    """Tell a file from one that was moved into its place."""
-    try:
-        known = path.stat()
-    except OSError:
-        return (0, 0)
-    return (known.st_ino, known.st_mtime_ns)
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ STDLIB_ONLY = tuple(
         "helper",
         "inline",
         "lever",
+        "loose",
         "limits",
         "mounted",
         "outcome",

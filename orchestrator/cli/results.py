@@ -36,6 +36,8 @@ def pull(run: str | None, dest: Path | None) -> None:
     pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id))
     many = f"{len(pulled.files)} file{'' if len(pulled.files) == 1 else 's'}"
     click.echo(f"{pulled.folder}: {many}, {size(pulled.size)}, all as the machine wrote them")
+    if not pulled.is_all:
+        click.echo("it ended without a result: this is what the script had left by then", err=True)
 
 
 @click.command()

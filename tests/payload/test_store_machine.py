@@ -32,7 +32,7 @@ def box(tmp_path):
 
     def make(**job) -> Box:
         made.append(Box(tmp_path / "job", **job))
-        for name in ("upload.py", "courier.py", "cargo.py"):
+        for name in ("upload.py", "courier.py", "cargo.py", "loose.py"):
             shutil.copy(PAYLOAD / name, made[-1].folder / "payload" / name)
         return made[-1]
 

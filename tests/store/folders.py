@@ -8,8 +8,15 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from decisions import in_state
+
+from orchestrator.records import RunRow
+from orchestrator.words import State
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
@@ -75,6 +82,11 @@ class Folder:
             said = [json.loads(line) for line in process.stdout]
         assert process.returncode == 0
         return said[-1]
+
+
+def run_row(run_id: str) -> RunRow:
+    now = datetime.now(UTC).timestamp()
+    return RunRow(run_id, "demo", "local", now, now + 60, now + 60, 5, 3, None, Decimal(1), {}, in_state(State.PENDING))
 
 
 def until(look, what: str):

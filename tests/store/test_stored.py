@@ -5,39 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 import pytest
 from decisions import GONE, in_state, saw
-from folders import RUN, Folder
+from folders import RUN, Folder, run_row
 
 from orchestrator import stored
 from orchestrator.credentials import Redactor
 from orchestrator.home import RunFolder
 from orchestrator.reach import Reach
-from orchestrator.records import RunRow
-from orchestrator.store import Ability, as_json, open_store, parse
+from orchestrator.store import Ability, open_store, parse
 from orchestrator.words import Reason, State
 from providers.base import Phase, RemoteStatus
 from providers.errors import ProviderError
 from providers.local.remote import LocalRemote
 
 SURE = Ability(policies=True, checksums=True)
-
-
-def run_row(run_id: str) -> RunRow:
-    now = datetime.now(UTC).timestamp()
-    return RunRow(run_id, "demo", "local", now, now + 60, now + 60, 5, 3, None, Decimal(1), {}, in_state(State.PENDING))
-
-
-@pytest.fixture
-def row(bucket):
-    def make(state: State = State.RUNNING, endpoint: str = "", **memory):
-        kept = as_json(parse(bucket.address, endpoint or bucket.endpoint), SURE)
-        made = run_row(RUN)
-        return replace(made, plan={**made.plan, "store": kept}, memory=in_state(state, **memory))
-
-    return make
 
 
 @pytest.fixture
