@@ -7,18 +7,18 @@
         sim = start_runpod(pace=100, start_seconds=60, faults={"capacity": 2})
         sim = start_runpod(rate=0.01)                    # a clock that stands nearly still: `advance` moves it
 
-A test that leaves something billing fails, unless it said `sim.may_bill = True`. So does one that ran into a rate
-limit (`sim.may_hurry = True` lifts that) and one whose containers had troubles. All goes through HTTP, as for anyone.
+What every simulator has, and how a test on it is judged: sims.py.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from sims import Sim, judged
 
 from simulators.runpod import RunPodSimulator
 from simulators.runpod.faults import BOOK
@@ -31,41 +31,13 @@ RTX_3090 = "NVIDIA GeForce RTX 3090"
 
 
 @dataclass
-class RunPodSim:
+class RunPodSim(Sim):
     """A running simulator, known by its announcement only, but for what only its containers see."""
 
-    url: str
-    control: str
-    exports: dict[str, str]
-    key_inside: Callable[[str], str]  # a pod's own key, by its id
-    may_bill: bool = False
-    may_hurry: bool = False
+    KEY = "RUNPOD_API_KEY"
+    GOOD = frozenset({200, 201})
 
-    @property
-    def key(self) -> str:
-        return self.exports["RUNPOD_API_KEY"]
-
-    def ask(self, path: str) -> dict[str, Any]:
-        reply = requests.get(self.control + path, timeout=30)
-        reply.raise_for_status()
-        return reply.json()
-
-    def tell(self, path: str, wish: object) -> dict[str, Any]:
-        reply = requests.post(self.control + path, json=wish, timeout=60)
-        reply.raise_for_status()
-        return reply.json()
-
-    def call(self, method: str, path: str, body: object = None, **more: Any) -> requests.Response:
-        """Ask the vendor's API with the key; `more` goes to requests."""
-        headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
-        options = {"timeout": 30, "allow_redirects": False, **more}
-        return requests.request(method, self.url + path, json=body, headers=headers, **options)  # noqa: S113 - in options
-
-    def data(self, method: str, path: str, body: object = None, **more: Any) -> Any:
-        """Ask, and give the answer, which must be a success."""
-        reply = self.call(method, path, body, **more)
-        assert reply.status_code in {200, 201}, reply.text
-        return reply.json()
+    key_inside: Callable[[str], str] = field(kw_only=True)  # a pod's own key, by its id
 
     def graphql(self, query: str, key: str = "", **variables: object) -> requests.Response:
         """Ask GraphQL, with the account's key or another."""
@@ -90,21 +62,6 @@ class RunPodSim:
     def delete(self, pod_id: str) -> requests.Response:
         return self.call("DELETE", f"/pods/{pod_id}")
 
-    def meter(self) -> dict[str, Any]:
-        return self.ask("/meter")
-
-    def state(self) -> dict[str, Any]:
-        return self.ask("/state")
-
-    def asked(self) -> list[dict[str, Any]]:
-        return self.ask("/requests")["requests"]
-
-    def faults(self, wish: object) -> None:
-        self.tell("/faults", wish)
-
-    def advance(self, seconds: float) -> None:
-        self.tell("/clock", {"advance": seconds})
-
 
 @contextmanager
 def runpod_running(
@@ -126,13 +83,9 @@ def runpod_running(
         machines=machines,
     ) as simulator:
         told = simulator.announcement()
-        sim = RunPodSim(told["url"], told["control"], told["exports"], lambda pod: simulator.world.pods[pod].key)
-        yield sim
-        billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
-        state = sim.state()
-    assert not billing or sim.may_bill, f"left billing: {billing}"
-    assert not state["violations"] or sim.may_hurry, f"{state['violations']} requests broke the rate limits"
-    assert state["troubles"] == []
+        addresses = (told["url"], told["control"], told["exports"])
+        with judged(RunPodSim(*addresses, key_inside=lambda pod: simulator.world.pods[pod].key)) as sim:
+            yield sim
 
 
 @pytest.fixture

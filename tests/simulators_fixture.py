@@ -7,9 +7,7 @@
         sim = start_lambda(pace=100, boot_seconds=60, faults={"launch_capacity": 2})
         sim = start_lambda(rate=0.01)                    # a clock that stands nearly still: `advance` moves it
 
-A test that leaves something billing fails, unless it said `sim.may_bill = True`. So does one that broke a rate limit
-(`sim.may_hurry = True` lifts that) and one whose machine had troubles. All goes through HTTP, as it would for anyone:
-`sim.meter()`, `sim.asked()`, `sim.state()`, `sim.faults({...})`, `sim.advance(60)`, `sim.tell("/link", {...})`.
+What every simulator has, and how a test on it is judged: sims.py.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
+from sims import Sim, judged
 
 from simulators.lambda_cloud import LambdaSimulator
 from simulators.lambda_cloud.faults import BOOK
@@ -27,44 +25,20 @@ from simulators.lambda_cloud.faults import BOOK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import requests
+
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICN+lJwsONkwrdsSnQsu1ydUkIuIg5oOC+Eslvmtt60T nobody's"
 
 
 @dataclass
-class LambdaSim:
+class LambdaSim(Sim):
     """A running simulator, known by its announcement only."""
 
-    url: str
-    control: str
-    exports: dict[str, str]
-    may_bill: bool = False
-    may_hurry: bool = False
-
-    @property
-    def key(self) -> str:
-        return self.exports["LAMBDA_API_KEY"]
-
-    def ask(self, path: str) -> dict[str, Any]:
-        reply = requests.get(self.control + path, timeout=30)
-        reply.raise_for_status()
-        return reply.json()
-
-    def tell(self, path: str, wish: object) -> dict[str, Any]:
-        reply = requests.post(self.control + path, json=wish, timeout=60)
-        reply.raise_for_status()
-        return reply.json()
-
-    def call(self, method: str, path: str, body: object = None, **more: Any) -> requests.Response:
-        """Ask the vendor's API with the key; `more` goes to requests."""
-        headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
-        options = {"timeout": 30, "allow_redirects": False, **more}
-        return requests.request(method, self.url + path, json=body, headers=headers, **options)  # noqa: S113 - in options
+    KEY = "LAMBDA_API_KEY"
 
     def data(self, method: str, path: str, body: object = None, **more: Any) -> Any:
         """Ask, and give the data of the answer, which must be a success."""
-        reply = self.call(method, path, body, **more)
-        assert reply.status_code == 200, reply.text
-        return reply.json()["data"]
+        return super().data(method, path, body, **more)["data"]
 
     def launch(self, key: str = PUBLIC_KEY, **body: object) -> requests.Response:
         """Register a key under the name "key", once, and launch an A10 with it."""
@@ -81,21 +55,6 @@ class LambdaSim:
 
     def terminate(self, *ids: str) -> requests.Response:
         return self.call("POST", "/instance-operations/terminate", {"instance_ids": list(ids)})
-
-    def meter(self) -> dict[str, Any]:
-        return self.ask("/meter")
-
-    def state(self) -> dict[str, Any]:
-        return self.ask("/state")
-
-    def asked(self) -> list[dict[str, Any]]:
-        return self.ask("/requests")["requests"]
-
-    def faults(self, wish: object) -> None:
-        self.tell("/faults", wish)
-
-    def advance(self, seconds: float) -> None:
-        self.tell("/clock", {"advance": seconds})
 
 
 @contextmanager
@@ -120,13 +79,8 @@ def lambda_running(
         machines=machines,
     ) as simulator:
         told = simulator.announcement()
-        sim = LambdaSim(told["url"], told["control"], told["exports"])
-        yield sim
-        billing = [row for row in sim.meter()["allocations"] if row["ended"] is None]
-        state = sim.state()
-    assert not billing or sim.may_bill, f"left billing: {billing}"
-    assert not state["violations"] or sim.may_hurry, f"{state['violations']} requests broke the rate limits"
-    assert state["troubles"] == []
+        with judged(LambdaSim(told["url"], told["control"], told["exports"])) as sim:
+            yield sim
 
 
 @pytest.fixture
