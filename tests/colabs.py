@@ -15,18 +15,20 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from boxes import until
 
-from providers.base import Secret
+from providers.base import Remote, Secret
 from providers.colab.door import Door, Proxy
 from providers.errors import UnreachableError
 
@@ -120,6 +122,24 @@ class Vm:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._short)
+
+    def silence(self) -> None:
+        """End every process of a job there; its enders would go on for ever, since nobody ends this VM."""
+        home, mark = f"HOME={self.home}".encode(), b"GPURUN_MARK="
+        for _ in range(50):  # a dying watchdog's agent starts another
+            living = []
+            for path in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    values = (path / "environ").read_bytes().split(b"\0")
+                    if home in values and any(value.startswith(mark) for value in values):
+                        living.append(int(path.name))
+            if not living:
+                return
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        raise AssertionError(f"{living} live on")
 
     def job(self, mark: object) -> Path:
         """The folder of a job there."""
@@ -236,3 +256,10 @@ class Gate:
                 if not data:
                     return
                 (client if ready is server else server).sendall(data)
+
+
+def read_log(remote: Remote) -> bytes:
+    log = b""
+    while piece := remote.logs(len(log)):
+        log += piece
+    return log

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PING_SECONDS = 5.0  # without a word: then it is asked whether anybody is there
 _PINGS = 4  # without a word after any of them: nobody is
+_GLANCE_SECONDS = 0.01
 _SEND_SECONDS = 20.0
 _MOST = 96 * 2**20  # bytes of one answer
 _ERRORS = (OSError, websocket.WebSocketException, ssl.SSLError)
@@ -136,17 +137,18 @@ class Channel:
         Raises:
             CutError: it broke off.
         """
+        until = time.monotonic() + _GLANCE_SECONDS
         with contextlib.suppress(TimeoutError):
             while True:
-                self._read(time.monotonic() + 0.01, wait=0.01)
+                self._read(until)
 
-    def _read(self, until: float, wait: float = _PING_SECONDS) -> dict[str, Any] | None:
+    def _read(self, until: float) -> dict[str, Any] | None:
         """Read one message; None = it was none, or none came and there is time left."""
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError
         try:
-            self._socket.settimeout(min(wait, left))
+            self._socket.settimeout(min(_PING_SECONDS, left))
             code, data = self._socket.recv_data(control_frame=True)
         except websocket.WebSocketTimeoutException:
             self._wonder()

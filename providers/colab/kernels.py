@@ -36,6 +36,7 @@ _PAUSE_SECONDS = 0.2
 _MOST_PAUSE_SECONDS = 2.0
 _TEACH_SECONDS = 60.0  # for a kernel that starts
 _LESSONS = 3
+_SILENT_SECONDS, _MOST_SILENT_SECONDS = 3.0, 15.0  # without an answer: then it is asked whether the kernel is there
 _LATE_SECONDS = 15.0  # past a question's own limit, which its kernel keeps
 _LOOK_SECONDS = 60.0  # between two looks at whether the waiting kernel waits
 _SOURCE = (Path(__file__).parent / "inside.py").read_text(encoding="utf-8")
@@ -139,7 +140,7 @@ class Kernel:
         try:
             channel = self.open()
             hello = f"{_NAME}({secrets.token_hex(8)!r}, 'hello', {json.dumps([self._role, self.find()])!r})"
-            said = _unpacked_once(channel.reply(channel.send(_LESSON, hello), until))
+            said = _unpacked_once(self._reply(channel, channel.send(_LESSON, hello), until))
         except TimeoutError:
             self.replace()
             words = f"a kernel on the VM did not start in time ({self._role})"
@@ -150,14 +151,27 @@ class Kernel:
         if said is None or "error" in said:
             raise RemoteError(f"the kernel on the VM can't be told what to do: {printable(said)}")
 
-    @staticmethod
-    def _value(channel: Channel, expression: str, until: float) -> str:
-        content = channel.reply(channel.send("", expression), until)
+    def _value(self, channel: Channel, expression: str, until: float) -> str:
+        content = self._reply(channel, channel.send("", expression), until)
         values = content.get("user_expressions")
         value = values.get("gpurun") if isinstance(values, dict) else None
         if isinstance(value, dict) and value.get("status") == "error" and value.get("ename") == "NameError":
             raise _UntaughtError
         return _text(value, content)
+
+    def _reply(self, channel: Channel, question: str, until: float) -> dict[str, Any]:
+        """Wait for an answer as long as there is a kernel: a server keeps the channel of one that was ended open."""
+        look = _SILENT_SECONDS
+        while True:
+            try:
+                return channel.reply(question, min(until, time.monotonic() + look))
+            except TimeoutError:
+                if time.monotonic() > until:
+                    raise
+                if self._jupyter.kernels().get(self.id, "dead") == "dead":
+                    self.id = ""
+                    raise DeadKernelError(f"the kernel on the VM is gone ({self._role})") from None
+                look = min(2 * look, _MOST_SILENT_SECONDS)
 
     def replace(self) -> None:
         """End a kernel that does not answer: the next question gets another."""
@@ -202,7 +216,7 @@ class Waiting:
 
     def _look(self, mark: str) -> None:
         if self._jupyter.kernels().get(self._kernel.find()) != "busy":
-            self._kernel.ask("hello", "wait", self._kernel.find())  # whoever asks is taught, where that is needed
+            self._kernel.ask("have", [])  # whoever asks teaches, where that is needed
             question = f"{_NAME}({secrets.token_hex(8)!r}, 'wait', {json.dumps([mark])!r})"
             try:
                 self._kernel.open().send("", question)
