@@ -1,4 +1,4 @@
-"""`python -m simulators lambda|runpod|hf`: start a vendor, tell in a line where it is, serve until a signal.
+"""`python -m simulators lambda|runpod|hf|colab`: start a vendor, tell in a line where it is, serve until a signal.
 
 The line is JSON on stdout: {"provider", "url", "control", "exports": {VAR: VALUE, …}}.
 """
@@ -14,6 +14,8 @@ import threading
 from typing import Any, NoReturn
 
 from simulators.clock import FASTEST
+from simulators.colab import ColabSimulator
+from simulators.colab import faults as colab_faults
 from simulators.faults import FaultError, Hit
 from simulators.hf_jobs import SCHEDULE_SECONDS, HfSimulator
 from simulators.hf_jobs import faults as hf_faults
@@ -22,7 +24,13 @@ from simulators.lambda_cloud import faults as lambda_faults
 from simulators.runpod import START_SECONDS, RunPodSimulator
 from simulators.runpod import faults as runpod_faults
 
-_BOOKS = {"lambda": lambda_faults.BOOK, "runpod": runpod_faults.BOOK, "hf": hf_faults.BOOK}
+_BOOKS = {
+    "lambda": lambda_faults.BOOK,
+    "runpod": runpod_faults.BOOK,
+    "hf": hf_faults.BOOK,
+    "colab": colab_faults.BOOK,
+}
+_Simulator = LambdaSimulator | RunPodSimulator | HfSimulator | ColabSimulator
 
 
 class _ListFaults(argparse.Action):
@@ -70,10 +78,12 @@ def _watch_stdin(ended: threading.Event) -> None:
     threading.Thread(target=read, name="stdin", daemon=True).start()
 
 
-def _vendor(options: argparse.Namespace, faults: list[Hit]) -> LambdaSimulator | RunPodSimulator | HfSimulator:
+def _vendor(options: argparse.Namespace, faults: list[Hit]) -> _Simulator:
     how: dict[str, Any] = {"pace": options.pace, "faults": faults, "seed": options.seed}
     if options.vendor == "hf":
         return HfSimulator(**how, schedule_seconds=SCHEDULE_SECONDS if options.boot is None else options.boot)
+    if options.vendor == "colab":
+        return ColabSimulator(**how, machines=not options.no_machines)
     if options.vendor == "runpod":
         start = START_SECONDS if options.boot is None else options.boot
         return RunPodSimulator(**how, start_seconds=start, machines=not options.no_machines)
@@ -95,6 +105,10 @@ def _check_machines(vendor: str) -> None:
         from simulators.runpod.container import check
 
         check()
+    if vendor == "colab":
+        from simulators.colab.machine import check as check_colab
+
+        check_colab()
 
 
 def main(arguments: list[str] | None = None) -> int:

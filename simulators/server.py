@@ -51,6 +51,7 @@ class Reply:
     """What is answered. `drop` = the connection is closed instead; `hold_seconds` are ours.
 
     `stream` gives pieces as they come, after the body; it may take its time, and is closed when the caller hangs up.
+    `take_over` is given the connection, and ends it: nothing is sent but by it.
     """
 
     status: int
@@ -61,6 +62,7 @@ class Reply:
     hold_seconds: float = 0.0
     drop: bool = False
     stream: Iterator[bytes] | None = None
+    take_over: Callable[[socket.socket], None] | None = None
 
 
 def as_json(status: int, content: object) -> Reply:
@@ -222,6 +224,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.closing.wait(reply.hold_seconds)
         if reply.drop:
             self.close_connection = True
+            return
+        if reply.take_over is not None:
+            self.close_connection = True
+            reply.take_over(self.connection)
             return
         self.date = reply.date
         self.send_response(reply.status)
