@@ -86,6 +86,7 @@ class JobFile:
             gpus=self.gpus,
             setup=self.setup,
             key_on_machine=bool(row.plan.get("key_on_machine")),
+            take_substitute=bool(row.plan.get("take_substitute")),
             probe=_probe(row, launched) if row.plan.get("probe_steps") else {},
         )
 

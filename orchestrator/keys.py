@@ -34,6 +34,10 @@ def variable_of(name: str) -> str:
         return VARIABLES[name]
     if _VARIABLE.fullmatch(name) and not name.startswith("GPURUN_"):
         return name
+    if name == "colab":
+        from providers.colab.credentials import SIGN_IN
+
+        raise UsageError("colab takes no key, but a login at Google, which gpurun only reads", hint=SIGN_IN)
     raise UsageError(f'"{name}" takes no key', hint=f"gpurun login {next(iter(VARIABLES))}, or a variable: HF_TOKEN")
 
 

@@ -54,6 +54,8 @@ class Leave:
     wait_seconds: float = 0.0  # for capacity
     trust_on_first_use: bool = False
     cloud: str = ""  # of a vendor that has several: "community" = on strangers' machines
+    free_tier: bool = False  # one may be taken where there is nothing to pay with
+    substitute: bool = False  # another GPU than was asked for will do, where a vendor gives one
     key_on_machine: bool = False  # the account's key may go to the machine: asked for in so many words
     key_by_default: bool = False  # the same as a default: where the vendor has a use for it
     remarks: tuple[tuple[str, str], ...] = ()  # more of the plan's lines
@@ -148,6 +150,7 @@ def prepare(
             trust_on_first_use=leave.trust_on_first_use,
             accept_risk=limits.accept_risk,
             key_on_machine=key,
+            take_substitute=leave.substitute,
             remarks=(*_remarks(provider, job_file, offer), *_seen(template, data), *leave.remarks),
             probe_steps=leave.probe_steps,
             month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), planned)) if dearest.price else None,
@@ -187,7 +190,7 @@ def choice(
     work = work_of(template.config, _data(home, template))
     known = Known(Bounds.of(template.settings.limits), Past(ledger.measured()), work)
     wanted = quoting.Wanted(asked, notes, known, provider.traits.billing_step_seconds, now.date())
-    offers = asked_for(provider.offers(), leave.cloud)
+    offers = asked_for(provider.offers(), leave.cloud, free_tier=leave.free_tier)
     found = quoting.choose(offers, gpu, wanted, waiting=leave.wait_seconds > 0, force=leave.force)
     return replace(found, work=work)
 
@@ -204,7 +207,14 @@ def _times(limits: Limits, dearest: Offer, provider: Provider, now: datetime, *,
     step, poll = provider.traits.billing_step_seconds, provider.traits.poll_seconds
     queue = provider.traits.queue_seconds
     return planning.times(
-        limits, dearest.price, now, step_seconds=step, poll_seconds=poll, queue_seconds=queue, saves=saves
+        limits,
+        dearest.price,
+        now,
+        step_seconds=step,
+        poll_seconds=poll,
+        queue_seconds=queue,
+        saves=saves,
+        most_hours=dearest.most_hours,
     )
 
 

@@ -40,7 +40,7 @@ class Market:
 
 def market(home: Home, *, refresh: bool = False) -> Market:
     """Gather every offer: each vendor is asked where a key is at hand, once in a quarter of an hour."""
-    from providers.table import PROVIDERS, looked_at, open_provider
+    from providers.table import looked_at, open_provider
 
     today = datetime.now(UTC).date()
     bundled = catalogue.listed()
@@ -64,8 +64,6 @@ def market(home: Home, *, refresh: bool = False) -> Market:
         ]
         offers = [one for one in offers if one.provider != name] + known
         notes += _flagged(known, bundled)
-    unrented = sorted({one.provider for one in offers} - set(PROVIDERS))
-    notes += [f"{name}: prices to compare with; gpurun does not rent there yet" for name in unrented]
     return Market(tuple(sorted(offers, key=lambda one: (one.price, one.provider, one.name))), tuple(notes), today)
 
 

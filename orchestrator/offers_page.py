@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cloud import FREE
 from orchestrator.cost import Bounds
 from orchestrator.estimate import answer, gpus
 from orchestrator.estimate.catalogue import COMMUNITY
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _FREE = {True: "yes", False: "no", None: "?"}
 _SIGNS = {"cheapest": "$", "fastest": "»", "best value": "*"}
-_STOPPERS = {"lambda": "nobody", "runpod": "itself", "hf": "vendor", "colab": "-", "local": "itself"}
+_STOPPERS = {"lambda": "nobody", "runpod": "itself", "hf": "vendor", "colab": "nobody", "local": "itself"}
 _LEGEND = """\
 $ cheapest  » fastest  * best value; GIB: used of what a card has, ! = tight;
 HOURS, LIKELY: the likely quote; LOW-WORST: from low to what the limits allow;
@@ -67,8 +68,8 @@ def _only(found: Market, provider: str) -> Market:
 
 def of_own_clouds(found: Market) -> Market:
     """Leave strangers' machines out: a launch takes them only with --cloud community."""
-    own = tuple(one for one in found.offers if one.cloud != COMMUNITY)
-    left = len(found.offers) - len(own)
+    own = tuple(one for one in found.offers if one.cloud not in {COMMUNITY, FREE})
+    left = sum(one.cloud == COMMUNITY for one in found.offers)
     note = f"{left} offers on strangers' machines are left out: launch takes them only with --cloud community"
     return replace(found, offers=own, notes=(*found.notes, *([note] if left else [])))
 

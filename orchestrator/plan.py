@@ -5,6 +5,7 @@ settings + offer + sizes + holders + the time -> Plan -> shown, asked, kept in t
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -109,6 +110,7 @@ class Plan:
     trust_on_first_use: bool = False  # the user's leave to take whatever host key answers first
     accept_risk: bool = False  # the user's leave to launch though this computer alone can stop the meter
     key_on_machine: bool = False  # the user's leave to put the account's key on the machine
+    take_substitute: bool = False  # the user's leave to run on another GPU, where a vendor gives one
     month: Month | None = None
     remarks: tuple[tuple[str, str], ...] = ()  # more of its lines: a name, and what is to be known
     why: str = ""  # this offer and no other
@@ -167,6 +169,7 @@ def times(
     poll_seconds: float = 0.0,
     queue_seconds: float = 0.0,
     saves: bool = True,
+    most_hours: float = 0.0,
 ) -> Times:
     """Turn hours and dollars into absolute limits that hold with the laptop off.
 
@@ -177,6 +180,8 @@ def times(
 
     Where a launch may wait unbilled for `queue_seconds`, both limits lie that much later: hours and dollars are for
     what runs, and the vendor's own time limit holds them there.
+
+    `most_hours` = that the vendor itself lends it; 0 = it sets no such limit.
 
     `saves` = the job has something to save before its deadline, and needs the time for it.
 
@@ -189,7 +194,9 @@ def times(
     seconds, bound, cuts = min(ends.max_seconds, until), until < ends.max_seconds, reach < ends.ceiling_seconds
     if seconds < _LEAST_SECONDS:
         raise _nothing_left(limits, ends.max_cost, price, step_seconds)
-    seconds, reach = int(seconds), int(reach)  # a mark tells whole seconds
+    lent = most_hours * 3600 or math.inf
+    bound = bound and until < lent
+    seconds, reach = int(min(seconds, lent)), int(min(reach, lent))  # a mark tells whole seconds
     grace = min(MOST_GRACE_SECONDS if saves else _GRACE_OF_NOTHING_SECONDS, int(seconds * GRACE_SHARE))
     begun = launched + timedelta(seconds=int(queue_seconds))
     deadline, end = begun + timedelta(seconds=seconds), begun + timedelta(seconds=reach)

@@ -22,6 +22,10 @@ _KEY_RISK = (
     " whose code runs there (yours, its packages, the model's), can use it: rent in your name, end what is yours."
 )
 
+_MUST_WAKE = (
+    "THIS COMPUTER MUST STAY AWAKE: while it sleeps nobody tells Colab that the VM is in use, and Colab may take it"
+    " away with all that is on it. With --store results leave as they arise"
+)
 
 def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
     """The plan as shown before anything is rented; `plan` is `Plan.as_json()`, `limits` the template's."""
@@ -105,7 +109,11 @@ def _wait(plan: Mapping[str, Any]) -> str:
 def _results(plan: Mapping[str, Any]) -> str:
     """Where they come home to; without a store, what waiting for this computer may cost."""
     usd, deadline = Decimal(plan["offer"]["price"]), datetime.fromisoformat(plan["times"]["deadline"])
-    if plan.get("store") or not usd:
+    if plan.get("store"):
+        return str(plan["folder"])
+    if plan["offer"]["provider"] == "colab":
+        return f"{plan['folder']}\n{_MUST_WAKE}"
+    if not usd:
         return str(plan["folder"])
     if any(one["place"] == "server" for one in plan["holders"]):  # a job: it ends by itself when it is done
         return (

@@ -63,7 +63,8 @@ def _funds(provider: Provider, worst: Decimal, per_hour: Decimal) -> tuple[str, 
 def _carried(funds: Funds, provider: Provider, worst: Decimal, per_hour: Decimal) -> tuple[str, ...]:
     page = provider.traits.console_url
     if funds.balance is not None and funds.balance < worst:
-        left = money(max(funds.balance, funds.balance * 0))
+        left = money(max(funds.balance, funds.balance * 0)) + (f" ({funds.words})" if funds.words else "")
+        page = funds.page or page
         raise RefusedError(
             f"the account at {provider.name} holds {left}, and this run may cost {money(worst)}",
             hint=f"top it up{f' at {page}' if page else ''}, or a smaller --max-cost or --max-hours",

@@ -71,6 +71,11 @@ def _refuse_local(provider: str) -> None:
             "local has nothing to rent: it is this computer",
             hint="name a provider: gpurun rent --provider lambda --gpu a10 --hours 3",
         )
+    if provider == "colab":
+        raise UsageError(
+            "Colab's VMs are no machines to log in to: gpurun opens no shell there",
+            hint="gpurun rent --provider lambda --gpu a10 --hours 3",
+        )
 
 
 class Invitation:

@@ -67,6 +67,8 @@ class Wish:
     wait_for_capacity: float = 0.0  # seconds to go on asking for an offer that can't be had; 0 = not at all
     trust_on_first_use: bool = False  # take whatever host key a machine shows first
     cloud: str | None = None  # of a vendor that has several
+    allow_free_tier: bool = False
+    allow_substitute: bool = False  # another GPU than was asked for, where a vendor gives one
     push_to_hub: str | None = None  # a repository for the artifacts
     push_public: bool = False
     force: bool = False  # launch what does not fit, or can't be quoted
@@ -204,6 +206,8 @@ def _leave(home: Home, wish: Wish, defaults: Mapping[str, Value]) -> launch.Leav
         wait_seconds=wish.wait_for_capacity,
         trust_on_first_use=wish.trust_on_first_use,
         cloud=wish.cloud or "",
+        free_tier=wish.allow_free_tier,
+        substitute=wish.allow_substitute,
         key_on_machine=wish.key_on_machine,
         key_by_default=defaults.get("key-on-machine") == "yes",
         monthly_cap=monthly_cap(defaults),

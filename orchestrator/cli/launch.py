@@ -48,6 +48,12 @@ _WHERE = (
         help="RunPod: its own machines, or strangers', which are cheaper and can be looked into.",
     ),
 )
+_COLAB = (
+    click.option(
+        "--allow-free-tier", is_flag=True, help="Colab: run for nothing where no compute units are left; one VM."
+    ),
+    click.option("--allow-substitute", is_flag=True, help="Colab: take another GPU where it gives one instead."),
+)
 _WHAT = (
     click.option(
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set epochs=1. Repeatable."
@@ -131,7 +137,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @click.command(cls=WithCommand)
 @click.argument("template", default="demo", shell_complete=complete_template)
-@_with(*_WHERE, *_WHAT, *_OWN, *_LIMITS, _PROBE, *_PUSH, *_HOW)
+@_with(*_WHERE, *_COLAB, *_WHAT, *_OWN, *_LIMITS, _PROBE, *_PUSH, *_HOW)
 @click.pass_context
 def launch(ctx: click.Context, /, **given: Any) -> int:
     """Show the plan and the price, ask, run, bring the results home.
@@ -145,6 +151,7 @@ def launch(ctx: click.Context, /, **given: Any) -> int:
       gpurun launch my-run.yaml --set epochs=1 --set data.train=rows.jsonl
       gpurun launch demo --provider lambda --gpu a10 --accept-risk
       gpurun launch qlora-sft --provider hf --gpu auto --max-cost 5
+      gpurun launch demo --provider colab --gpu t4 --accept-risk
       gpurun launch train.py --provider hf --gpu l4 --max-hours 2 -- --epochs 3
       gpurun launch demo --dry-run
     """

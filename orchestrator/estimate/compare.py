@@ -29,7 +29,7 @@ STOPPERS = {
     "lambda": "this computer alone",
     "runpod": "the machine",
     "hf": "the vendor",
-    "colab": "the machine",
+    "colab": "this computer alone",
     "local": "the machine",
 }
 

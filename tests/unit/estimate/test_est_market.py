@@ -25,7 +25,7 @@ def asked(sim):
 def test_without_a_key_the_bundled_prices_stand(home):
     found = market(Home(home))
     assert found.offers == catalogue.listed()
-    assert found.notes == ("colab: prices to compare with; gpurun does not rent there yet",)
+    assert found.notes == ()
 
 
 @pytest.mark.usefixtures("account")
