@@ -2,9 +2,9 @@
 
     python bench/faults.py SEEDS [--from N] [--jobs 2] [--story]
 
-Each seed is a world of its own (tests/props/story.py draws it, world.py plays it, oracle.py judges it). Prints
-schedules a second, the worst overrun, false kills, work lost a crash and how often each fault occurred; exits 1
-with the stories of all that broke a law. `--story` tells worlds again, line by line, and judges nothing else.
+Each seed is a world of its own (tests/props/story.py draws it, world.py plays it, oracle.py and oracle_store.py judge
+it). Prints schedules a second, the worst overrun, false kills, work lost a crash and how often each fault occurred;
+exits 1 with the stories of all that broke a law. `--story` tells worlds again, line by line, and judges nothing else.
 """
 
 from __future__ import annotations

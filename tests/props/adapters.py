@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine import Process, current
 from rigs import Rig, digest
 
+from providers import wire
 from providers.base import (
     Allocation,
     Entry,
@@ -296,7 +297,7 @@ class SimRemote:
         if over or now < thing.up or flawed or not self._provider.computer.online(now):
             world.engine.sleep(1.0 if flawed else 10.0)
             raise RemoteError(f"{verb}: {self._id} does not answer")
-        rig = world.rigs[self._id]
+        rig, thing.heard = world.rigs[self._id], now
         return what(rig, min(now, thing.ended or now))
 
     def start(self, job: Job) -> None:
@@ -310,15 +311,20 @@ class SimRemote:
             return RemoteStatus(Phase.READY)
         step, word = rig.progress(now)
         phase = Phase.RUNNING if rig.is_alive(now) or (rig.began is None and rig.died is None) else Phase.EXITED
-        dog = self._world.proof_of(rig)
-        return RemoteStatus(phase, utc(now), "train", step, rig.steps, reason=word, watchdog=dog)
+        machine, dog = self._world.machines[rig.thing], self._world.proof_of(rig)
+        deadline = None if rig.began is None else utc(rig.deadline)
+        said = wire.status_of({"proof": machine.stored}, machine.wall())  # of the store, in the shipped words
+        heard = {"phase": phase, "heartbeat": utc(now), "step": step, "total_steps": rig.steps, "reason": word}
+        return replace(said, **heard, stage="train", detail="", deadline=deadline, watchdog=dog)
 
     def logs(self, offset: int) -> bytes:
         return self._ask("logs", lambda rig, now: rig.log(now)[offset : offset + 4096])
 
     def tell(self, order: Order) -> None:
         def obey(rig: Rig, now: float) -> None:
-            if order.kind is OrderKind.STOP:
+            if order.kind is OrderKind.STORE and order.store is not None:
+                self._world.machines[rig.thing].disk.take_leave(order.store.reveal())
+            elif order.kind is OrderKind.STOP:
                 rig.told_stop = now if rig.told_stop is None else rig.told_stop
             elif order.deadline is not None and (rig.ordered is None or order.id > rig.ordered[0]):
                 ceiling = None if order.ceiling is None else order.ceiling.timestamp()

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import current
+from uploads import Disk, pause, porter_of
 
-from payload import ender, limits
+from payload import ender, limits, watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,13 @@ class Machine:
         self.order = 0
         self.proof: dict[str, Any] = {}  # watchdog.json
         self.boots = 1
-        self.over = self.agent_of = ""
+        self.ended = self.fired = self.agent_of = ""
         self.dog: Process | None = None
-        self.fired = False
+        self.disk = Disk(self)
+        if job.store is not None:
+            self.disk.begin(job.store.reveal())
+        self.porter = porter_of(self)
+        self.stored: dict[str, Any] = {}  # what the watchdog says of it
 
     # ── its clocks ──────────────────────────────────────────────────────────────────────────────
 
@@ -61,6 +66,10 @@ class Machine:
     def steady(self) -> float:
         return self.world.engine.now - self.booted
 
+    def pause(self, seconds: float) -> None:
+        """Let a process of it wait."""
+        pause(self, seconds)
+
     # ── the watchdog ────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -70,6 +79,7 @@ class Machine:
 
     def arm(self) -> None:
         """Start a watchdog."""
+        self.porter = porter_of(self)
         self.dog = self.world.engine.spawn(self, f"watchdog {self.thing.id}", self._watch)
         if self.has_ender:
             self.world.history.armed(self.thing, self.dog, self.key)
@@ -78,8 +88,7 @@ class Machine:
         """kill -9 of the watchdog: the agent, or the system, starts another."""
         if self.dog is None or not self.dog.alive:
             return
-        self.dog.kill()
-        self.world.history.disarmed(self.dog)
+        self._bury_dog()
         wait = AGENT_SECONDS if self.rig.is_alive(self.world.engine.now) else CRON_SECONDS
         self.world.engine.after(wait, self._again)
 
@@ -87,13 +96,19 @@ class Machine:
         """All processes die, the steady clock begins anew; the system starts the watchdog again."""
         now = self.world.engine.now
         if self.dog is not None and self.dog.alive:
-            self.dog.kill()
-            self.world.history.disarmed(self.dog)
+            self._bury_dog()
         if self.rig.is_alive(now):
             self.rig.died = now
         self.booted, self.boots = now, self.boots + 1
         # A container's own command starts it, a machine's system looks once a minute.
         self.world.engine.after(AGENT_SECONDS if self.world.vendor.nature.pods else CRON_SECONDS, self._again)
+
+    def _bury_dog(self) -> None:
+        """Its uploader leaves with it: nobody listens any more."""
+        assert self.dog is not None
+        self.dog.kill()
+        self.porter.helper.close()
+        self.world.history.disarmed(self.dog)
 
     def _again(self) -> None:
         if self.thing.ended is None and (self.dog is None or not self.dog.alive):
@@ -116,12 +131,14 @@ class Machine:
             self.proof = {
                 "armed_steady": armed, "used": clock.steady() - armed, "boot": str(self.boots), "time": clock.wall(),
             }  # fmt: skip
-            left = ends.left(ends.deadline, clock), ends.left(ends.ceiling, clock)
-            verdict = limits.judge(self._facts(left))
-            if not self._do(verdict):
-                return
+            left = self._left = ends.left(ends.deadline, clock), ends.left(ends.ceiling, clock)
+            self.porter.tend(clock.steady())
+            self.stored = self.porter.proof()
+            if not watchdog.do(self, limits.judge(self._facts(left))):
+                break
             soon = [one + limits.MARGIN * (number == 0 and not self.has_ender) for number, one in enumerate(left)]
             engine.sleep(min([LOOK_SECONDS, *(max(one, 1.0) for one in soon if one > -1)]))
+        self.porter.close()
 
     def _obey(self, ends: limits.Limits, obeyed: int) -> int:
         order = self.rig.ordered
@@ -138,26 +155,42 @@ class Machine:
             agent = "alive" if rig.is_alive(now) else "dead"
         since = now - rig.end()[0] if word else 0.0
         return limits.Facts(*left, agent=agent, result=bool(word), since_result=since, alone=True,
-                            ender=self.has_ender, over=self.over)  # fmt: skip
+                            ender=self.has_ender, over=self.ended, store=self.porter.state)  # fmt: skip
 
-    def _do(self, verdict: limits.Verdict) -> bool:
-        """Do what was judged; False = nothing is left to watch."""
-        now, rig = self.world.engine.now, self.rig
-        if verdict.act == limits.START:
-            self.agent_of = str(self.boots)
-            self.world.agent_starts(self)
-        elif verdict.act in {limits.END, limits.FIRE}:
-            if rig.is_alive(now) or rig.began is None:
-                rig.died = now
-            if verdict.act == limits.FIRE:
-                self.fired = True
-                self.world.say(self.thing.id, f"fires: {verdict.why}")
-                ender.fire(Path(), self._hear, self.world.engine.sleep, orders)
-                return False
-            self.over = self.over or verdict.why
-            self.world.say(self.thing.id, f"ends all: {verdict.why}")
-            return self.has_ender
-        return True
+    # ── what the shipped watchdog.do asks for and does ──────────────────────────────────────────
+
+    @property
+    def lever(self) -> Machine:
+        return self
+
+    @property
+    def there(self) -> bool:
+        return self.has_ender
+
+    def over(self) -> str:
+        """Why there is no more time; "" = there is."""
+        return limits.out_of_time(self._facts(self._left))
+
+    def start_agent(self) -> None:
+        self.agent_of = str(self.boots)
+        self.world.agent_starts(self)
+
+    def end(self, why: str) -> None:
+        """End every process of the job."""
+        if self.rig.is_alive(self.world.engine.now) or self.rig.began is None:
+            self.rig.died = self.world.engine.now
+        self.ended = self.ended or why
+        self.disk.say_ended(self.ended)
+        self.world.say(self.thing.id, f"ends all: {why}")
+
+    def fire(self, why: str) -> bool:
+        """End the machine; False = the vendor insists that it is gone."""
+        self.fired = self.fired or why
+        if not self.ended:
+            self.end(why)
+        self.world.say(self.thing.id, f"fires: {why}")
+        ender.fire(Path(), self._hear, self.world.engine.sleep, orders)
+        return False
 
     def _hear(self, said: dict[str, str]) -> None:
         self.world.say(f"ender {self.thing.id}", said["evidence"])

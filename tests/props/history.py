@@ -8,7 +8,8 @@ from collections import defaultdict
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from oracle import Claim, Fact, History, Holder, Kill, Span, Told, minus
+from oracle import Claim, Fact, History, Holder, Kill, Told
+from weather import Span, minus
 
 from orchestrator.ledger import Ledger
 from providers.base import Mark
@@ -65,6 +66,14 @@ class Historian:
 
     def guards(self, home: SimHome) -> None:
         self._guards.append((home.computer, home.id, self.now))
+
+    def sealed(self, thing: Thing) -> None:
+        """A machine heard that the last of its results is in the store, by its checksum."""
+        self._told.sealed.append((self.now, thing.id))
+
+    def silent(self, home: str) -> None:
+        """The store failed a controller of this home."""
+        self._told.silent.append((self.now, home))
 
     def armed(self, thing: Thing, dog: Process, key: str) -> None:
         """A watchdog that can end its machine, by this key."""
@@ -149,6 +158,7 @@ class Historian:
                 Fact(one.id, one.name, one.account, one.made, one.billed_from, one.ended, one.price,
                      vendor.nature.step, one.order, limit)
             )  # fmt: skip
+        told.objects = self._world.bucket.log
         told.holders = [*self._controllers(), *self._timers(), *self._watchdogs()]
         told.told = [row for home in self._world.homes for run in home.runs if (row := self._tell(home, run, calm))]
         for process in self._world.engine.processes:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from computers import Computer, SimHome
     from dogs import Machine
-    from oracle import Span
     from rigs import Rig
     from vendors import Thing
+    from weather import Span
     from world import World
 
 
@@ -72,6 +72,29 @@ class Trouble:
     def _key_revoked(self, computer: Computer, _span: Span, _how: dict[str, Any]) -> None:
         self._world.vendor.revoked.setdefault(computer.key, self._now)
         self._world.history.revoked(computer.key)
+
+    # ── the store ───────────────────────────────────────────────────────────────────────────────
+
+    def _store_down(self, _computer: Computer, span: Span, _how: dict[str, Any]) -> None:
+        self._world.bucket.down.append(span)
+
+    def _store_full(self, _computer: Computer, span: Span, _how: dict[str, Any]) -> None:
+        self._world.bucket.full.append(span)
+
+    def _store_slow(self, _computer: Computer, span: Span, _how: dict[str, Any]) -> None:
+        self._world.bucket.crawls.append(span)
+
+    def _store_key_wrong(self, _computer: Computer, span: Span, _how: dict[str, Any]) -> None:
+        self._world.bucket.locked.append(span)
+
+    def _leave_is_over(self, _computer: Computer, _span: Span, _how: dict[str, Any]) -> None:
+        self._world.bucket.void_before = self._now
+
+    def _uploader_dies(self, _home: SimHome, run_id: str, _how: dict[str, Any]) -> bool:
+        struck = [one for one in self._machines(run_id) if one.porter.helper.runs]
+        for machine in struck:
+            machine.porter.helper.dies()
+        return bool(struck)
 
     # ── a computer ──────────────────────────────────────────────────────────────────────────────
 

@@ -3,29 +3,28 @@
 History in (the world's own truth, and the words gpurun left), violations out, each a line. Times are true epoch
 seconds. A rented thing whose name is a mark is somebody's; its ceiling is what the name says at the end.
 
-What excuses an overrun is bad weather only: while no holder lives, awake, with a key that works, on line, with the
-vendor's API answering, taking the order and showing its lists. Two minutes of good weather running must suffice.
+What excuses an overrun is bad weather only (weather.py); two minutes of good weather running must suffice. The law of
+the store is oracle_store.py's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import oracle_store
+from weather import PATIENCE, Span, good
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE = 120.0  # seconds of good weather after which what is past its ceiling must be gone
 _MARK = re.compile(r"gpurun-([0-9a-f]{4})-([a-z0-9-]+-\d{6}-[0-9a-f]{6})-(\d+)(?:-n\d)?-t([0-9a-z]{6,7})")
 _CENT = 1e-6
 _ASKED = 30.0  # seconds at most from the last list before a launch or an end, all its pages, to that
-
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,10 @@ class History:
     told: list[Told] = field(default_factory=list)
     well: list[tuple[float, float, str]] = field(default_factory=list)  # a guard's passes that said "all well"
     errors: list[str] = field(default_factory=list)
+    objects: list[tuple[float, int, str, bytes | None]] = field(default_factory=list)  # each change in the store:
+    # when, by which request, the key, what it is from then on (None = deleted)
+    silent: list[tuple[float, str]] = field(default_factory=list)  # when the store failed a controller, and whose home
+    sealed: list[tuple[float, str]] = field(default_factory=list)  # when a machine heard that its result.json is there
 
 
 @dataclass
@@ -147,10 +150,11 @@ class Verdict:
 
 
 def judge(history: History) -> Verdict:
-    """Hold a history to the six laws."""
+    """Hold a history to the seven laws."""
     verdict = Verdict()
     for law in (_ends, _said, _well, _single, _money, _evidence, _kills, _files, _errors):
         law(history, verdict)
+    verdict.violations += oracle_store.judge(history)
     return verdict
 
 
@@ -171,55 +175,6 @@ def _ends(history: History, verdict: Verdict) -> None:
         if worst > PATIENCE:
             past = f"{end - start:.0f} s past its ceiling, {worst:.0f} s of good weather"
             verdict.violations.append(f"(1) {thing.name} ({thing.id}) billed {past}")
-
-
-def good(history: History, thing: Fact, start: float, end: float) -> list[Span]:
-    """Spans between two moments in which somebody could have ended it, and every call was heard."""
-    able = [span for one in history.holders if _covers(one, thing) for span in _in_time(one, thing)]
-    if thing.limit_at < end:
-        able.append((thing.limit_at, math.inf))
-    spans = minus(union(able), history.down)
-    breaks = [moment for moment in history.failed if start < moment < end]
-    breaks += [moment for moment, one in history.ignored if one == thing.id]
-    found = []
-    for a, b in spans:
-        edges = [max(a, start), *sorted(at for at in breaks if max(a, start) < at < min(b, end)), min(b, end)]
-        found += [(x, y) for x, y in itertools.pairwise(edges) if y > x]
-    return found
-
-
-def _in_time(holder: Holder, thing: Fact) -> tuple[Span, ...] | list[Span]:
-    mark = thing.mark
-    if not holder.behind or mark is None or holder.own == mark[0]:
-        return holder.able
-    return minus(list(holder.able), [(-math.inf, mark[3] + holder.behind)])
-
-
-def _covers(holder: Holder, thing: Fact) -> bool:
-    if holder.id:
-        return holder.id == thing.id
-    if holder.account != thing.account:
-        return False
-    mark = thing.mark
-    return not holder.home or (mark is not None and (holder.home, holder.run) == mark[:2])
-
-
-def union(spans: list[Span]) -> list[Span]:
-    """Join spans that touch."""
-    joined: list[Span] = []
-    for a, b in sorted(spans):
-        if joined and a <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], b))
-        else:
-            joined.append((a, b))
-    return joined
-
-
-def minus(spans: list[Span], holes: list[Span]) -> list[Span]:
-    """Cut holes out of spans."""
-    for start, end in holes:
-        spans = [piece for a, b in spans for piece in ((a, min(b, start)), (max(a, end), b)) if piece[1] > piece[0]]
-    return spans
 
 
 def _said(history: History, verdict: Verdict) -> None:
@@ -354,7 +309,8 @@ def _kills(history: History, verdict: Verdict) -> None:
 def _files(history: History, verdict: Verdict) -> None:
     for told in history.told:
         result = told.folder / "result.json"
-        if told.state == "done" and told.reason == "completed" and told.whole and not result.is_file():
+        completed = told.state == "done" and told.reason == "completed" and told.whole
+        if completed and not result.is_file() and not oracle_store.was_tried(history, told):
             verdict.violations.append(f"(6) {told.run} is said to be completed, and there is no result")
         if result.is_file():
             value = json.loads(result.read_bytes())

@@ -91,15 +91,17 @@ class Rig:
         newest = step // self.every
         for number in range(max(self.first // self.every + 1, newest - LATE_CHECKPOINTS + 1), newest + 1):
             whole = number * self.every
-            seal = {"step": whole, "thing": self.thing}
-            found[f"checkpoints/step-{whole}/model.bin"] = b"%s after %d" % (self.thing.encode(), whole)
+            model = b"%s after %d" % (self.thing.encode(), whole)
+            fact = {"size": len(model), "sha256": digest(model)}
+            seal = {"step": whole, "thing": self.thing, "files": {"model.bin": fact}}
+            found[f"checkpoints/step-{whole}/model.bin"] = model
             found[f"checkpoints/step-{whole}/CHECKPOINT.json"] = json.dumps(seal).encode()
         if word:
             artifacts = {
                 f"artifacts/{name}": f"{name} of {self.thing} at {step}".encode() for name in ("a.bin", "b.bin")
             }
             found |= artifacts
-            listed = [{"name": name, "sha256": digest(data)} for name, data in artifacts.items()]
+            listed = [{"name": name, "size": len(data), "sha256": digest(data)} for name, data in artifacts.items()]
             told = {"reason": word, "step": step, "thing": self.thing, "artifacts": listed}
             found["result.json"] = json.dumps(told).encode()
         return found

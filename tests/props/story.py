@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
+from stores import StoreNature
 from vendors import Nature
 
 
@@ -53,11 +54,13 @@ class Story:
     guard_deaths: tuple[int, ...]  # the steps at which the guard's passes die, 0 = not; of any home's in turn
     foreign: int
     quiet: float = field(default=0.0)  # when the last incident is over
+    store: StoreNature | None = None  # where results go; None = nowhere
 
     def told(self) -> list[str]:
         """Tell it in lines."""
         lines = [f"seed {self.seed}", f"vendor: {asdict(self.nature)}", f"computers: {asdict(self.computers)}"]
         lines += [f"wish {number}: {asdict(one)}" for number, one in enumerate(self.wishes)]
+        lines += [f"store: {asdict(self.store)}"] if self.store else []
         lines += [f"lies {self.lies}, late launches {self.late_launches}, foreign {self.foreign}"]
         lines += [f"controllers die at steps {self.deaths}, guards at {self.guard_deaths}"]
         return lines + [f"at {at:.0f} s: {kind} {how}" for at, kind, how in self.incidents]
@@ -74,6 +77,10 @@ def draw(seed: int) -> Story:
     calm = chance.random() < 0.1
     count = 0 if calm else chance.choice([1, 2, 3, 4, 6, 8])
     incidents = sorted((_incident(chance, last, computers, len(wishes)) for _ in range(count)), key=lambda one: one[0])
+    store = _store(Random(seed * 11 + 3)) if not nature.jobs else None
+    if store is not None:
+        more = _store_incidents(Random(seed * 13 + 1), last, len(wishes))
+        incidents = sorted([*incidents, *more], key=lambda one: one[0])
     quiet = max([last, *(at + how.get("seconds", 0.0) for at, _, how in incidents)])
     return Story(
         seed=seed,
@@ -90,6 +97,7 @@ def draw(seed: int) -> Story:
         guard_deaths=() if calm else tuple(chance.choice([0, 0, chance.randint(1, 12)]) for _ in range(12)),
         foreign=chance.choice([0, 0, 1, 3]),
         quiet=quiet,
+        store=store,
     )
 
 
@@ -118,8 +126,36 @@ def _kind(chance: Random, nature: Nature) -> Nature:
         queue = limit * chance.choice([0.0, 0.0, 0.0, 0.2, 0.6, 4.0])
         return replace(nature, records=True, linger=0.0, lists_ended=True, queue_limit=limit, queue=queue)
     if not nature.jobs and chance.random() < 0.3:
-        return replace(nature, bills_boot=True, records=False, pods=True, routes=chance.choice([0, 1, 2]))
+        pods = replace(nature, bills_boot=True, records=False, pods=True, routes=chance.choice([0, 1, 2]))
+        # Of these some are notebooks: they end themselves, and go when nobody is heard.
+        return replace(pods, idle=chance.choice([0.0, 0.0, 300.0, 900.0]))
     return nature
+
+
+def _store(chance: Random) -> StoreNature | None:
+    if chance.random() > SHARE_WITH_STORE:
+        return None
+    return StoreNature(
+        policies=chance.random() < 0.7,
+        checksums=chance.random() < 0.9,
+        flaws=chance.choice([0.0, 0.0, 0.05, 0.3]),
+        slow=chance.choice([0.0, 0.0, 2.0, 20.0]),
+        part_bytes=chance.choice([2**30, 2**30, 8]),
+        full_status=chance.choice([507, 403]),
+    )
+
+
+def _store_incidents(chance: Random, last: float, wishes: int) -> list[tuple[float, str, dict[str, Any]]]:
+    """What goes wrong with the store; and so that it is what counts, the laptop is gone for good in some."""
+    found = []
+    for _ in range(chance.choice([0, 1, 1, 2, 3])):
+        kind = chance.choice(STORE_KINDS)
+        seconds, wish = chance.choice(LENGTHS), chance.randrange(wishes)
+        how = {"wish": wish} if kind == "uploader dies" else {"seconds": seconds} if kind != "leave is over" else {}
+        found.append((chance.random() * last, kind, how))
+    if chance.random() < 0.3:
+        found.append((chance.random() * last, "laptop gone", {"computer": 0}))
+    return found
 
 
 def _computers(chance: Random) -> Computers:
@@ -160,6 +196,16 @@ def _deaths(chance: Random) -> tuple[int, ...]:
 
 LENGTHS = (20.0, 20.0, 60.0, 60.0, 200.0, 200.0, 600.0, 3600.0)
 JUMPS = (-7200.0, -600.0, -90.0, 90.0, 600.0, 7200.0)
+SHARE_WITH_STORE = 0.3  # of the worlds with machines
+STORE_KINDS = (
+    "store down",
+    "store down",
+    "store full",
+    "store slow",
+    "store key wrong",
+    "leave is over",
+    "uploader dies",
+)
 # What can go wrong, how often as against the others, and what must be known of it.
 KINDS = {
     "API down": (2, "seconds"),

@@ -45,6 +45,7 @@ class Nature:
     queue_limit: int = 0  # seconds that a job may wait: its own limit ends by the ceiling if it began by then
     pods: bool = False  # the key for a machine's own end lies in it from the start; no name of one can be changed
     routes: int = 2  # of the two ways to a pod's end, those that its key opens
+    idle: float = 0.0  # it goes by itself when no computer was heard for so long; 0 = it stays
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Thing:
     ended_by: str = ""
     ignores: int = 0
     sick: bool = False
+    heard: float = 0.0  # when a computer spoke with it last
     from_start: bool = True
     shipped: object = None  # what came with a job's launch
     denials: dict[str, int] = field(default_factory=dict)

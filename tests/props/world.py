@@ -25,6 +25,8 @@ from engine import Engine
 from history import Historian
 from incidents import Trouble
 from rigs import Rig
+from stores import NAME, URL, Bucket, StoreNature, reached
+from uploads import uploaders
 from vendors import Vendor
 
 from orchestrator.facts import Memory
@@ -32,6 +34,7 @@ from orchestrator.jobs import JobFile
 from orchestrator.ledger import Ledger
 from orchestrator.plan import _plain
 from orchestrator.records import RunRow
+from orchestrator.store import Ability, Address, as_json
 from providers.base import Holder, Mark, Offer, Place, Proof
 
 if TYPE_CHECKING:
@@ -80,6 +83,8 @@ def conditions(story: Story) -> Counter[str]:
         "(world) two computers": len(story.computers.ahead) > 1,
         "(world) jobs with a limit of their own": nature.queue_limit > 0,
         "(world) pods": nature.pods,
+        "(world) a store": story.store is not None,
+        "(world) machines that go when nobody is heard": nature.idle > 0,
     }
     return Counter(word for word, holds in held.items() if holds)
 
@@ -92,7 +97,9 @@ class World:
         self.lines: list[tuple[float, str, str]] | None = [] if telling else None
         self.engine = Engine(BEGIN)
         self.chance = Random(story.seed * 2 + 1)
+        self.luck = Random(story.seed * 3 + 2)  # of the store: it draws nothing from the rest of the world
         self.vendor = Vendor("sim", story.nature, self.engine, self.chance)
+        self.bucket = Bucket(story.store or StoreNature(), self)
         for number in range(max(one.offers for one in story.wishes)):
             self.vendor.prices[f"a10@{number}"] = PRICE + number / 10
         self.rigs: dict[str, Rig] = {}
@@ -182,6 +189,7 @@ class World:
             "holders": [{"place": "machine", "proof": "unproven until start", "name": "the watchdog"}]
             if wish.key or self.vendor.nature.pods
             else [],
+            "store": self._store(),
         }
         row = RunRow(
             run_id, "demo", "sim", begin, end, end + wish.more * 60, int(wish.minutes * 12), wish.attempts,
@@ -194,6 +202,13 @@ class World:
         home.runs.append(run_id)
         self.accounts[run_id] = computer.key
         self._hold_again(home, run_id, list(self.story.deaths[number]))
+
+    def _store(self) -> dict[str, object] | None:
+        """What a plan keeps of the store, after its preflight."""
+        nature = self.story.store
+        if nature is None:
+            return None
+        return as_json(Address(NAME, "mine", URL), Ability(nature.policies, nature.checksums))
 
     def _hold_again(self, home: SimHome, run_id: str, deaths: list[int]) -> None:
         """Start a controller; where the story lets it die, a command of the user's starts the next one."""
@@ -221,8 +236,19 @@ class World:
             self.say("vendor", f"rented {one.id} {one.name}")
             patience = self.vendor.nature.queue_limit or self.vendor.nature.boot * 4
             self.counts["queue longer than expected"] += self.vendor.nature.jobs and one.up - one.made > patience
+            if self.vendor.nature.idle:
+                self.engine.at(one.up + self.vendor.nature.idle, lambda one=one: self._is_heard(one))
             if self.vendor.nature.jobs:
                 self.engine.at(one.up, lambda one=one: self._run_job(one, job))
+
+    def _is_heard(self, thing: Thing) -> None:
+        """An allocation that no computer spoke with for long goes by itself."""
+        until = max(thing.heard, thing.up) + self.vendor.nature.idle
+        if thing.ended is None and self.engine.now >= until:
+            self.counts["nobody was heard"] += 1
+            self.vendor.end(thing, "nobody was heard")
+        elif thing.ended is None:
+            self.engine.at(until, lambda: self._is_heard(thing))
 
     def _run_job(self, thing: Thing, job: Job) -> None:
         if thing.ended is None:
@@ -280,7 +306,7 @@ class World:
 
     def play(self) -> History:
         """Let it happen."""
-        with swapped(), enders():
+        with swapped(), enders(), uploaders(self), reached(self):
             story = self.story
             most = max(story.quiet, *(one.at + (one.minutes + one.more) * 60 for one in story.wishes))
             calm = BEGIN + most + story.nature.queue_limit + 60 + story.nature.ignores * 35
@@ -312,7 +338,13 @@ class World:
         living = [one for one in self.vendor.things.values() if one.ended is None and one.id in self.rigs]
         if any(one.account in accounts or now < one.up + one.limit < math.inf for one in living):
             return False
+        if any(self._ends_itself(one) for one in living):
+            return False
         return all(self._is_settled(home, run) for home in self.homes if home.computer in alive for run in home.runs)
+
+    def _ends_itself(self, thing: Thing) -> bool:
+        machine = self.machines.get(thing.id)
+        return machine is not None and machine.has_ender and machine.key not in self.vendor.revoked
 
     def _is_settled(self, home: SimHome, run_id: str) -> bool:
         return self.history.is_done(home, run_id) or self.accounts[run_id] != home.computer.key
