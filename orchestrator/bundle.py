@@ -69,7 +69,7 @@ def pack(dest: Path, config: dict[str, Any], code: Path | None = None) -> Bundle
     Raises:
         BundleError: the code is missing, too large, or holds links that lead out of it.
     """
-    members: dict[str, bytes | Path] = {"config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
+    members: dict[str, bytes | Path] = {"config.json": json.dumps(config, indent=1).encode()}
     for name, path in _walk(_payload_folder(), _matcher(_JUNK)):
         members[f"payload/{name}"] = path
     left_out: list[str] = []

