@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import elsewhere, settings_file, stored, wish
 from orchestrator import plan as planning
 from orchestrator.caps import committed
+from orchestrator.cloud import of_cloud
 from orchestrator.config import Limits
 from orchestrator.cost import worst
 from orchestrator.facts import Memory
@@ -145,7 +146,8 @@ def _planned(
     begin = (now + provider.skew).replace(microsecond=0)
     limits = _limits(old, wanted)
     gpu = wanted.gpu or (tuple(old.get("gpu") or ()) if provider.name == row.provider else ())
-    offers = planning.choose(provider.offers(), gpu)
+    cloud = str(old["offer"].get("cloud") or "") if provider.name == row.provider else ""
+    offers = planning.choose(of_cloud(provider.offers(), cloud), gpu)
     dearest = max(one.price for one in offers)
     times = planning.times(
         limits,
@@ -155,6 +157,7 @@ def _planned(
         poll_seconds=provider.traits.poll_seconds,
         queue_seconds=provider.traits.queue_seconds,
     )
+        most_hours=offers[0].most_hours,
     spent = row.accrued(now.timestamp()).high
     most = worst(dearest, (times.ceiling - begin).total_seconds() - provider.traits.queue_seconds, step, times.attempts)
     row = _moved(row, provider, times, most, spent)
@@ -176,6 +179,7 @@ def _planned(
         accept_risk=risk,
         key_on_machine=key,
         month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), now)) if dearest else None,
+        take_substitute=bool(old.get("take_substitute")),
     ).as_json()
     kept: dict[str, Any] = {
         name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old

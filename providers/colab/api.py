@@ -26,6 +26,7 @@ AGENT = "gpurun"
 _PING_SECONDS = 10.0  # the VM often never answers; that it was asked is what counts
 _ORDER_SECONDS = 200.0  # an assign may take Colab's own 180
 _ENDS_SECONDS = 60.0
+_TOKEN_REFUSED = 403  # of the second step: the first gives another
 
 
 class Api:
@@ -68,7 +69,8 @@ class Api:
 
     def order(self, nbh: str, params: Mapping[str, str], token: str) -> Reply:
         """Order a VM: sent once."""
-        return self.reply("POST", "/assign", _xsrf(token), params={"nbh": nbh, **params}, read_seconds=_ORDER_SECONDS)
+        how = {"params": {"nbh": nbh, **params}, "read_seconds": _ORDER_SECONDS}
+        return self.reply("POST", "/assign", _xsrf(token), **how)
 
     def unassign(self, endpoint: str) -> bool:
         """End a VM; False = Colab knows none of that name.
@@ -77,15 +79,19 @@ class Api:
             ProviderError: it may live on.
         """
         path = f"/unassign/{endpoint}"
-        asked = self.reply("GET", path)
-        if asked.status == 404:
-            return False
-        reply = self.reply("POST", path, _xsrf(token_of(ok(asked), asked.what)), safe=True, read_seconds=_ENDS_SECONDS)
-        if reply.status == 404:
-            return False
-        if not 200 <= reply.status < 300:
-            raise error_of(reply)
-        return True
+        for left in (1, 0):
+            asked = self.reply("GET", path)
+            if asked.status == 404:
+                return False
+            token = token_of(ok(asked), asked.what)
+            reply = self.reply("POST", path, _xsrf(token), safe=True, read_seconds=_ENDS_SECONDS)
+            if reply.status == 404:
+                return False
+            if 200 <= reply.status < 300:
+                return True
+            if reply.status != _TOKEN_REFUSED or not left:
+                break
+        raise error_of(reply)
 
     def keep_alive(self, endpoint: str) -> None:
         """Tell Colab that somebody is there; whatever becomes of it says nothing about the VM."""

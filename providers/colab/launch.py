@@ -58,7 +58,7 @@ def launch(colab: Api, shelf: Shelf, job: Job, offer: Offer) -> Assignment:
     _check(before, wanted)
     nbh = nbh_of(job.mark)
     try:
-        shelf.keep(Kept(str(job.mark), wanted.offer, substitute=job.take_substitute))
+        shelf.keep(Kept(str(job.mark), offer.name, substitute=job.take_substitute))
     except StateError as error:
         raise UsageError(f"nothing is ordered that nobody would know again: {error}", hint=error.hint) from error
     made = _order(colab, nbh, wanted, before, str(job.mark))
@@ -92,22 +92,28 @@ def _check(before: Account | None, wanted: Wanted) -> None:
 
 
 def _order(colab: Api, nbh: str, wanted: Wanted, before: Account | None, mark: str) -> Assignment:
-    first = colab.look(nbh, wanted.params)
-    if first.status in _NOTHING_GIVEN:
-        raise _refusal(first, {}, wanted, before, mark)
-    asked = api.ok(first)
-    if asked.get("endpoint"):  # ordered before: the same notebook has the same VM
-        return reading.assignment(asked)
-    if asked.get("p") is True:
-        raise CredentialsError(
-            "Colab wants to see a person before it gives this account a VM",
-            hint=f"open a notebook at {reading.CONSOLE}",
-        )
-    token = api.token_of(asked, first.what)
-    try:
-        reply = colab.order(nbh, wanted.params, token)
-    except ProviderError as error:
-        raise UnclearError(f"{error}; it may have given {mark} a VM", hint=error.hint) from error
+    for left in (1, 0):
+        first = colab.look(nbh, wanted.params)
+        if first.status in _NOTHING_GIVEN:
+            raise _refusal(first, {}, wanted, before, mark)
+        asked = api.ok(first)
+        if asked.get("endpoint"):  # ordered before: the same notebook has the same VM
+            return reading.assignment(asked)
+        if asked.get("p") is True:
+            words = "Colab wants to see a person before it gives this account a VM"
+            raise CredentialsError(words, hint=f"open a notebook at {reading.CONSOLE}")
+        token = api.token_of(asked, first.what)
+        try:
+            reply = colab.order(nbh, wanted.params, token)
+        except ProviderError as error:
+            raise UnclearError(f"{error}; it may have given {mark} a VM", hint=error.hint) from error
+        if reply.status != 403 or not left:  # the token of the second step: the first gives another
+            break
+    return _given(colab, nbh, reply, wanted, before, mark)
+
+
+def _given(colab: Api, nbh: str, reply: Reply, wanted: Wanted, before: Account | None, mark: str) -> Assignment:
+    """Read what an order brought."""
     body = reply.body or {}
     if 200 <= reply.status < 300 and body.get("endpoint"):
         try:

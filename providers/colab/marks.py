@@ -39,7 +39,7 @@ class Kept:
     """What this home knows of one order."""
 
     mark: str
-    offer: str
+    offer: str  # its name: "T4", "T4@free"
     substitute: bool = False  # another GPU will do
     endpoint: str = ""  # "" = not known to be given
     units: str = ""  # an hour, live; "" = not known
