@@ -29,6 +29,7 @@ BASE = HERE / "gpurun"
 HOME = Path.home() / ".gpurun"
 BLOBS = HOME / "blobs"
 KEPT = 8  # answers that are remembered: two controllers may ask
+LEFT_SECONDS = 1800.0  # that a part may wait to be fetched
 LONG = 1 << 16  # characters of an answer: from there on it is compressed
 BLOCK = 1 << 20
 LONGEST = 300  # characters of an error
@@ -60,6 +61,9 @@ def hello(_word: str, role: str, kernel: str) -> Any:
     for folder in (BASE, BASE / "in", BASE / "out"):
         folder.mkdir(parents=True, exist_ok=True)
     os.umask(mask)
+    for path in (BASE / "in").iterdir():  # whoever sent it, its kernel was gone before it was asked
+        if path.stat().st_mtime < time.time() - LEFT_SECONDS:
+            path.unlink()
     write(BASE / (role + ".kernel"), kernel.encode())
     return {"folder": str(BASE)}
 
@@ -71,27 +75,28 @@ def room(_word: str, name: str) -> Any:
 
 
 def ask(word: str, mark: str, verb: str, body: str, seconds: float) -> Any:
-    """Put a question to payload/door.py."""
+    """Put a question to payload/door.py; its body goes, whatever comes of it."""
     door = HOME / "jobs" / mark / "payload" / "door.py"
-    path = BASE / "in" / body if body else None
-    if not door.exists():
-        return {"nothing": True}
-    if path is not None and not path.exists():
+    stdin = read(BASE / "in" / body) if body else b""
+    if stdin is None:
         return {"missing": True}
     try:
-        return run(word, [str(door), word, mark, verb], path.read_bytes() if path else b"", seconds)
+        if not door.exists():
+            return {"nothing": True}
+        return run(word, [str(door), word, mark, verb], stdin, seconds)
     finally:
-        if path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        if body:
+            (BASE / "in" / body).unlink()
 
 
 def first(word: str, mark: str, body: str, seconds: float) -> Any:
     """Put the guards into place, door.py as the last of them, and have it seed."""
     path = BASE / "in" / body
-    if not path.exists():
+    stdin = read(path)
+    if stdin is None:
         return {"missing": True}
-    request = json.loads(path.read_bytes())
+    path.unlink()
+    request = json.loads(stdin)
     job = HOME / "jobs" / mark
     payload = job / "payload"
     mask = os.umask(0o077)
@@ -99,7 +104,6 @@ def first(word: str, mark: str, body: str, seconds: float) -> Any:
     os.umask(mask)
     for name, text in request["files"].items() if not (job / "job.json").exists() else ():
         write(payload / name, text.encode())
-    path.unlink()
     return run(word, [str(payload / "door.py"), word, mark, "seed"], json.dumps(request["seed"]).encode(), seconds)
 
 
@@ -223,7 +227,7 @@ def whole(_word: str, blobs: list[Any]) -> Any:
 
 def cut(word: str, mark: str, parts: list[Any], gone: list[str]) -> Any:
     """Cut parts out of files, each [[name, offset, length], ...], for whoever fetches them; earlier ones go."""
-    drop(word, gone)
+    drop(word, [*gone, *left_behind()])
     folder = HOME / "jobs" / mark
     told = []
     for number, segments in enumerate(parts):
@@ -237,6 +241,11 @@ def cut(word: str, mark: str, parts: list[Any], gone: list[str]) -> Any:
         write(BASE / "out" / part, bytes(data))
         told.append([part, hashlib.sha256(data).hexdigest()])
     return {"parts": told}
+
+
+def left_behind() -> list[str]:
+    """Name the parts of fetches that were cut off; another controller's are younger."""
+    return [path.name for path in (BASE / "out").iterdir() if path.stat().st_mtime < time.time() - LEFT_SECONDS]
 
 
 def drop(_word: str, names: list[str]) -> Any:
