@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import NOTHING, Interval
+from orchestrator.costs import paid_until
 from orchestrator.render import clean, rfc3339
 from providers.base import utc
 from providers.errors import CredentialsError, GpurunError
@@ -42,6 +43,14 @@ class Answer(StrEnum):
     FAILED = "failed"
 
 
+class Verdict(StrEnum):
+    """What a vendor's record says to the ledger."""
+
+    AGREES = "agrees"
+    LATE = "not all there yet"  # less than the ledger's, and no less than can be in it already
+    DIFFERS = "differs"
+
+
 @dataclass(frozen=True, slots=True)
 class Charged:
     """A vendor's own record held against the ledger. USD."""
@@ -50,11 +59,14 @@ class Charged:
     usd: Decimal  # for what the ledger knows
     others: Decimal  # for all else on the account
     paid: Interval  # by the ledger
+    settled: Decimal  # of that, what is old enough to be in the vendor's record for sure
 
     @property
-    def agrees(self) -> bool:
+    def verdict(self) -> Verdict:
         """Whether the record lies within what the ledger says, to the cent."""
-        return self.paid.low - _CENT <= self.usd <= self.paid.high + _CENT
+        if not self.settled - _CENT <= self.usd <= self.paid.high + _CENT:
+            return Verdict.DIFFERS
+        return Verdict.AGREES if self.paid.low - _CENT <= self.usd else Verdict.LATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,8 @@ class Account:
                 "others_usd": charged.others,
                 "paid_low_usd": charged.paid.low,
                 "paid_usd": charged.paid.high,
-                "agrees": charged.agrees,
+                "agrees": charged.verdict is not Verdict.DIFFERS,
+                "verdict": charged.verdict,
             },
             "console_url": self.console_url,
         }
@@ -168,4 +181,6 @@ def _charged(provider: Bills, rows: Sequence[RunRow], ids: Collection[str], now:
     bills = provider.billed(utc(since))
     ours = sum((one.usd for one in bills if one.allocation_id in ids), Decimal(0))
     whole = sum((one.usd for one in bills), Decimal(0))
-    return Charged(since, ours, whole - ours, sum((row.accrued(now) for row in rows), NOTHING))
+    paid = sum((row.accrued(now) for row in rows), NOTHING)
+    settled = paid_until(rows, now - provider.billed_late.total_seconds())
+    return Charged(since, ours, whole - ours, paid, settled)

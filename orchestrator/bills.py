@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.accounts import Answer, Whose, ask_all
+from orchestrator.accounts import Answer, Verdict, Whose, ask_all
 from orchestrator.cost import NOTHING
 from orchestrator.costs import entries, plotted, total
 from orchestrator.ledger import Ledger
@@ -184,13 +184,23 @@ def _line(allocation: Allocation, whose: Whose, now: float) -> str:
 def _charged(one: Account) -> str:
     if not one.tells_bills:
         where = f": look at {one.console_url}" if one.console_url else ""
-        return f"its own bill: not told by {one.provider.capitalize()}{where}"
+        return f"its own bill: not told by {_title(one)}{where}"
     if one.charged is None:
         return f"its own bill: CAN'T TELL: {one.no_bill}"
     charged = one.charged
     others = f", and {money(charged.others)} for what is not in this ledger" if charged.others else ""
     if not charged.usd and charged.paid == NOTHING:
         return f"its own bill: exactly $0.00{others}"
-    verdict = "the ledger agrees" if charged.agrees else "the ledger DIFFERS"
+    verdict = {
+        Verdict.AGREES: "the ledger agrees",
+        Verdict.LATE: f"not all of it is in {_title(one)}'s record yet: the ledger says",
+        Verdict.DIFFERS: "the ledger DIFFERS",
+    }[charged.verdict]
     paid = money_range(charged.paid.low, charged.paid.high)
     return f"its own bill since {moment(charged.since)[:10]}: {money(charged.usd)}{others}; {verdict}: {paid}"
+
+
+def _title(one: Account) -> str:
+    from providers.table import TITLES
+
+    return TITLES.get(one.provider, one.provider.capitalize())

@@ -150,6 +150,12 @@ def periods(rows: Iterable[RunRow], unit: Unit, now: float) -> dict[str, Interva
     return dict(sorted(found.items()))
 
 
+def paid_until(rows: Iterable[RunRow], at: float) -> Decimal:
+    """Give what was surely paid for the time before a moment, epoch seconds of our own clock."""
+    spells = [(row, spell) for row in rows for spell in row.spells]
+    return sum((_until(spell, inf, at + row.skew).low for row, spell in spells), Decimal(0))
+
+
 def _split(spell: Spell, until: float, unit: Unit) -> Iterator[tuple[str, Interval]]:
     """Cut one allocation's bill at midnights; the parts add up to the whole, to the last begun step."""
     end = until if spell.ended is None else spell.ended

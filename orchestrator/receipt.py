@@ -29,6 +29,10 @@ _COLUMN = 30  # of the evidence
 _CENT = Decimal("0.01")
 
 
+def _in_steps(seconds: int) -> str:
+    return "by the second" if seconds == 1 else f"in begun steps of {duration(seconds)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """All that the ledger knows of one run's money."""
@@ -191,7 +195,7 @@ def _quoted(known: Receipt) -> str:
     offered = _number((known.row.plan.get("offer") or {}).get("price"))
     return facts(
         [
-            ("  low", "not known" if low is None else money(low)),
+            ("  low", "not known" if low is None else money(low // _CENT * _CENT or low)),
             ("  likely", "not known" if likely is None else money(likely)),
             ("  at most", "" if worst is None else money(worst)),
             ("  price", "" if offered is None else price(offered)),
@@ -214,7 +218,7 @@ def _block(known: Receipt, one: Rented) -> str:
     return facts(
         [
             (f"  attempt {one.attempt}", clean(one.id)),
-            ("  price", f"{price(spell.price)}, in begun steps of {duration(spell.step_seconds)}"),
+            ("  price", f"{price(spell.price)}, {_in_steps(spell.step_seconds)}"),
             ("  from", _between(spell.start_low, spell.start_high)),
             ("  until", _until(one, known)),
             ("  steps", _begun(paid, one)),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WIDTH = 80
-_CENT = Decimal("0.01")
+_CENT, _MILL = Decimal("0.01"), Decimal("0.001")
 
 # CSI, OSC/DCS/PM/APC with their payload, and two-byte escapes: removed whole, so that no half of one is left to read.
 _ESCAPE = (
@@ -55,10 +55,16 @@ def money(usd: Decimal) -> str:
 
 
 def money_range(low: Decimal, high: Decimal) -> str:
-    """`$1.20-1.35` with an en dash; one amount when both ends are the same cent. The ends are rounded outwards."""
+    """`$1.20-1.35` with an en dash; one amount when both ends are the same cent. The ends are rounded outwards.
+
+    Ends less than a cent apart are told by a tenth of it: as cents they would look much further apart.
+    """
     if low == high:
         return money(high)
+    unit = _CENT if high - low >= _CENT else _MILL
     floor, ceiling = low.quantize(_CENT, ROUND_FLOOR), high.quantize(_CENT, ROUND_CEILING)
+    if floor != ceiling:
+        floor, ceiling = low.quantize(unit, ROUND_FLOOR), high.quantize(unit, ROUND_CEILING)
     return f"${floor:,}\u2013{ceiling:,}" if floor != ceiling else money(high)
 
 

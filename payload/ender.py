@@ -186,10 +186,11 @@ def look_once(way: Dict[str, Any]) -> Dict[str, str]:
         with contextlib.suppress(KeyError):  # a rule that names a value which this machine lacks
             if answer.status and any(fits(filled(rule), answer) for rule in way.get(word, [])):
                 said = word
-    url = urllib.parse.urlsplit(way["look"]["url"])  # names stay names: a value may be a secret
+    url = urllib.parse.urlsplit(way["look"]["url"])
     place = url.netloc if "{env:" in url.netloc else url.hostname
+    place, path = (_NAMED.sub("…", one or "") for one in (place, url.path))  # never a value: it may be a secret
     words = f"{answer.status}" if answer.status else str(answer.body)
-    return {"said": said, "evidence": f"{way['look']['method']} {place}{url.path} → {words}, {said}"}
+    return {"said": said, "evidence": f"{way['look']['method']} {place}{path} → {words}, {said}"}
 
 
 def fire(

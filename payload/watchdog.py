@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import birth
 import processes as ps
 import rearm
-from helper import Helper
+from comeback import Comeback
 from lever import Lever
 from limits import END, FIRE, MARGIN, START, Clock, Facts, Verdict, judge, limits_of, number, out_of_time
 from porter import Porter
@@ -38,7 +38,6 @@ HANGS = 10.0  # seconds past the ceiling that the main thread gets before the la
 LAST_TICK = 0.1  # seconds between two looks once there is a result: somebody waits for the end
 DEEP_EVERY = 10  # looks between two readings of every environment
 DURABLE_EVERY = 60  # looks between two proofs that survive a power cut
-REARM_SECONDS = 120.0  # that installing may take before its removal no longer waits for it
 
 
 class Watchdog:
@@ -71,17 +70,14 @@ class Watchdog:
         self.resorting = self.leaving = False
         self.lever = Lever(self.mark)
         self.porter = Porter(folder)
-        self.wishes_rearm = arm.get("rearm") is True
-        own = arm.get("rearm")  # in words where the container's own command sees to it
-        self.rearm = {"rearm": own if isinstance(own, str) else ""}  # by what means we are started again
-        self.installer = Helper()  # it takes seconds, and nothing waits for it
+        self.comeback = Comeback(folder, self.mark, arm.get("rearm"))
 
     # -- one look --
 
     def look_once(self) -> Verdict:
         """Reap, look, prove, judge."""
         self.reap()
-        self.install()
+        self.comeback.tend(over=bool(self.ended))
         if not self.fired:
             self.lever.tend(self.clock.steady())
         self.porter.tend(self.clock.steady())
@@ -242,16 +238,9 @@ class Watchdog:
 
     def know_strangers(self) -> None:
         """Tell our helpers from the job: they are below us too."""
-        for helper in (self.lever.helper, self.installer, self.porter.helper):
+        for helper in (self.lever.helper, self.comeback.helper, self.porter.helper):
             if helper.runs:
                 self.tree.leave_out(helper.pid)
-
-    def install(self) -> None:
-        """Have the system start us again, where that is wished."""
-        if self.wishes_rearm and not self.looks and not self.ended:
-            self.installer.start(rearm.command("install", self.folder, self.mark))
-        for said in self.installer.hear():
-            self.rearm = {key: str(said.get(key)) for key in ("rearm", "rearm_failed")}
 
     def leave(self) -> None:
         """Undo what was installed: there is nothing to watch any more."""
@@ -261,14 +250,7 @@ class Watchdog:
             self.resort.join()  # else it would end who undoes it
         if self.fired:
             self.lever.drop()
-        if self.wishes_rearm:
-            until = time.monotonic() + REARM_SECONDS
-            while self.installer.runs and time.monotonic() < until:
-                self.installer.hear()
-                time.sleep(0.05)
-            argv = rearm.command("remove", self.folder, self.mark)
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(argv, timeout=REARM_SECONDS, check=False)
+        self.comeback.remove()
 
     # -- words: each may fail on a full disk, and nothing depends on them --
 
@@ -298,8 +280,7 @@ class Watchdog:
             "ending": ending,
             "ended": self.ended,
             "fired": self.fired,
-            **self.rearm,
-            **(self.lever.proof() | self.porter.proof()),
+            **(self.comeback.proof() | self.lever.proof() | self.porter.proof()),
         }
         with contextlib.suppress(OSError):
             os.utime(self.folder / ".watchdog.lock")  # needs no room

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from decimal import Decimal
 
     from providers.base import Mark, Offer
@@ -38,6 +38,10 @@ class Bill:
 @runtime_checkable
 class Bills(Protocol):
     """A vendor that tells what it charged: the ledger is held against it."""
+
+    @property
+    def billed_late(self) -> timedelta:
+        """How long a charge may be missing from its record: what is younger and lacks there is no difference."""
 
     def billed(self, since: datetime) -> Sequence[Bill]:
         """Every charge from `since` on, every page of it; none = the vendor's own word that it charged nothing."""

@@ -20,6 +20,7 @@ PROVIDERS = {
     "runpod": ("providers.runpod", "RunpodProvider"),
     "colab": ("providers.colab", "ColabProvider"),
 }
+TITLES = {"lambda": "Lambda", "hf": "Hugging Face", "runpod": "RunPod", "colab": "Colab"}  # as they spell themselves
 # Where a person sees with their own eyes what bills; here too, so that `ps` need not load an adapter to say it.
 CONSOLES = {
     "lambda": "https://cloud.lambda.ai/instances",

@@ -235,6 +235,11 @@ class LocalProvider:
                 found.append(self._allocation(mark, ours))
         return found
 
+    @property
+    def billed_late(self) -> timedelta:
+        """Nothing is ever charged."""
+        return timedelta(0)
+
     def billed(self, since: datetime) -> Sequence[Bill]:  # noqa: ARG002 (the contract's shape)
         """Nothing, ever: it is the user's own computer."""
         return ()

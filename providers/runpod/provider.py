@@ -18,7 +18,7 @@ from providers.base import Observation, Phase, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, UnreachableError, UsageError
 from providers.http import base_url, pacer_for, printable
 from providers.optional import Funds
-from providers.runpod import api, ender, launch, reading
+from providers.runpod import api, billing, ender, launch, reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from providers.base import Access, Allocation, Holder, Job, Mark, Offer, Remote
+    from providers.optional import Bill
     from providers.runpod.reading import Address, Pod
 
 URL = "https://api.runpod.io/v2"
@@ -120,8 +121,18 @@ class RunpodProvider:
         told = self._api.graphql("query { myself { clientBalance currentSpendPerHr spendLimit } }").get("myself")
         if not isinstance(told, dict):
             return None
-        values = [reading.usd(told.get(name)) for name in ("clientBalance", "currentSpendPerHr", "spendLimit")]
-        return None if values == [None] * 3 else Funds(*values)
+        names = ("clientBalance", "currentSpendPerHr", "spendLimit")
+        balance, spends, limit = (reading.usd(told.get(name)) for name in names)
+        return None if balance is spends is limit is None else Funds(balance, spends, limit)
+
+    @property
+    def billed_late(self) -> timedelta:
+        """How long a charge may be missing from what `billed` tells."""
+        return timedelta(seconds=billing.LAG_SECONDS / self._pace)
+
+    def billed(self, since: datetime) -> Sequence[Bill]:
+        """Tell what was charged from the full hour before `since` on: pods by id, all else without one."""
+        return billing.billed(self._api, since, self._now())
 
     def holders(self, job: Job, offer: Offer) -> Sequence[Holder]:  # noqa: ARG002 (the contract's shape)
         """The watchdog in the pod: RunPod ends nothing by itself."""

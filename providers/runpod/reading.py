@@ -280,6 +280,18 @@ def usd(value: Any) -> Decimal | None:
     return Decimal(str(value))
 
 
+def amount(fields: Mapping[str, Any], name: str) -> Decimal:
+    """Read an amount that must be there.
+
+    Raises:
+        ProviderError: it is not, or is none.
+    """
+    found = usd(fields.get(name))
+    if found is None:
+        raise ProviderError(f"RunPod's record of what it charged has no {name} that can be read", hint="gpurun doctor")
+    return found
+
+
 def _usd(fields: Mapping[str, Any], name: str) -> Decimal | None:
     found = usd(fields.get(name))
     return found if found is not None and found > 0 else None
@@ -299,6 +311,11 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def time_of(fields: Mapping[str, Any], name: str) -> datetime | None:
+    """Read a time; None = it is none."""
+    return _time(_text(fields, name))
 
 
 def _time(text: str) -> datetime | None:

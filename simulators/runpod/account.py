@@ -27,6 +27,7 @@ class Account:
         self.prices: dict[str, Decimal] = {}  # other than the catalogue's; of both clouds
         self.disk_shares: dict[str, Decimal] = {}  # of a pod's price
         self.lost_usd = Decimal(0)  # of the balance, by the fault of that name
+        self.storage: list[tuple[float, Decimal]] = []  # charged for volumes: when, and USD
 
     def price(self, kind_id: str, cloud: str) -> Decimal:
         """USD an hour for one GPU."""
@@ -36,9 +37,8 @@ class Account:
         """USD that the account has left."""
         return _BALANCE - self.lost_usd - self.meter.usd(self._clock.now())
 
-    def bills(self, begin: float, end: float, span: float) -> Iterator[tuple[str, float, dict[str, float]]]:
-        """Give (pod, bucket, amounts) of all that was billed between two moments."""
-        now = self._clock.now()
+    def bills(self, begin: float, end: float, span: float, now: float) -> Iterator[tuple[str, float, dict[str, float]]]:
+        """Give (pod, bucket, amounts) of all that was billed between two moments, and by `now`."""
         for entry in self.meter.entries():
             since = max(begin, entry.launched // span * span)
             while since < min(end, now):

@@ -42,6 +42,7 @@ ROUTES = [
     ("GET", "/account/ssh-keys", "ssh_keys"),
     ("PUT", "/account/ssh-keys", "put_ssh_keys"),
     ("GET", "/billing/pods", "pod_billing"),
+    ("GET", "/billing", "billing"),
 ]
 _PATTERNS = [
     (method, re.compile(PREFIX + path.replace("{id}", "(?P<id>[^/]+)")), operation)

@@ -85,6 +85,8 @@ _ROWS = (
     on_instance("terminated_lingers", "GET says TERMINATED for so long after the end", seconds=60),
     # money, and the old ways in
     on_request("balance", "the account has so many dollars left from now on", times=1, usd=0.1, dice=False),
+    on_request("volume_charged", "so many dollars for a network volume, beside the pods", usd=1.5, dice=False),
+    on_request("bills_late", "the records lack what was charged so long ago, and since", times=None, seconds=3600),
     on_request("graphql_retired", "GraphQL answers 410", times=None),
     on_request("graphql_errors", "GraphQL answers 200 with errors", times=2),
 )
@@ -92,7 +94,7 @@ _ROWS = (
 # What an operation is called: as in `GET <control>/requests`.
 OPERATIONS = (
     *("create", "list", "get", "delete", "action", "update", "logs", "gpus", "gpu", "data_centers", "data_center"),
-    *("ssh_keys", "put_ssh_keys", "pod_billing", "graphql", "v1"),
+    *("ssh_keys", "put_ssh_keys", "pod_billing", "billing", "graphql", "v1"),
 )
 _WORDS = {
     ("*", "of"): OPERATIONS,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from simulators.runpod import checks
+from simulators.runpod import billing, checks
 from simulators.runpod.account import SPEND_LIMIT
 from simulators.runpod.catalogue import COMMUNITY, CUDA_VERSIONS, DATA_CENTERS, KINDS, Kind, spell_data_center
 from simulators.runpod.logs import moment
-from simulators.runpod.pods import ACTIONS, Pod, spell, stamp
+from simulators.runpod.pods import ACTIONS, Pod, spell
 from simulators.runpod.replies import CAPACITY, ProblemError
 from simulators.server import Reply, Request, as_json
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 _MOST_PAGE = 1000
 _MOST_TAIL = 5000
 _SSE = {"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"}
-_BUCKETS = {"hour": 3600, "day": 86400, "week": 7 * 86400, "month": 30 * 86400, "year": 365 * 86400}
 
 
 class Operations:
@@ -243,34 +241,16 @@ class Operations:
 
     def do_pod_billing(self, request: Request, _item: str) -> Reply:
         """Tell what pods cost: a record for each pod and bucket in which it billed."""
-        query, now = request.query, self._world.clock.now()
-        size = query.get("bucketSize", "day")
-        if size not in _BUCKETS:
-            raise ProblemError(422)
-        if "lastN" in query and {"startTime", "endTime"} & query.keys():
-            raise ProblemError(400)
-        span = _BUCKETS[size]
-        try:
-            end = moment(query["endTime"]) if "endTime" in query else now
-            begin = moment(query["startTime"]) if "startTime" in query else end - 30 * 86400
-            begin = end - int(query["lastN"]) * span if "lastN" in query else begin
-        except ValueError:
-            raise ProblemError(422) from None
-        begin, end = begin // span * span, -(-end // span) * span
-        records = [
-            {"startTime": stamp(since), "endTime": stamp(since + span), "podId": pod, **amounts}
-            for pod, since, amounts in self._world.account.bills(begin, end, span)
-            if query.get("podId", pod) == pod
-        ]
-        asked = {"startTime": stamp(begin), "endTime": stamp(end), "bucketSize": size, "podId": query.get("podId")}
-        names = ("totalAmount", "gpuAmount", "cpuAmount", "diskAmount")
-        metadata = {
-            "query": asked,
-            "recordCount": len(records),
-            "uniquePodCount": len({record["podId"] for record in records}),
-            "totals": {name: float(sum(Decimal(str(record[name])) for record in records)) for name in names},
-        }
-        return as_json(200, {"records": records, "metadata": metadata})
+        return billing.of_pods(request, self._world.account, *self._recorded())
+
+    def do_billing(self, request: Request, _item: str) -> Reply:
+        """Tell what all costs together: a record for each bucket in which anything billed."""
+        return billing.of_all(request, self._world.account, *self._recorded())
+
+    def _recorded(self) -> tuple[float, float]:
+        now = self._world.clock.now()
+        late = self._world.faults.take("bills_late")
+        return now, now - (late.number("seconds") if late else 0.0)
 
 
 def _availability(request: Request) -> dict[str, Any]:

@@ -136,6 +136,9 @@ class PodWorld:
         poorer = self.faults.take("balance")
         if poorer is not None:
             self.account.leave(Decimal(str(poorer.number("usd"))))
+        volume = self.faults.take("volume_charged")
+        if volume is not None:
+            self.account.storage.append((now, Decimal(str(volume.number("usd")))))
         self.outage.at("now", now)
         self.agenda.moved()
 

@@ -152,7 +152,7 @@ def test_values_of_the_machine_stand_where_their_names_do(ender, vendor, monkeyp
     monkeypatch.setenv("MACHINE_KEY", KEY)
     monkeypatch.setenv("MACHINE_ID", "m-1")
     assert ender.look(orders)["said"] == "alive"
-    assert "{env:MACHINE_ID}" in ender.look(orders)["evidence"]
+    assert "/machines/… → " in ender.look(orders)["evidence"]  # neither the value nor its name
 
 
 # ── firing ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -75,6 +75,7 @@ def test_every_operation_and_every_refusal_is_as_documented(runpod_sim: RunPodSi
     assert call("POST", f"/pods/{one}/action", {"action": "terminate"}).status_code == 204
     assert runpod_sim.delete(two).status_code == 204
     assert call("GET", "/billing/pods", params={"bucketSize": "hour", "podId": two}).status_code == 200
+    assert call("GET", "/billing", params={"bucketSize": "hour"}).status_code == 200
     # refusals
     three = runpod_sim.created()
     assert call("POST", f"/pods/{three}/action", {"action": "start"}).status_code == 409

@@ -364,6 +364,18 @@ def test_a_pod_that_is_there_can_be_struck_only_by_what_may_come_later(still: Ru
         assert requests.post(still.control + "/faults", json=wish, timeout=30).status_code == status
 
 
+@pytest.mark.parametrize(("fault", "told"), [({}, True), ({"bills_late": {"seconds": 7200}}, False)])
+def test_what_was_charged_may_be_told_late(still: RunPodSim, fault: dict[str, object], told: bool) -> None:  # noqa: FBT001
+    still.faults({**fault, "volume_charged": {"usd": 1.5}})
+    one = still.created()
+    still.advance(3600)
+    still.delete(one)
+    pods = still.data("GET", "/billing/pods", params={"bucketSize": "hour"})
+    whole = still.data("GET", "/billing", params={"bucketSize": "hour"})
+    assert bool(pods["records"]) is told
+    assert whole["metadata"]["totals"]["storageStandardAmount"] == (1.5 if told else 0)
+
+
 def test_every_fault_of_the_table_is_tested() -> None:
     here = Path(__file__)
     text = here.read_text(encoding="utf-8").split("ON_MACHINES = ", maxsplit=1)[0]

@@ -154,6 +154,7 @@ class Billing(FakeCloud):
     """A vendor that tells its bills."""
 
     told: Sequence[Bill] = ()
+    billed_late = timedelta(0)
 
     def billed(self, since: datetime) -> Sequence[Bill]:
         if self._fault("billed"):
@@ -224,6 +225,26 @@ def test_a_vendors_own_bill_is_held_against_the_ledger(rows: list[RunRow], usd: 
     text = bills.account_lines(account, THEN)
     assert verdict in " ".join(text.split())
     assert "$7.00 for what is not in this ledger" in " ".join(text.split())
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("usd", "late", "words"),
+    [
+        ("0.00", timedelta(days=99), "not all of it is in Fake's record yet: the ledger says: $2.40"),
+        ("0.00", timedelta(seconds=1), "the ledger DIFFERS: $2.40"),
+        ("3.10", timedelta(days=99), "the ledger DIFFERS: $2.40"),
+        ("2.40", timedelta(days=99), "the ledger agrees: $2.40"),
+    ],
+)
+def test_what_a_slow_record_does_not_have_yet_is_no_difference(
+    rows: list[RunRow], usd: str, late: timedelta, words: str
+) -> None:
+    cloud, (over,) = Billing(Clock()), [row for row in rows if row.run_id.startswith("over")]
+    cloud.billed_late = late
+    cloud.told = [Bill(datetime.fromtimestamp(over.created, UTC), NOW, Decimal(usd), "i-1")]
+    text = bills.account_lines(accounts.ask(cloud, "abcd", [over], {"i-1"}, THEN), THEN)
+    assert words in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
