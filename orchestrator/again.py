@@ -68,6 +68,7 @@ class Again:
         Raises:
             RefusedError: the monthly cap.
         """
+        stored.keep_data(self.row, self.job)
         folder, ledger = self.home.run(self.row.run_id), Ledger(self.home.ledger)
         try:
             ledger.reopen(self.row, datetime.now(UTC), monthly_cap=self.monthly_cap)
@@ -156,8 +157,8 @@ def _planned(
         step_seconds=step,
         poll_seconds=provider.traits.poll_seconds,
         queue_seconds=provider.traits.queue_seconds,
-    )
         most_hours=offers[0].most_hours,
+    )
     spent = row.accrued(now.timestamp()).high
     most = worst(dearest, (times.ceiling - begin).total_seconds() - provider.traits.queue_seconds, step, times.attempts)
     row = _moved(row, provider, times, most, spent)
@@ -178,8 +179,8 @@ def _planned(
         launched=begin,
         accept_risk=risk,
         key_on_machine=key,
-        month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), now)) if dearest else None,
         take_substitute=bool(old.get("take_substitute")),
+        month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), now)) if dearest else None,
     ).as_json()
     kept: dict[str, Any] = {
         name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old

@@ -45,6 +45,7 @@ class DataFile:
     setting: Key  # the key that names it: ("training", "data", "train")
     value: str  # what that key says on the machine: the file's name, or its folder's
     source: str = ""  # its address, where it was brought from one
+    endpoint: str = ""  # the server of that, where it is not the vendor's own
 
 
 def collect(
@@ -85,7 +86,7 @@ def _from_afar(
         found = _ship(path, setting, names, where)
     except ConfigError as error:
         raise ConfigError(str(error).replace(str(path), address.rstrip("/")), hint=error.hint) from error
-    return [replace(one, source=brought.sources[one.path]) for one in found]
+    return [replace(one, source=brought.sources[one.path], endpoint=brought.endpoint) for one in found]
 
 
 def code_of(training: Training, base: Base, origin: Origin) -> Path | None:

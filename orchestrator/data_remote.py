@@ -62,12 +62,14 @@ class Brought:
 
     path: Path
     sources: dict[Path, str]
+    endpoint: str = ""
 
 
 class Place(Protocol):
     """Where data lie."""
 
     base: str  # the address of its root, with a slash at its end
+    endpoint: str  # of an S3 that is not AWS
 
     def listed(self, prefix: str) -> Iterator[There]:
         """Name the files whose names begin so."""
@@ -139,7 +141,7 @@ def _brought(place: Place, path: str, address: str, cache: Path) -> Brought:
     if not final.is_dir():
         _bring_all(place, files, names, final, address)
     sources = {final / here: f"{place.base}{name}" for name, here in names.items()}
-    return Brought(final / top, sources)
+    return Brought(final / top, sources, place.endpoint)
 
 
 def _found(place: Place, path: str, address: str) -> tuple[list[There], bool]:
@@ -219,7 +221,7 @@ class _Objects:
     """A bucket, in S3 or on the Hub."""
 
     def __init__(self, address: Address) -> None:
-        self.base = f"{address}/"
+        self.base, self.endpoint = f"{address}/", address.endpoint
         self._store = open_store(address)
 
     def listed(self, prefix: str) -> Iterator[There]:
@@ -239,6 +241,8 @@ class _Objects:
 
 class _Dataset:
     """A data set's repository on the Hub, at one commit."""
+
+    endpoint = ""
 
     def __init__(self, repo: str, revision: str | None) -> None:
         from orchestrator.store_hub import endpoint_of, own_token

@@ -40,7 +40,7 @@ class JobFile:
 
     def write(self, folder: RunFolder) -> None:
         """Keep it in the run's folder."""
-        blobs = [[blob.sha256, blob.size, str(blob.path), blob.name] for blob in self.blobs]
+        blobs = [[blob.sha256, blob.size, str(blob.path), blob.name, blob.source, blob.endpoint] for blob in self.blobs]
         values = {name: getattr(self, name) for name in self.__slots__} | {"blobs": blobs}
         write_json(folder.job, values)
 
@@ -55,7 +55,7 @@ class JobFile:
         values = read_json(folder.job)
         if values is None:
             raise JobGoneError(f"{folder.job} is gone: the run can't be started")
-        blobs = tuple(Blob(sha, size, Path(path), name) for sha, size, path, name in values["blobs"])
+        blobs = tuple(Blob(sha, size, Path(path), *more) for sha, size, path, *more in values["blobs"])
         for path in (folder.bundle, *(blob.path for blob in blobs)):
             if not path.exists():
                 raise JobGoneError(f"{path} is gone: the run can't be started")

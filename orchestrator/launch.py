@@ -196,7 +196,12 @@ def choice(
 
 
 def _data(home: Home, template: Template) -> tuple[Blob, ...]:
-    return blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
+    found = blobs([(file.path, file.name) for file in template.files], home.root / "hashes.json")
+    known = {file.name: file for file in template.files}
+    return tuple(
+        replace(blob, source=file.source, endpoint=file.endpoint) if (file := known.get(blob.name)) else blob
+        for blob in found
+    )
 
 
 def _typed(gpu: planning.Gpus) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
 from orchestrator.render import duration, facts, money, money_range, price, size
 from orchestrator.store import HUB_FREE, from_json
+from orchestrator.stored_data import LEAST, goes_by_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +22,11 @@ _KEY_RISK = (
     "YOUR ACCOUNT'S KEY GOES TO THE MACHINE, to a file of root's. It opens the whole account: who gets root there, or"
     " whose code runs there (yours, its packages, the model's), can use it: rent in your name, end what is yours."
 )
-
 _MUST_WAKE = (
     "THIS COMPUTER MUST STAY AWAKE: while it sleeps nobody tells Colab that the VM is in use, and Colab may take it"
     " away with all that is on it. With --store results leave as they arise"
 )
+
 
 def plan_screen(plan: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
     """The plan as shown before anything is rented; `plan` is `Plan.as_json()`, `limits` the template's."""
@@ -143,6 +144,7 @@ def _store(plan: Mapping[str, Any]) -> str:
     else:
         ends = "the machine can't end itself: it waits for this computer, or the deadline"
     lines = [f"{address}: log, checkpoints, artifacts, as it trains", ends, _leave(address, ability, plan)]
+    lines += _data_there(plan)
     if address.is_hub:
         return "\n".join([*lines, f"{money(address.monthly_usd(10**12) or Decimal(0))} a TB and month {HUB_FREE}"])
     ceiling, begun = (datetime.fromisoformat(text) for text in (plan["times"]["ceiling"], plan["launched"]))
@@ -152,6 +154,14 @@ def _store(plan: Mapping[str, Any]) -> str:
             f"which lives {most}; renewed while this computer is awake, else what comes later waits on the machine"
         )
     return "\n".join(lines)
+
+
+def _data_there(plan: Mapping[str, Any]) -> list[str]:
+    """Say what of the data goes up before anything is rented."""
+    whole = sum(blob[1] for blob in plan["data"])
+    if not goes_by_store(plan["offer"]["provider"]) or whole < LEAST:
+        return []
+    return [f"data go there first, {size(whole)}, once for all runs; the machine fetches them by signed addresses"]
 
 
 def _leave(address: Address, ability: Ability, plan: Mapping[str, Any]) -> str:

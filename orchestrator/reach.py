@@ -97,7 +97,7 @@ class Reach:
         secrets = resolve(job_file.secrets)
         self._redactor.learn(secrets.values())
         job = job_file.job(row, self._folder, self._home_id, secrets)
-        job = replace(job, store=stored.grant(row))
+        job = replace(job, store=stored.grant(row), sources=stored.sources(row, job_file))
         self._redactor.learn(stored.tokens(job.store))
         if not self._provider.traits.ssh:
             return job

@@ -14,10 +14,11 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import stored_data
 from orchestrator.collect import fetch
 from orchestrator.home import write_json
 from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
-from orchestrator.store import BLOBS, HUB_SHAPE, as_json, from_json, open_store, parse
+from orchestrator.store import HUB_SHAPE, as_json, from_json, open_store, parse
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
 from providers.base import Manifest, Phase, Secret, utc
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpurun.store")
 SPARE = timedelta(hours=24)  # that a grant outlives the ceiling: an extension moves that
 _REFUSED = re.compile(r"says (?:400|401|403)")  # payload/courier.py: by its word the leave is not, or no longer, good
-SMALL_DATA = 64 * 2**20  # bytes of data that are kept beside the run: with them any home can carry it on
 
 
 # ── before the launch ───────────────────────────────────────────────────────────────────────────
@@ -125,12 +125,25 @@ def keep_run(row: RunRow, folder: RunFolder, home_id: str) -> None:
         },
     }
     store.upload(store.address.run(row.run_id, "bundle.tar.gz"), str(folder.bundle))
-    if sum(blob.size for blob in job.blobs) <= SMALL_DATA:
-        for blob in job.blobs:
-            key = store.address.key(BLOBS, blob.sha256)
-            if store.size(key) != blob.size:
-                store.upload(key, str(blob.path))
+    stored_data.keep(store, job.blobs, row.provider)
     store.put(store.address.run(row.run_id, "run.json"), json.dumps(facts, indent=1).encode())
+
+
+def sources(row: RunRow, job: JobFile) -> Secret | None:
+    """Sign what the machine may fetch of its data by itself; None = nothing."""
+    found = None if stored_data.goes_by_store(row.provider) is False else _of(row)
+    return stored_data.sources(found[0] if found else None, job.blobs, row.provider)
+
+
+def keep_data(row: RunRow, job: JobFile) -> None:
+    """Bring the data of a run that goes on elsewhere into its store.
+
+    Raises:
+        ProviderError: the store does not take it.
+    """
+    found = _of(row)
+    if found is not None:
+        stored_data.keep(found[0], job.blobs, row.provider)
 
 
 def grant(row: RunRow) -> Secret | None:

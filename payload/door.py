@@ -2,7 +2,7 @@
 
     python3 -I -S -B payload/door.py <word> <mark> <verb> [offset]    # a request, where there is one, on standard input
 
-    seed begin        before the training: see place.py
+    seed begin        before the training: see place.py        fetch   bring data from where they lie: fetch.py
     status            what lives, and what the files say       order   leave an order for the agent
     manifest          name the whole files                     ender   keep what the machine ends itself by: lever.py
     log               the log from an offset, as it grows: for ten minutes, or until the asker is gone
@@ -27,6 +27,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import fetch
 import lever
 import place
 import processes as ps
@@ -177,6 +178,12 @@ def log(folder: Path, offset: int) -> None:
             pending = pending[os.write(1, pending) :]
 
 
+def fetch_data(_folder: Path, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Bring data for a while."""
+    place.BLOBS.mkdir(mode=0o700, exist_ok=True)
+    return fetch.fetch(place.BLOBS, request)
+
+
 # ---- the question ----------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +204,9 @@ def answer(folder: Path, verb: str, rest: List[str], word: str) -> None:
     else:
         say(
             word,
-            {"seed": place.seed, "begin": place.begin, "order": order, "ender": ender}[verb](folder, json.load(stdin)),
+            {"seed": place.seed, "begin": place.begin, "order": order, "ender": ender, "fetch": fetch_data}[verb](
+                folder, json.load(stdin)
+            ),
         )
 
 

@@ -185,6 +185,8 @@ class Blob:
     size: int  # bytes
     path: Path  # where it lies here
     name: str  # where the payload expects it, relative to the job's folder: "data/train.jsonl"
+    source: str = ""  # where the same bytes lie besides, as it was typed: "s3://bucket/train.jsonl"
+    endpoint: str = ""  # the server of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class Job:
     setup: tuple[str, ...] = ()  # argv that makes the environment on a bare machine; () = none is needed
     log_limit_bytes: int = 64 * 2**20
     store: Secret | None = None  # store.json: leave to write into the store, for this attempt; None = there is none
+    sources: Secret | None = None  # {sha256: {"url", "size", "token"?}}: what the machine may fetch by itself
     key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, to end itself
     probe: Mapping[str, float] = field(default_factory=dict)  # what the first steps are judged by; {} = they are not
 

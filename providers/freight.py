@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from providers.base import Job
 
 
-_FIRST = (*wire.GUARDS, "place.py", "door.py")  # the door last: where it is, all are
+_FIRST = (*wire.GUARDS, "place.py", "fetch.py", "door.py")  # the door last: where it is, all are
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ STDLIB_ONLY = tuple(
         "courier",
         "door",
         "ender",
+        "fetch",
         "helper",
         "inline",
         "lever",
@@ -181,7 +182,19 @@ def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(
 
 
 def test_every_adapter_stands_in_the_table() -> None:
-    shared = {"__init__", "base", "errors", "table", "http", "optional", "ssh", "starting", "wire"}
+    shared = {
+        "__init__",
+        "base",
+        "errors",
+        "fetching",
+        "freight",
+        "table",
+        "http",
+        "optional",
+        "ssh",
+        "starting",
+        "wire",
+    }
     adapters = {f"providers.{path.stem}" for path in (ROOT / "providers").iterdir() if path.name[0] not in "_."}
     assert adapters - {f"providers.{name}" for name in shared} == {module for module, _ in PROVIDERS.values()}
 

@@ -8,6 +8,7 @@ Parts travel several at once through the VM's contents; a kernel checks each, an
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import time
@@ -23,6 +24,7 @@ from providers.colab.door import MARKER
 from providers.colab.jupyter import WORKERS, TooLargeError
 from providers.colab.kernels import FOLDER
 from providers.errors import IntegrityError, RemoteError, StartError, UnreachableError
+from providers.fetching import ANSWER_SECONDS, fetched
 from providers.freight import arm_of, blamed, freight_of, guards, must_be_the_same
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ def start(jupyter: Jupyter, kernel: Kernel, desk: Desk, job: Job, progress: Prog
     here = answer.get("here")
     missing = [item for digest, item in items.items() if digest not in (here if isinstance(here, list) else [])]
     _must_fit(missing, wire.number(answer.get("free")))
+    whole = sum(item.size for item in missing)
+    digests = [item.sha256 for item in missing]
+    ask = functools.partial(desk.ask, "fetch", seconds=ANSWER_SECONDS)
+    came = fetched(ask, job, digests, lambda done: progress(done, whole))
+    missing = [item for item in missing if item.sha256 not in came]
     shipment = Shipment(jupyter, kernel, job.deadline.timestamp() - ahead, progress)
     broken = shipment.ship(missing) or _begin(desk, job, freight)
     for item in (items[digest] for digest in broken if digest in items):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from providers import starting, wire
 from providers.errors import HostKeyError, IntegrityError, RemoteError, StartError, UnreachableError
+from providers.fetching import ANSWER_SECONDS, fetched
 from providers.freight import arm_of, blamed, freight_of, guards, must_be_the_same
 from providers.ssh import bulk, trees
 from providers.ssh.door import plain, texts
@@ -85,7 +86,7 @@ def start(
         return
     here = set(texts(answer.get("here")))
     missing = [item for item in items.values() if item.sha256 not in here]
-    shipment.ship(link, missing, answer)
+    shipment.ship(link, missing, answer, lambda digests, told: _fetched(door, job, digests, told))
     seconds = 120 + sum(item.size for item in items.values()) / _HASHED
     broken = texts(_ask(door, "begin", freight.begin(job), seconds, len(items)).get("broken"))
     for item in (items[digest] for digest in broken if digest in items):
@@ -134,6 +135,15 @@ def _ask(door: Door, verb: str, request: object, seconds: float, count: int) -> 
     return answer
 
 
+def _fetched(door: Door, job: Job, digests: Sequence[str], tell: Callable[[int], None]) -> set[str]:
+    """Have the machine fetch by itself what it can."""
+
+    def ask(request: dict[str, Any]) -> dict[str, Any] | None:
+        return door.ask("fetch", request, seconds=ANSWER_SECONDS, limit=2**20 + 3 * _LISTED * len(digests))
+
+    return fetched(ask, job, digests, tell)
+
+
 def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Cut into streams that each arrive whole or not at all, so that a cut costs little."""
     batch: list[Item] = []
@@ -157,8 +167,14 @@ class _Shipment:
         self._progress = progress
         self._done = self._whole = 0
 
-    def ship(self, link: Link, items: list[Item], answer: dict[str, Any]) -> None:
-        """Ship files into the folder that the machine named."""
+    def ship(
+        self,
+        link: Link,
+        items: list[Item],
+        answer: dict[str, Any],
+        fetch: Callable[[Sequence[str], Callable[[int], None]], set[str]],
+    ) -> None:
+        """Ship files into the folder that the machine named; `fetch` has it bring some by itself."""
         blobs, free = answer.get("blobs"), wire.number(answer.get("free"))
         if not isinstance(blobs, str) or not blobs.startswith("/") or "\0" in blobs:
             raise RemoteError(f"the machine names no folder for data: {plain(blobs)}")
@@ -166,6 +182,9 @@ class _Shipment:
         if free is not None and self._whole > free:
             message = f"the machine's disk has {free / 1e9:.1f} GB free; {self._whole / 1e9:.1f} GB are to be shipped"
             raise StartError(message, hint="choose an offer with a larger disk")
+        here = fetch([item.sha256 for item in items], self._at)
+        self._done = sum(item.size for item in items if item.sha256 in here)
+        items = [item for item in items if item.sha256 not in here]
         for some in _batches([item for item in items if item.size < _SMALL]):
             with blamed(some):
                 go_on = functools.partial(self._at, self._done)  # eight megabytes take minutes on a bad line

@@ -85,7 +85,7 @@ class Machine:
     def install(self, job: Job) -> None:
         """Put the door there without starting anything."""
         (self.folder(job) / "payload").mkdir(parents=True, exist_ok=True)
-        for name in ("door.py", "place.py", *GUARDS):
+        for name in ("door.py", "place.py", "fetch.py", *GUARDS):
             shutil.copy(PAYLOAD / name, self.folder(job) / "payload" / name)
 
     def does(self, job: Job, code: str) -> None:
