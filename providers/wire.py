@@ -34,6 +34,7 @@ GUARDS = (
     "lever.py",
     "helper.py",
     "ender.py",
+    "comeback.py",
     "rearm.py",
     "output.py",
     "outcome.py",

@@ -168,7 +168,7 @@ def test_a_disk_that_takes_nothing_does_not_keep_it_from_firing(box, house, vend
 
 
 def test_a_disk_that_hangs_does_not_keep_it_from_firing(box, house, vendor):
-    each = box(deadline=2, grace_seconds=0.1)
+    each = box(deadline=6, grace_seconds=0.1)
     script = each.folder / "payload" / "watchdog.py"
     script.write_text(script.read_text().replace("HANGS = 10.0", "HANGS = 0.5"))
     folder = give(each, house, vendor.orders())
