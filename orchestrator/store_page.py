@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from orchestrator import settings_file
 from orchestrator.render import ago, money, size, table
 from orchestrator.store import BLOBS, HUB_FREE, HUB_SHAPE, RUNS, open_store, parse
-from providers.errors import UsageError
+from providers.base import Mark
+from providers.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.home import Home
@@ -32,6 +33,7 @@ class There:
     attempts: set[int] = field(default_factory=set)
     named: bool = False  # run.json is there
     results: set[int] = field(default_factory=set)  # attempts with a result
+    until: datetime = _NEVER  # a job that bears such a mark may live so long: its own files lie here
 
 
 def chosen(home: Home, address: str | None, endpoint: str | None) -> Address:
@@ -55,13 +57,19 @@ def look(address: Address, store: Store | None = None) -> list[There]:
         base = address.key(kind) + "/"
         for one in store.kept(base):
             run_id, _, rest = one.key[len(base) :].partition("/")
-            name = run_id if kind == RUNS else "data"
-            if kind == RUNS and not _RUN.fullmatch(run_id):
+            mark = (
+                Mark.parse(run_id) if kind == RUNS else None
+            )  # what a job of Hugging Face's has in the account's bucket
+            name = mark.run_id if mark else run_id if kind == RUNS else "data"
+            if kind == RUNS and not _RUN.fullmatch(name):
                 continue
             there = found.setdefault(name, There(name))
             there.keys.append(one.key)
             there.size += one.size
             there.newest = max(there.newest, one.written)
+            if mark is not None:
+                there.until = max(there.until, mark.ceiling)
+                rest = f"{mark.attempt}/{rest.removeprefix('out/files/')}"
             number, _, inner = rest.partition("/")
             if kind == RUNS and number.isdecimal():
                 there.attempts.add(int(number))
@@ -117,6 +125,17 @@ def pick(address: Address, found: list[There], prefix: str) -> There:
         words = f"{len(fitting)} runs in {address} begin with" if fitting else f"nothing in {address} begins with"
         raise UsageError(f"{words} {prefix!r}", hint="gpurun store ls")
     return fitting[0]
+
+
+def refuse_live(one: There, now: datetime) -> None:
+    """Refuse to take files away from under a job that may live.
+
+    Raises:
+        RefusedError: says until when.
+    """
+    if one.until > now:
+        words = f"a job of {one.run_id} may use them until {one.until:%Y-%m-%d %H:%M} UTC"
+        raise RefusedError(words, hint=f"gpurun stop {one.run_id}; its files go when it is over")
 
 
 def _monthly(address: Address, count: int) -> str:

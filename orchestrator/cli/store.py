@@ -30,7 +30,8 @@ def store() -> None:
 def ls(address: str | None, s3_endpoint: str | None, *, as_json: bool) -> None:
     """List the runs in a store, their size, and what that costs a month.
 
-    ADDRESS is s3://bucket/prefix or hf://buckets/you/name/prefix; your default (gpurun config) unless given.
+    ADDRESS is s3://bucket/prefix or hf://buckets/you/name/prefix; your default (gpurun config) unless given. What jobs
+    of Hugging Face's left behind whose home is gone lies in hf://buckets/you/gpurun.
 
     \b
     Examples:
@@ -70,6 +71,7 @@ def rm(run: str, address: str | None, s3_endpoint: str | None, *, yes: bool) -> 
 
     where = store_page.chosen(Home.default(), address, s3_endpoint)
     one = store_page.pick(where, store_page.look(where), run)
+    store_page.refuse_live(one, datetime.now(UTC))
     if not agreed(f"Delete {one.run_id} ({size(one.size)}) from {where}?", yes=yes):
         return NOT_WANTED
     open_store(where).delete(one.keys)
