@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from colab_fixture import colab_sim, start_colab  # noqa: F401 - fixtures for all
 from hf_ground import start_hf  # noqa: F401 - a fixture for all
 from hypothesis import settings
 from nasty import NASTY
