@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 
 PLACES = (("code/artifacts", "artifacts"), ("code/outputs", "artifacts/outputs"))  # as outcome.py brings them in
 RESTS = 30.0  # seconds unchanged
@@ -33,8 +33,10 @@ class Found(NamedTuple):
 class Loose:
     """One script's folders, and since when each file in them is as it is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, known: bool = False) -> None:
+        """`known`: a life before this one saw such files."""
         self.folder = folder
+        self.had: Set[str] = {place for place, _ in PLACES} if known else set()
         self.since: Dict[str, Tuple[Stamp, float]] = {}
 
     def resting(self, now: float, *, over: bool = False) -> List[Found]:
@@ -47,22 +49,31 @@ class Loose:
         rested = [file for name, file in found.items() if over or now - self.since[name][1] >= RESTS]
         return sorted(rested, key=lambda file: file.stamp[1])
 
-    def there(self) -> Iterator[Found]:
-        """Go through regular files; links lead elsewhere."""
-        count = 0
+    def there(self) -> List[Found]:
+        """Find every file, where the script wrote it or where the agent has put it when the script was over."""
+        found: List[Found] = []
         for place, target in PLACES:
             root = self.folder / place
-            for base, _, names in os.walk(root) if not root.is_symlink() else ():
-                for name in names:
-                    path = Path(base, name)
-                    try:
-                        known = path.lstat()
-                    except OSError:
-                        continue
-                    if not stat.S_ISREG(known.st_mode) or count >= MOST:
-                        continue
-                    count += 1
-                    yield Found(f"{target}/{path.relative_to(root).as_posix()}", path, known.st_size, stamp_of(known))
+            here = list(files(root, target))
+            if root.is_dir():
+                self.had.add(place)
+            elif place in self.had:  # moved, perhaps while we looked
+                here = list(files(self.folder / target, target))
+            found += here
+        return found[:MOST]
+
+
+def files(root: Path, target: str) -> Iterator[Found]:
+    """Go through regular files; links lead elsewhere."""
+    for base, _, names in os.walk(root) if not root.is_symlink() else ():
+        for name in names:
+            path = Path(base, name)
+            try:
+                known = path.lstat()
+            except OSError:
+                continue
+            if stat.S_ISREG(known.st_mode):
+                yield Found(f"{target}/{path.relative_to(root).as_posix()}", path, known.st_size, stamp_of(known))
 
 
 def stamp_of(known: os.stat_result) -> Stamp:

@@ -64,7 +64,7 @@ class Uploader:
         self.so_far: Dict[str, Dict[str, Any]] = dict(
             memory.get("so_far") or {}
         )  # of a script: as SOFAR.json names them
-        self.loose: Optional[Loose] = Loose(folder)
+        self.loose: Optional[Loose] = Loose(folder, known=bool(self.so_far))
         self.spoiled: Set[str] = set()  # seals whose files are not those that they name
         self.copied: Dict[str, int] = {}  # how much of the log, of the metrics is there
         self.log_at = -1e9  # steady seconds

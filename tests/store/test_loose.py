@@ -84,7 +84,10 @@ def test_at_the_end_nothing_is_sent_twice_and_the_result_takes_over(folder, buck
         until(lambda: "artifacts/outputs/model.bin" in named(bucket), "the model")
         folder.write("code/outputs/late.txt", b"late")
         (folder.path / "artifacts").mkdir()
-        (folder.path / "code/outputs").rename(folder.path / "artifacts/outputs")  # as the agent does
+        (folder.path / "code/outputs").rename(
+            folder.path / "artifacts/outputs"
+        )  # as the agent does, and then it hashes
+        until(lambda: "artifacts/outputs/late.txt" in named(bucket), "the last file")
         folder.result(content)
         *_, last = [json.loads(line) for line in process.stdout]
     assert last["state"] == "whole"
