@@ -62,6 +62,17 @@ def on_instance(name: str, story: str, *, dice: bool = True, **options: Value) -
     return Fault(name, story, {**EVERYWHERE, **_INSTANCE, **options}, on_instance=True, dice=dice)
 
 
+def on_link(begun: str) -> tuple[Fault, ...]:
+    """Strike one instance's road to its caller; `after` counts from the moment so called."""
+    cut = f"every connection is reset, so long after {begun} (and `bytes` more), `count` times"
+    silent = "the peer stays connected and says nothing for so long"
+    return (
+        on_instance("link_cut", cut, after=20, count=1, every=20, bytes=None),
+        on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30, bytes=None),
+        on_instance("link_freeze", silent, after=20, seconds=30, bytes=None),
+    )
+
+
 _SPANS = {"seconds", "hidden_seconds", "after", "every", "delay"}
 
 

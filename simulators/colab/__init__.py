@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from simulators import serving
 from simulators.clock import Clock
 from simulators.colab.api import Api
 from simulators.colab.world import ColabWorld
 from simulators.control import Control
-from simulators.folders import working_folder
 from simulators.server import Server
 
 if TYPE_CHECKING:
@@ -63,13 +63,7 @@ class ColabSimulator:
     def __enter__(self) -> Self:
         """Begin to serve."""
         with self._ending as ending:
-            self._folder = ending.enter_context(working_folder("colab"))
-            ending.callback(self.world.close)
-            self.world.agenda.start()
-            ending.callback(self.world.agenda.stop)
-            for server in (self._api, self._control):
-                server.listen()
-                ending.callback(server.close)
+            self._folder = serving.begin(ending, "colab", self.world, self._api, self._control)
             self._write_logins()
             with self.world.lock:
                 self.world.arm(self._faults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_reply, on_request
+from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_link, on_reply, on_request
 
 _ROWS = (
     # before the deed: nothing was assigned
@@ -56,18 +56,7 @@ _ROWS = (
     on_instance(
         "websocket_cut", "every websocket is cut, so long after the assign, `count` times", after=20, count=1, every=20
     ),
-    on_instance(
-        "link_cut",
-        "every connection is reset, so long after the assign (and `bytes` more), `count` times",
-        after=20,
-        count=1,
-        every=20,
-        bytes=None,
-    ),
-    on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30, bytes=None),
-    on_instance(
-        "link_freeze", "the peer stays connected and says nothing for so long", after=20, seconds=30, bytes=None
-    ),
+    *on_link("the assign"),
     on_request("keep_alive_silent", "keep-alive never answers, as often seen; it counts all the same", times=None),
     # the end
     on_request("unassign_500", "500, and nothing done", of="unassign", times=3),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from simulators import roads
+from simulators import roads, strikes
 from simulators.clock import Agenda, Clock, iso
 from simulators.colab.account import Account
 from simulators.colab.catalogue import KINDS
@@ -16,7 +16,7 @@ from simulators.colab.faults import BOOK
 from simulators.colab.google import Google
 from simulators.colab.lives import Lives
 from simulators.colab.vms import Vm, plainly
-from simulators.faults import FaultError, Faults, Hit
+from simulators.faults import Faults, Hit
 from simulators.journal import Journal
 from simulators.outage import Outage
 
@@ -35,6 +35,7 @@ _LATER = frozenset(
         *("link_cut", "link_blackhole", "link_freeze"),
     }
 )
+_KIND = strikes.Kind("VM", "assign", _LATER)
 
 
 class ColabWorld:
@@ -98,15 +99,8 @@ class ColabWorld:
     def arm(self, hits: Iterable[Hit]) -> None:
         """Arm faults; those that name an instance strike it now."""
         now = self.clock.now()
-        hits = [hit.hurried(self.pace) for hit in hits]
-        for hit in hits:
-            if hit.options.get("instance") is not None and hit.name not in _LATER:
-                raise FaultError(f"{hit.name} strikes at assign only: a VM that is there can't have it")
-        self.faults.arm(hit for hit in hits if hit.options.get("instance") is None)
-        for hit in hits:
-            for vm in self._named(hit.options.get("instance")):
-                vm.faults[hit.name] = hit
-                self.lives.strike(vm, hit, now)
+        for vm, hit in strikes.arm(self.faults, hits, self.vms, _KIND, pace=self.pace):
+            self.lives.strike(vm, hit, now)
         self._arm_money()
         foreign = self.faults.take("foreign")
         for _ in range(int(foreign.number("count")) if foreign else 0):
@@ -122,14 +116,6 @@ class ColabWorld:
         if free is not None:
             self.account.never_paid(_units(free, "units"))
 
-    def _named(self, wish: object) -> list[Vm]:
-        if wish is None:
-            return []
-        found = [each for each in self.vms.values() if wish in {"*", each.endpoint} and each.alive]
-        if not found and wish != "*":
-            raise LookupError(f"no VM {wish!r}")
-        return found
-
     def set_price(self, name: str, price: Decimal) -> None:
         """Draw so many *units* an hour from the next assign on."""
         if name not in KINDS:
@@ -144,7 +130,7 @@ class ColabWorld:
 
     def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one VM or all; how many there were."""
-        hosts = [each.host for each in self._named(instance_id or "*") if each.host is not None]
+        hosts = [each.host for each in strikes.named(self.vms, instance_id or "*", _KIND) if each.host is not None]
         return sum(host.link(what, roads.for_link(options, self.clock)) for host in hosts)
 
     def launch_by_hand(self, order: object) -> str:

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from simulators import serving
 from simulators.clock import Clock
 from simulators.control import Control
-from simulators.folders import working_folder
 from simulators.lambda_cloud.api import PREFIX, Api
 from simulators.lambda_cloud.world import LambdaWorld
 from simulators.server import Server, free_port
@@ -75,13 +75,7 @@ class LambdaSimulator:
     def __enter__(self) -> Self:
         """Begin to serve."""
         with self._ending as ending:
-            self._folder = ending.enter_context(working_folder("lambda"))
-            ending.callback(self.world.close)
-            self.world.agenda.start()
-            ending.callback(self.world.agenda.stop)
-            for server in (self._api, self._control):
-                server.listen()
-                ending.callback(server.close)
+            self._folder = serving.begin(ending, "lambda", self.world, self._api, self._control)
             with self.world.lock:
                 self.world.arm(self._faults)
             self._ending = ending.pop_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_reply, on_request
+from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_link, on_reply, on_request
 
 # `of` names an operation, see OPERATIONS.
 _ROWS = (
@@ -58,18 +58,7 @@ _ROWS = (
     on_instance("cuda_broken", "CUDA error 802 while nvidia-smi is happy"),
     on_instance("driver_old", "a driver too old for the stack"),
     on_instance("disk_full", "no byte left on the disk, so long after active", after=0),
-    on_instance(
-        "link_cut",
-        "every connection is reset, so long after active (and `bytes` more), `count` times",
-        after=20,
-        count=1,
-        every=20,
-        bytes=None,
-    ),
-    on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30, bytes=None),
-    on_instance(
-        "link_freeze", "the peer stays connected and says nothing for so long", after=20, seconds=30, bytes=None
-    ),
+    *on_link("active"),
     # the end
     on_request(
         "terminate_ignored", "accepted, and not carried out; `shows` what is listed then", times=2, shows="active"

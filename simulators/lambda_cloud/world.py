@@ -12,9 +12,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from simulators import roads
+from simulators import roads, strikes
 from simulators.clock import Agenda, Clock, iso
-from simulators.faults import FaultError, Faults, Hit
+from simulators.faults import Faults, Hit
 from simulators.hosts import Host, Machine
 from simulators.journal import Journal
 from simulators.lambda_cloud.catalogue import KINDS
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _LATER = frozenset(
     {"unhealthy", "preempted", "vanish", "link_cut", "link_blackhole", "link_freeze", "terminating_lingers"},
 )
+_KIND = strikes.Kind("instance", "launch", _LATER)
 
 
 class LambdaWorld:
@@ -249,25 +250,10 @@ class LambdaWorld:
     def arm(self, hits: Iterable[Hit]) -> None:
         """Arm faults; those that name an instance strike it now."""
         now = self.clock.now()
-        hits = [hit.hurried(self.pace) for hit in hits]
-        for hit in hits:
-            if hit.options.get("instance") is not None and hit.name not in _LATER:
-                raise FaultError(f"{hit.name} strikes at launch only: an instance that is there can't have it")
-        self.faults.arm(hit for hit in hits if hit.options.get("instance") is None)
-        for hit in hits:
-            for instance in self._named(hit.options.get("instance")):
-                instance.faults[hit.name] = hit
-                self._strike(instance, hit, now)
+        for instance, hit in strikes.arm(self.faults, hits, self.instances, _KIND, pace=self.pace):
+            self._strike(instance, hit, now)
         self.outage.at("now", now)
         self.agenda.moved()
-
-    def _named(self, wish: object) -> list[Instance]:
-        if wish is None:
-            return []
-        found = [each for each in self.instances.values() if wish in {"*", each.id} and each.alive]
-        if not found and wish != "*":
-            raise LookupError(f"no instance {wish!r}")
-        return found
 
     def set_price(self, name: str, price: Decimal) -> None:
         """Ask another price an hour from the next launch on."""
@@ -285,7 +271,9 @@ class LambdaWorld:
 
     def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one instance or all; how many there were."""
-        hosts = [each.host for each in self._named(instance_id or "*") if each.host is not None]
+        hosts = [
+            each.host for each in strikes.named(self.instances, instance_id or "*", _KIND) if each.host is not None
+        ]
         return sum(host.link(what, roads.for_link(options, self.clock)) for host in hosts)
 
     def close(self) -> None:

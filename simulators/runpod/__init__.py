@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from simulators import serving
 from simulators.clock import Clock
 from simulators.control import Control
-from simulators.folders import working_folder
 from simulators.runpod.api import GRAPHQL, PREFIX, Api
 from simulators.runpod.world import PodWorld
 from simulators.server import Server
@@ -72,13 +72,7 @@ class RunPodSimulator:
     def __enter__(self) -> Self:
         """Begin to serve."""
         with self._ending as ending:
-            self._folder = ending.enter_context(working_folder("runpod"))
-            ending.callback(self.world.close)
-            self.world.agenda.start()
-            ending.callback(self.world.agenda.stop)
-            for server in (self._api, self._control):
-                server.listen()
-                ending.callback(server.close)
+            self._folder = serving.begin(ending, "runpod", self.world, self._api, self._control)
             ending.callback(self.world.logs.close)  # first: the servers wait for its streams
             with self.world.lock:
                 self.world.arm(self._faults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_reply, on_request
+from simulators.faults import EVERYWHERE, Book, Fault, on_instance, on_launch, on_link, on_reply, on_request
 
 _ROWS = (
     # before the deed: nothing was made
@@ -67,18 +67,7 @@ _ROWS = (
     on_instance("driver_old", "a driver too old for the stack"),
     on_instance("disk_full", "no byte left on the disk, so long after RUNNING", after=0),
     on_instance("pod_key", "the key inside may: none, graphql, all", may="none", dice=False),
-    on_instance(
-        "link_cut",
-        "every connection is reset, so long after RUNNING (and `bytes` more), `count` times",
-        after=20,
-        count=1,
-        every=20,
-        bytes=None,
-    ),
-    on_instance("link_blackhole", "packets go nowhere for so long", after=20, seconds=30, bytes=None),
-    on_instance(
-        "link_freeze", "the peer stays connected and says nothing for so long", after=20, seconds=30, bytes=None
-    ),
+    *on_link("RUNNING"),
     # the end
     on_request("delete_ignored", "204, and not carried out", of="delete", times=2),
     on_request("delete_500", "500, and nothing done", of="delete", times=2),

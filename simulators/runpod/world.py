@@ -8,9 +8,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from simulators import roads
+from simulators import roads, strikes
 from simulators.clock import Agenda, Clock, iso
-from simulators.faults import FaultError, Faults, Hit
+from simulators.faults import Faults, Hit
 from simulators.journal import Journal
 from simulators.outage import Outage
 from simulators.runpod.account import Account
@@ -36,6 +36,7 @@ _LATER = frozenset(
         *("link_cut", "link_blackhole", "link_freeze", "pod_key", "terminated_lingers"),
     }
 )
+_KIND = strikes.Kind("pod", "create", _LATER)
 
 
 class PodWorld:
@@ -124,15 +125,8 @@ class PodWorld:
     def arm(self, hits: Iterable[Hit]) -> None:
         """Arm faults; those that name an instance strike it now."""
         now = self.clock.now()
-        hits = [hit.hurried(self.pace) for hit in hits]
-        for hit in hits:
-            if hit.options.get("instance") is not None and hit.name not in _LATER:
-                raise FaultError(f"{hit.name} strikes at create only: a pod that is there can't have it")
-        self.faults.arm(hit for hit in hits if hit.options.get("instance") is None)
-        for hit in hits:
-            for pod in self._named(hit.options.get("instance")):
-                pod.faults[hit.name] = hit
-                self.lives.strike(pod, hit, now)
+        for pod, hit in strikes.arm(self.faults, hits, self.pods, _KIND, pace=self.pace):
+            self.lives.strike(pod, hit, now)
         poorer = self.faults.take("balance")
         if poorer is not None:
             self.account.leave(Decimal(str(poorer.number("usd"))))
@@ -141,14 +135,6 @@ class PodWorld:
             self.account.storage.append((now, Decimal(str(volume.number("usd")))))
         self.outage.at("now", now)
         self.agenda.moved()
-
-    def _named(self, wish: object) -> list[Pod]:
-        if wish is None:
-            return []
-        found = [each for each in self.pods.values() if wish in {"*", each.id} and each.alive]
-        if not found and wish != "*":
-            raise LookupError(f"no pod {wish!r}")
-        return found
 
     def set_price(self, name: str, price: Decimal) -> None:
         """Ask another price an hour from the next create on, in both clouds."""
@@ -168,7 +154,7 @@ class PodWorld:
 
     def links(self, instance_id: str | None, what: str, options: Mapping[str, float]) -> int:
         """Do that to the link of one pod or all; how many there were."""
-        hosts = [each.host for each in self._named(instance_id or "*") if each.host is not None]
+        hosts = [each.host for each in strikes.named(self.pods, instance_id or "*", _KIND) if each.host is not None]
         return sum(host.link(what, roads.for_link(options, self.clock)) for host in hosts)
 
     def close(self) -> None:
