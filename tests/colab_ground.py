@@ -1,42 +1,30 @@
 """Colab on loopback for tests of its adapter: opened by the exports alone, jobs for it, the contract's ground.
 
-with colab_running(machines=True) as sim: open_colab(sim, home)      # judged at its end: what is left assigned fails
+The simulator itself is colab_fixture.py's.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sims import Sim, judged
+from colab_fixture import colab_sim_running
 
 from providers.base import Job, Mark
 from providers.colab import ColabProvider
-from simulators.colab import ColabSimulator
-from simulators.colab.faults import BOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from colab_fixture import ColabSim
 
     from providers.base import Offer, Provider
 
 
-@contextmanager
-def colab_running(*, pace: float = 1000, rate: float = 1, faults: object = (), machines: bool = False) -> Iterator[Sim]:
-    """Start one in this process, and judge what is left at the end."""
-    armed = BOOK.parse(faults) if faults else ()
-    with ColabSimulator(pace=pace, rate=rate, faults=armed, machines=machines) as simulator:
-        told = simulator.announcement()
-        with judged(Sim(told["url"], told["control"], told["exports"])) as sim:
-            yield sim
-
-
-def open_colab(sim: Sim, home: Path, **more: str) -> ColabProvider:
+def open_colab(sim: ColabSim, home: Path, **more: str) -> ColabProvider:
     """Open it as a process with nothing but the simulator's exports would."""
     return ColabProvider.from_home(home, {**sim.exports, **more})
 
@@ -62,7 +50,7 @@ class ColabGround:
 
     def __post_init__(self) -> None:
         self._running = ExitStack()
-        self.sim = self._running.enter_context(colab_running(machines=True))
+        self.sim = self._running.enter_context(colab_sim_running(machines=True))
         self.provider = self.again()
 
     def again(self) -> Provider:

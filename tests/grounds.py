@@ -14,6 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
 from boxes import PAYLOAD
+from colab_ground import ColabGround
 from fakes import OFFER, Clock, FakeCloud
 from hf_ground import HfGround
 from runpods import RunpodGround
@@ -194,4 +195,5 @@ GROUNDS = {
     "lambda": LambdaGround,
     "hf": HfGround,
     "runpod": RunpodGround,
+    "colab": ColabGround,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from colab_ground import colab_job, colab_running, offer_of, open_colab
+from colab_ground import colab_job, offer_of, open_colab
 
 
 @pytest.fixture
-def sim():
-    with colab_running() as sim:
-        yield sim
+def sim(colab_sim):
+    return colab_sim
 
 
 @pytest.fixture
