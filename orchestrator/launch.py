@@ -127,8 +127,7 @@ def prepare(
     dearest = max(offers, key=lambda one: one.price)
     times = _times(limits, dearest, provider, now, saves=not template.bare)
     checked = tuple(leave.preflight(provider, template, quote.worst, dearest.price))
-    run_id = new_run_id(settings.name, now)
-    folder = home.run(run_id)
+    folder = home.run(run_id := new_run_id(settings.name, now))
     folder.path.mkdir(parents=True, mode=0o700)
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
