@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PREFIX = b")]}'\n"
 _XSRF = "x-goog-colab-token"
 _NBH = re.compile(r"[A-Za-z0-9_-]{36}\.{8}")
+_TOKEN = re.compile(rb'"token": "[^"]*"')
 _MOST_FREE, _MOST_PAID = 1, 5  # VMs at once; "a small number" is all that is said of paying accounts
 _REFILL_SECONDS = 86400
 _ROUTES = [
@@ -80,7 +81,8 @@ class Api:
                 if operation not in {"token", "tokeninfo"}
                 else Request(request.method, request.path, {}, {}, b"")
             )
-            kept = Reply(reply.status, b"" if told is not request else reply.body.removeprefix(PREFIX), drop=reply.drop)
+            said = _TOKEN.sub(rb'"token": "***"', reply.body.removeprefix(PREFIX)) if told is request else b""
+            kept = Reply(reply.status, said, drop=reply.drop)
             struck = world.faults.struck[before:]
             world.journal.add(told, kept, when=now, authorization=who, operation=operation, faults=struck)
             return reply
@@ -190,7 +192,7 @@ class Api:
         vm = self._world.lives.of_nbh(nbh)
         if vm is not None:
             return as_json(200, self._assigned(vm))
-        prompt = self._world.faults.take("recaptcha") is not None
+        prompt = self._world.faults.take("recaptcha", of="assign_get") is not None
         body = {"acc": kind.accelerator, "nbh": nbh, "p": prompt, "token": self._xsrf(request), "variant": kind.variant}
         return as_json(200, body)
 

@@ -21,6 +21,7 @@ _ROWS = (
     on_request("slow_reply", "the answer takes so long", seconds=30),
     on_request("clock_skew", "the Date header is ahead by so much", times=None, seconds=120),
     on_request("no_prefix", "bodies come without )]}'", times=None),
+    on_request("login_ends", "every access token that Google gave so far ends: 401 until it is refreshed", dice=False),
     on_request("token_refused", "Google answers invalid_grant to a refresh", of="token", dice=False),
     Fault(
         "api_down",

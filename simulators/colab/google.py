@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -16,8 +17,6 @@ from simulators.server import Reply, Request, as_json
 
 if TYPE_CHECKING:
     import random
-
-    from simulators.clock import Clock
 
 EMAIL = "alice@example.com"
 ROBOT = "robot@example.iam.gserviceaccount.com"
@@ -29,7 +28,7 @@ _SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token is good for. `ends` in epoch seconds of the vendor's clock."""
+    """What a token is good for. `ends` by our monotonic clock: a hurried vendor does not hurry Google's logins."""
 
     email: str
     scopes: tuple[str, ...]
@@ -44,8 +43,8 @@ class Grant:
 class Google:
     """The tokens of one account. Its owner holds the world's lock."""
 
-    def __init__(self, clock: Clock, dice: random.Random) -> None:
-        self._clock, self._dice = clock, dice
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
         self._grants: dict[str, Grant] = {}
         self.refresh_token = f"1//{self._word(40)}"
         self.secret = f"GOCSPX-{self._word(28)}"
@@ -53,13 +52,17 @@ class Google:
     def mint(self, scopes: tuple[str, ...] = SCOPES, *, email: str = EMAIL, seconds: float = _SECONDS) -> str:
         """Make an access token."""
         token = f"ya29.{self._word(60)}"
-        self._grants[token] = Grant(email, scopes, self._clock.now() + seconds)
+        self._grants[token] = Grant(email, scopes, time.monotonic() + seconds)
         return token
 
     def grant(self, token: str) -> Grant | None:
         """Say what a token is good for now; None = nothing."""
         found = self._grants.get(token)
-        return found if found is not None and found.ends > self._clock.now() else None
+        return found if found is not None and found.ends > time.monotonic() else None
+
+    def end_all(self) -> None:
+        """Let every token that was minted so far be good for nothing; a refresh gives another."""
+        self._grants.clear()
 
     def refresh(self, request: Request) -> Reply:
         """Answer /token."""
@@ -88,7 +91,7 @@ class Google:
         grant = self.grant(request.query.get("access_token", ""))
         if grant is None:
             return as_json(400, {"error": "invalid_token", "error_description": "Invalid Value"})
-        left = int(grant.ends - self._clock.now())
+        left = int(grant.ends - time.monotonic())
         return as_json(
             200, {"aud": CLIENT, "scope": " ".join(grant.scopes), "expires_in": str(left), "email": grant.email}
         )

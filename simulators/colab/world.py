@@ -59,7 +59,7 @@ class ColabWorld:
         self.journal = Journal()
         self.outage = Outage(self.agenda, self.faults, door)
         self.account = Account(clock, self.agenda, self._go_broke, self._go_out)
-        self.google = Google(clock, dice)
+        self.google = Google(dice)
         self.lives = Lives(
             lock,
             clock,
@@ -102,6 +102,8 @@ class ColabWorld:
         for vm, hit in strikes.arm(self.faults, hits, self.vms, _KIND, pace=self.pace):
             self.lives.strike(vm, hit, now)
         self._arm_money()
+        if self.faults.take("login_ends"):
+            self.google.end_all()
         foreign = self.faults.take("foreign")
         for _ in range(int(foreign.number("count")) if foreign else 0):
             self.launch_by_hand({"accelerator": "T4"})
