@@ -12,7 +12,7 @@ from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
 from orchestrator.measuring import measured
 from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table
-from orchestrator.screens import console_of, run_json
+from orchestrator.screens import console_of, is_adopted, run_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +93,7 @@ def screen(known: Dossier, now: float) -> str:
             ("run", run.run_id),
             ("state", _state(run, now)),
             ("why", "" if run.reason == "completed" else clean(run.detail)),
-            (
-                "billing",
-                f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet",
-            ),
+            ("billing", _billing(run)),
             ("probe", known.probed.words() if known.probed else ""),
             ("store", "\n".join(store_words.trouble(run, known.status))),
             ("look at", console_of(run)),
@@ -105,6 +102,12 @@ def screen(known: Dossier, now: float) -> str:
     )
     parts = [head, _plan_beside_truth(known, now), _holders(known), _history(known.events), _file_table(known.files)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _billing(run: Run) -> str:
+    if is_adopted(run):
+        return clean(run.evidence)
+    return f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet"
 
 
 def _state(run: Run, now: float) -> str:
@@ -119,6 +122,8 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
     offer, quote = plan["offer"], plan["quote"]
     whole, *stages = (one for one in known.beside(now) if one.kind in {"time", "stage"})
     name, likely, took = whole.cells()
+    cost = truth.dollars(quote, run.low, run.high)
+    cost = (*cost[:2], "not known in this home") if is_adopted(run) else cost
     rows = [
         ("where", f"{offer['provider']} {offer['name']}", _short(run.allocation_id) or "nothing launched yet"),
         *(one.cells() for one in known.beside(now) if one.kind in {"memory", "speed"}),
@@ -126,7 +131,7 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
         *(one.cells() for one in stages),
         ("ends by", moment(run.deadline), moment(run.ended)),
         ("price", price(Decimal(offer["price"])), ""),
-        truth.dollars(quote, run.low, run.high),
+        cost,
         ("steps", str(quote.get("steps") or ""), _steps(known)),
     ]
     return table(("", "PLAN", "TRUTH"), rows)

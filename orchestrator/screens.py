@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import store_words
+from orchestrator.home import read_json
 from orchestrator.render import (
     WIDTH,
     ago,
@@ -23,6 +25,7 @@ from orchestrator.render import (
     table,
     wrap,
 )
+from orchestrator.words import ADOPTED
 from providers.table import CONSOLES
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ def runs_table(
             run.provider,
             clock(run.seconds(now)),
             steps.get(run.run_id, ""),
-            money_range(run.low, run.high),
+            "" if is_adopted(run) else money_range(run.low, run.high),
         )
         for run in runs
     ]
@@ -69,6 +72,11 @@ def runs_table(
         under += [wrap(f"  {words}", indent="  ") for words in (stuck or {}).get(run.run_id, ())]
         told += [paint(each, "bad", colour=colour and run.state == "terminating") for each in (line, *under)]
     return "\n".join(told)
+
+
+def is_adopted(run: Run) -> bool:
+    """Whether all that is known of it is what lay in a store: this home never saw its meter."""
+    return run.is_done and run.evidence.startswith(ADOPTED)
 
 
 def console_of(run: Run) -> str:
@@ -147,11 +155,12 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
             ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),
+            ("store", store_words.last_word(read_json(folder.status) or {}) if run.is_done else ""),
             ("push", _push(metrics if isinstance(metrics, dict) else {})),
             ("checkpoint", str(checkpoint) if checkpoint and run.reason != "completed" else ""),
             ("log", f"gpurun logs {run.run_id}" if run.reason != "completed" and has_log else ""),
             ("wall time", duration(run.seconds(run.ended)) if run.ended else ""),
-            ("cost", money_range(run.low, run.high)),
+            ("cost", "not known in this home" if is_adopted(run) else money_range(run.low, run.high)),
             ("billing", _billing(run)),
         ]
     )
@@ -159,6 +168,8 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
 
 def _billing(run: Run) -> str:
     as_of = f" (as of {moment(run.ended or run.seen)})" if run.ended or run.seen else ""
+    if is_adopted(run):
+        return clean(run.evidence)
     if run.is_done:
         return f"nothing bills any more: {clean(run.evidence) or 'nothing was launched'}{as_of}"
     return f"MAY STILL BILL: {clean(run.evidence) or 'its end is not proven yet'}{as_of}"

@@ -2,7 +2,8 @@
 
     run.json + the last attempt's seals -> a run that is over in this ledger, its files in this home
 
-Nothing is rented or ended for it: what its machine may still bill is told by `gpurun sweep`, and ends at its ceiling.
+Nothing is rented or ended for it. Whether its machine still bills is asked where its vendor's key is at hand; in any
+case it ends at its ceiling.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from orchestrator.records import RunRow
 from orchestrator.store import BLOBS, open_store
 from orchestrator.store_page import look, pick
 from orchestrator.store_remote import StoreRemote
-from orchestrator.words import Reason, State
+from orchestrator.words import ADOPTED, Reason, State
 from providers.base import Blob, utc
-from providers.errors import IntegrityError, UsageError
+from providers.errors import GpurunError, IntegrityError, UsageError
+from providers.table import open_provider
 from providers.wire import digest_of
 
 if TYPE_CHECKING:
@@ -56,16 +58,16 @@ def adopt(home: Home, address: Address, named: str | None, now: datetime) -> lis
         if named and not fresh:
             raise UsageError(f"{wanted[0].run_id} is known here already", hint=f"gpurun show {wanted[0].run_id}")
         for one in fresh:
-            row = _brought(home.run(one.run_id), store, one)
-            ledger.enter_ended(row, now, f"from {address}: its machine was not looked at (gpurun sweep does)")
+            row = _brought(home, store, one, now)
+            ledger.enter_ended(row, now, row.memory.evidence)
     finally:
         ledger.close()
     return [one.run_id for one in fresh]
 
 
-def _brought(folder: RunFolder, store: Store, there: There) -> RunRow:
+def _brought(home: Home, store: Store, there: There, now: datetime) -> RunRow:
     """Bring a run's files home; gives what the ledger is to know of it."""
-    address = store.address
+    address, folder = store.address, home.run(there.run_id)
     facts = json.loads(store.get(address.run(there.run_id, "run.json")) or b"{}")
     folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _bring_job(folder, store, facts["job"], there.run_id)
@@ -81,7 +83,7 @@ def _brought(folder: RunFolder, store: Store, there: There) -> RunRow:
         reason=Reason(status.reason) if told else Reason.LOST,
         detail=words,
         collected=told,
-        evidence=f"adopted from {address}; it ends by {utc(facts['ceiling']):%Y-%m-%d %H:%M} UTC at the latest",
+        evidence=f"{ADOPTED} {address}: {_looked(home, facts, there.run_id, now)}",
     )
     kept = {**facts["plan"]["store"], "bucket": address.bucket, "prefix": address.prefix, "endpoint": address.endpoint}
     row = RunRow(
@@ -101,6 +103,20 @@ def _brought(folder: RunFolder, store: Store, there: There) -> RunRow:
     if not stored.bring_result(row, folder):
         stored.bring_newest(replace(row, memory=replace(memory, attempt=attempt + 1)), folder)
     return row
+
+
+def _looked(home: Home, facts: dict[str, Any], run_id: str, now: datetime) -> str:
+    """Say whether machines of it still bill, on the vendor's word; what can't be asked is not known."""
+    ends = f"it ends by {utc(facts['ceiling']):%Y-%m-%d %H:%M} UTC at the latest"
+    try:
+        listed = open_provider(facts["provider"], home.root).allocations()
+    except GpurunError as error:
+        return f"whether it still bills was not asked ({error}); {ends}"
+    of_it = [one for one in listed if one.mark and (one.mark.home, one.mark.run_id) == (facts["home"], run_id)]
+    billing = [one.id for one in of_it if one.billing]
+    if billing:
+        return f"IT STILL BILLS as {', '.join(billing)}; {ends}; gpurun sweep"
+    return f"none of it is listed at {facts['provider']} (as of {now:%Y-%m-%d %H:%M} UTC)"
 
 
 def _bring_job(folder: RunFolder, store: Store, job: dict[str, Any], run_id: str) -> None:

@@ -53,6 +53,14 @@ def trouble(run: Run, said: Mapping[str, object]) -> list[str]:
     return [f"not in the store{when}: {clean(error)}", f"{keeps}; {what}"]
 
 
+def last_word(said: Mapping[str, object]) -> str:
+    """Say of a run that is over that its machine had not brought everything there; "" = it had, or has no store."""
+    error = said.get("store_error")
+    if said.get("store") not in {"busy", "stuck"} or not isinstance(error, str) or not error:
+        return ""
+    return f"not everything is there, when the machine last spoke: {clean(error)}\nwhat there is: gpurun store ls"
+
+
 def _time(value: object) -> float | None:
     try:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None

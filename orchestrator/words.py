@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+ADOPTED = "adopted from"  # how the evidence of a run begins that is known from a store alone
+
 
 class State(StrEnum):
     """What we remember of a run."""

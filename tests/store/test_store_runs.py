@@ -83,7 +83,10 @@ def test_a_run_leaves_everything_in_its_store_and_a_new_home_knows_it_again_from
     assert [(one["run_id"], one["whole"]) for one in json.loads(listed.stdout)] == [(run_id, True)]
     adopted = later.gpurun("adopt", "--store", bucket.address, "--s3-endpoint", bucket.endpoint)
     assert adopted.returncode == 0, adopted.stderr
-    assert "succeeded" in later.gpurun("show", run_id).stdout
+    shown = " ".join(later.gpurun("show", run_id).stdout.split())
+    assert "succeeded" in shown
+    assert f"billing adopted from {bucket.address}: none of it is listed at local" in shown
+    assert "nothing bills any more" not in shown  # this home never saw its meter
     assert "::metrics" in (later.run_folder() / "log.txt").read_text()
     shutil.rmtree(later.run_folder() / "artifacts")
     pulled = later.gpurun("pull", run_id, "--to", "model")

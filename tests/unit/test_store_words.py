@@ -10,7 +10,7 @@ import pytest
 from orchestrator import glance, screens
 from orchestrator.glance import Run
 from orchestrator.home import Home, write_json
-from orchestrator.store_words import trouble
+from orchestrator.store_words import last_word, trouble
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
 RUN = Run(
@@ -58,6 +58,13 @@ def test_a_store_that_could_not_be_asked_is_told_with_the_way_out() -> None:
     first, second = trouble(RUN, {"store_silent": "s3://b/x: SignatureDoesNotMatch look at AWS_SECRET_ACCESS_KEY"})
     assert "AWS_SECRET_ACCESS_KEY" in first
     assert f"gpurun resume {RUN.run_id}" in second
+
+
+def test_the_end_says_what_never_got_there() -> None:
+    assert "403" in last_word(said("the store says 403"))
+    assert last_word({**said("the store says 403"), "store": "whole"}) == ""
+    assert last_word({**said(""), "store": "busy"}) == ""
+    assert last_word({}) == ""
 
 
 def test_ps_says_it_under_the_run_within_the_width_of_a_terminal(home) -> None:
