@@ -199,7 +199,7 @@ def for_machine(address: Address, provider: str) -> HubStore:
     if not token:
         raise CredentialsError(
             f"a machine needs a token that opens {address.bucket} and nothing else: {MACHINE_TOKEN} is not set",
-            hint=f"make a fine-grained one for that bucket at {TOKEN_PAGE}, export {MACHINE_TOKEN}=…",
+            hint=f"make a fine-grained one for it at {TOKEN_PAGE}, export {MACHINE_TOKEN}=…; or --store none",
         )
     if token == own and provider != "local":
         raise CredentialsError(
