@@ -67,23 +67,9 @@ class Ledger(Spending, Measuring, Reopening):
                 "INSERT INTO runs"
                 " (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts, max_cost,"
                 " worst, plan, memory, state, skew)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    row.run_id,
-                    row.template,
-                    row.provider,
-                    row.created,
-                    row.deadline,
-                    row.ceiling,
-                    row.grace_seconds,
-                    row.max_attempts,
-                    None if row.max_cost is None else str(row.max_cost),
-                    str(row.worst),
-                    json.dumps(row.plan),
-                    memo.dump(row.memory),
-                    row.memory.state,
-                    row.skew,
-                ),
+                " VALUES (:run_id, :template, :provider, :created, :deadline, :ceiling, :grace_seconds, :max_attempts,"
+                " :max_cost, :worst, :plan, :memory, :state, :skew)",
+                memo.columns(row),
             )
             self._event(now, row.run_id, 0, "cli", "admit", "done", f"worst case ${row.worst}")
 

@@ -1,4 +1,4 @@
-"""`lifecycle.Memory` as JSON and back: the form in which the ledger keeps it."""
+"""`lifecycle.Memory` as JSON and back, and a run's row as columns: the form in which the ledger keeps them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,29 @@ from orchestrator.jobs import offer_from
 from orchestrator.words import Launch, Reason, State
 
 if TYPE_CHECKING:
+    from orchestrator.records import RunRow
     from providers.base import Holder
+
+
+def columns(row: RunRow) -> dict[str, object]:
+    """Give a run's row by the names of the table's columns."""
+    return {
+        "run_id": row.run_id,
+        "template": row.template,
+        "provider": row.provider,
+        "created": row.created,
+        "deadline": row.deadline,
+        "ceiling": row.ceiling,
+        "grace_seconds": row.grace_seconds,
+        "max_attempts": row.max_attempts,
+        "max_cost": None if row.max_cost is None else str(row.max_cost),
+        "worst": str(row.worst),
+        "plan": json.dumps(row.plan),
+        "memory": dump(row.memory),
+        "state": row.memory.state,
+        "reason": row.memory.reason,
+        "skew": row.skew,
+    }
 
 
 def dump(memory: Memory) -> str:

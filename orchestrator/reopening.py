@@ -5,7 +5,6 @@ Part of the ledger (ledger.py), which opens the database.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from orchestrator import memo
@@ -42,23 +41,11 @@ class Reopening:
             if state != State.DONE:
                 raise UsageError(f"{row.run_id} is not over: it is {state}", hint=f"gpurun resume {row.run_id}")
             self._db.execute(
-                "UPDATE runs SET provider = ?, deadline = ?, ceiling = ?, grace_seconds = ?, max_attempts = ?,"
-                " max_cost = ?, worst = ?, plan = ?, memory = ?, state = ?, reason = NULL, stop_requested = NULL,"
-                " ended = NULL, wish = NULL, holders = '[]', skew = ? WHERE run_id = ?",
-                (
-                    row.provider,
-                    row.deadline,
-                    row.ceiling,
-                    row.grace_seconds,
-                    row.max_attempts,
-                    None if row.max_cost is None else str(row.max_cost),
-                    str(row.worst),
-                    json.dumps(row.plan),
-                    memo.dump(row.memory),
-                    row.memory.state,
-                    row.skew,
-                    row.run_id,
-                ),
+                "UPDATE runs SET provider = :provider, deadline = :deadline, ceiling = :ceiling,"
+                " grace_seconds = :grace_seconds, max_attempts = :max_attempts, max_cost = :max_cost, worst = :worst,"
+                " plan = :plan, memory = :memory, state = :state, reason = NULL, stop_requested = NULL, ended = NULL,"
+                " wish = NULL, holders = '[]', skew = :skew WHERE run_id = :run_id",
+                memo.columns(row),
             )
             words = f"attempt {row.memory.attempt} on {row.provider}, worst case ${row.worst}"
             self._event(now, row.run_id, row.memory.attempt, "cli", "resume", "done", words)
@@ -69,22 +56,8 @@ class Reopening:
             self._db.execute(
                 "INSERT INTO runs (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts,"
                 " max_cost, worst, plan, memory, state, reason, ended)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '0', ?, ?, ?, ?, ?)",
-                (
-                    row.run_id,
-                    row.template,
-                    row.provider,
-                    row.created,
-                    row.deadline,
-                    row.ceiling,
-                    row.grace_seconds,
-                    row.max_attempts,
-                    None if row.max_cost is None else str(row.max_cost),
-                    json.dumps(row.plan),
-                    memo.dump(row.memory),
-                    row.memory.state,
-                    row.memory.reason,
-                    now.timestamp(),
-                ),
+                " VALUES (:run_id, :template, :provider, :created, :deadline, :ceiling, :grace_seconds, :max_attempts,"
+                " :max_cost, '0', :plan, :memory, :state, :reason, :ended)",
+                memo.columns(row) | {"ended": now.timestamp()},
             )
             self._event(now, row.run_id, row.memory.attempt, "cli", "adopt", "done", evidence)
