@@ -25,7 +25,8 @@ _COLUMNS = """
         coalesce(json_extract(memory, '$.allocation_id'), '') AS allocation_id,
         json_extract(memory, '$.attempt') AS attempt, json_extract(memory, '$.step') AS step,
         created, deadline, ceiling, seen, ended, stop_requested IS NOT NULL AS stopping,
-        lease_holder, lease_until, worst, skew, holders, json_extract(plan, '$.holders') AS planned
+        lease_holder, lease_until, worst, skew, holders, json_extract(plan, '$.holders') AS planned,
+        provider = 'colab' AND json_extract(plan, '$.store') IS NULL AS needs_us
     FROM runs
 """
 _OPEN = " WHERE state != 'done' ORDER BY state != 'terminating', created DESC, rowid DESC"
@@ -57,6 +58,7 @@ class Run(NamedTuple):
     skew: float = 0.0  # seconds that the vendor's clock is ahead of ours
     holders: str = "[]"  # JSON: who can stop the meter, as last read
     planned: str | None = None  # JSON: the same as it was planned
+    needs_us: bool = False  # a sleep of this computer may cost the run: awake.py
     low: Decimal = Decimal(0)  # accrued, between `low` and `high`
     high: Decimal = Decimal(0)
 
@@ -135,7 +137,7 @@ def _read(path: Path, now: float, last: int | None) -> list[Run]:
 
 def _run(row: Sequence[object]) -> Run:
     run = Run(*row)  # type: ignore[arg-type]  # the columns stand in the fields' order
-    return run._replace(stopping=bool(run.stopping), worst=Decimal(run.worst))
+    return run._replace(stopping=bool(run.stopping), needs_us=bool(run.needs_us), worst=Decimal(run.worst))
 
 
 def _with_money(database: sqlite3.Connection, run: Run, now: float) -> Run:

@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import awake
 from orchestrator.cloud import COMMUNITY, RISK
 from orchestrator.estimate import words
 from orchestrator.plan import GUARD_HERE
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 _KEY_RISK = (
     "YOUR ACCOUNT'S KEY GOES TO THE MACHINE, to a file of root's. It opens the whole account: who gets root there, or"
     " whose code runs there (yours, its packages, the model's), can use it: rent in your name, end what is yours."
-)
-_MUST_WAKE = (
-    "THIS COMPUTER MUST STAY AWAKE: while it sleeps nobody tells Colab that the VM is in use, and Colab may take it"
-    " away with all that is on it. With --store results leave as they arise"
 )
 
 
@@ -110,11 +107,9 @@ def _wait(plan: Mapping[str, Any]) -> str:
 def _results(plan: Mapping[str, Any]) -> str:
     """Where they come home to; without a store, what waiting for this computer may cost."""
     usd, deadline = Decimal(plan["offer"]["price"]), datetime.fromisoformat(plan["times"]["deadline"])
-    if plan.get("store"):
-        return str(plan["folder"])
-    if plan["offer"]["provider"] == "colab":
-        return f"{plan['folder']}\n{_MUST_WAKE}"
-    if not usd:
+    if awake.must_stay(plan):
+        return f"{plan['folder']}\n{awake.IN_PLAN}"
+    if plan.get("store") or not usd:
         return str(plan["folder"])
     if any(one["place"] == "server" for one in plan["holders"]):  # a job: it ends by itself when it is done
         return (

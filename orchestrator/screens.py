@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import store_words
+from orchestrator import awake, store_words
 from orchestrator.home import read_json
 from orchestrator.render import (
     WIDTH,
@@ -100,7 +100,8 @@ def _note(run: Run, now: float) -> str:
     if run.state == "terminating":
         return f"may still bill, at most {money(run.worst)}{': ' if detail else ''}{detail}"
     if run.seen is not None and now - run.seen > STALE_SECONDS:
-        return f"seen {ago(now - run.seen)}; up to {money(run.high)}"
+        seen = f"seen {ago(now - run.seen)}; up to {money(run.high)}"
+        return f"{seen}; {awake.AFTER_SLEEP}" if run.needs_us else seen
     return detail or (_held(run) if run.high else "")
 
 

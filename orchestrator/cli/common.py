@@ -206,6 +206,10 @@ def tell_detached(home: Home, run: Run, *, as_json: bool) -> int:
     if as_json:
         _last_line(home, run)
     click.echo(f"{run.run_id} goes on in the background. Come back with:\n  gpurun resume {run.run_id}", err=True)
+    if run.needs_us:
+        from orchestrator.awake import DETACHED
+
+        click.echo(DETACHED, err=True)
     return 0
 
 
