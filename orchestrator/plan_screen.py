@@ -144,7 +144,7 @@ def _store(plan: Mapping[str, Any]) -> str:
         return "\n".join([*lines, f"{money(address.monthly_usd(10**12) or Decimal(0))} a TB and month {HUB_FREE}"])
     ceiling, begun = (datetime.fromisoformat(text) for text in (plan["times"]["ceiling"], plan["launched"]))
     if ceiling - begun > ability.life:
-        most = duration(ability.life.total_seconds()) + ("" if ability.lasting else ", since your key is a session's")
+        most = "7 days" if ability.lasting else "1 h, since your key is a session's"
         lines.append(
             f"which lives {most}; renewed while this computer is awake, else what comes later waits on the machine"
         )

@@ -258,3 +258,14 @@ def test_a_limit_on_idling_that_can_not_be_reached_is_not_shown() -> None:
     assert "hung after 30 min" in plan_of(("here", "proven"))
     short = {"deadline": "2026-11-22T12:20:00+00:00", "ceiling": "2026-11-22T12:20:00+00:00"}
     assert "hung" not in plan_of(("here", "proven"), times=short)
+
+
+def test_a_plan_says_until_when_a_machine_may_write_into_the_store_and_who_renews_that() -> None:
+    store = {"bucket": "b-1", "prefix": "", "endpoint": "", "policies": True, "checksums": True, "lasting": True}
+    held = ("here", "proven"), ("machine", "unproven until start")
+    assert "renewed" not in plan_of(*held, store=store)
+    assert "lives 1 h, since your key is a session's; renewed" in " ".join(
+        plan_of(*held, store={**store, "lasting": False}).split()
+    )
+    long = {"deadline": "2026-11-22T15:00:00+00:00", "ceiling": "2026-12-12T15:00:00+00:00"}
+    assert "renewed while this computer is awake" in " ".join(plan_of(*held, store=store, times=long).split())
