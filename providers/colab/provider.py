@@ -188,7 +188,7 @@ class ColabProvider:
             Phase.READY,
             billing=True,
             evidence=f"{evidence}, {allocation_id} among them",
-            price=self._price(kept, told, len(listed)),
+            price=self._price(kept, told, found, alone=len(listed) == 1),
             message=f"{found.accelerator or 'no accelerator'}",
             failure=_substituted(found, kept) or _spent(kept, told),
         )
@@ -218,18 +218,19 @@ class ColabProvider:
         except ProviderError:
             return None
 
-    def _price(self, kept: Kept | None, told: Account | None, listed: int) -> Decimal | None:
+    def _price(self, kept: Kept | None, told: Account | None, found: Assignment, *, alone: bool) -> Decimal | None:
         """USD an hour: what all draw where it is the only one, else what was seen when it came; None = not known."""
         if kept is None:
             return None
         if rates.of_name(kept.offer)[1]:
             return rates.UNIT_USD * 0
         units = kept.rate
-        if told is not None and told.count == listed == 1 and told.rate > 0 and told.rate != units:
+        if told is not None and alone and told.count == 1 and told.rate > 0 and told.rate != units:
             units = told.rate
             mark = kept.parsed
             if mark is not None:
                 self._shelf.change(mark, units=str(units))
+            if not _another(found, kept):  # else it is another GPU's rate
                 self._shelf.saw(kept.offer, units)
         return None if units is None else rates.dollars(units, self._shelf.tier())
 
@@ -284,7 +285,7 @@ class ColabProvider:
 
     def _allocation(self, one: Assignment, mark: Mark | None, kept: Kept | None, words: str = "") -> Allocation:
         name = printable(str(mark) if mark is not None else f"{one.accelerator or 'CPU'}, {words}", 80)
-        price = None if kept is None else self._price(kept, None, 0)
+        price = None if kept is None else self._price(kept, None, one, alone=False)
         return Allocation(one.endpoint, mark, name, billing=True, price=price, console_url=reading.CONSOLE)
 
     def tidy(self, live: Collection[Mark]) -> None:
@@ -327,13 +328,18 @@ def _absent(evidence: str) -> Observation:
     return Observation(Phase.ABSENT, billing=False, evidence=evidence)
 
 
+def _another(found: Assignment, kept: Kept) -> bool:
+    """Whether Colab gave another GPU than was ordered."""
+    rate = rates.of_name(kept.offer)[0]
+    return rate is not None and not found.is_what(rate.accelerator, high_memory=rate.high_memory)
+
+
 def _substituted(found: Assignment, kept: Kept | None) -> str:
     """Say that Colab gave another GPU than was ordered; "" = it did not, or that was allowed."""
-    rate = rates.of_name(kept.offer)[0] if kept is not None else None
-    if kept is None or rate is None or kept.substitute or found.is_what(rate.accelerator, high_memory=rate.high_memory):
+    if kept is None or kept.substitute or not _another(found, kept):
         return ""
     got = printable(found.accelerator, 20) or "none"
-    return f"Colab gave {got} in place of {rate.offer}: not taken without --allow-substitute"
+    return f"Colab gave {got} in place of {kept.offer}: not taken without --allow-substitute"
 
 
 def _spent(kept: Kept | None, told: Account | None) -> str:

@@ -123,6 +123,7 @@ def test_another_gpu_is_a_failure_unless_that_was_allowed(sim, provider, tmp_pat
         assert failure == ("" if allowed else "Colab gave G4 in place of H100: not taken without --allow-substitute")
         provider.terminate([allocation_id])
     assert provider.inspect(allocation_id).billing is False
+    assert offer_of(provider, "H100").price == offer.price  # what another draws is not learnt for it
 
 
 def test_an_a100_without_its_memory_is_another_gpu(sim, provider, tmp_path):
