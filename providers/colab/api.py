@@ -8,6 +8,7 @@ What changes something goes in two steps: GET gives a token, POST with that toke
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Api:
         self._http = http
         self._login = login
         self._lock = threading.RLock()
+        self._pings = http.another({"X-Colab-Tunnel": "Google"})
 
     @property
     def skew(self) -> timedelta:
@@ -94,13 +96,18 @@ class Api:
         raise error_of(reply)
 
     def keep_alive(self, endpoint: str) -> None:
-        """Tell Colab that somebody is there; whatever becomes of it says nothing about the VM."""
-        try:
-            self.reply(
-                "GET", f"/{endpoint}/keep-alive/", {"X-Colab-Tunnel": "Google"}, safe=False, read_seconds=_PING_SECONDS
-            )
-        except ProviderError:
-            return
+        """Tell Colab that somebody is there; whatever becomes of it says nothing about the VM.
+
+        Nobody waits for it: the answer is the VM's own, which often never comes.
+        """
+        threading.Thread(target=self._ping, args=(endpoint,), daemon=True, name="keep-alive").start()
+
+    def _ping(self, endpoint: str) -> None:
+        path, params = f"/tun/m/{endpoint}/keep-alive/", {"authuser": "0"}
+        with contextlib.suppress(ProviderError):
+            with self._lock:
+                self._login.freshen()
+            self._pings.call("GET", path, params=params, safe=False, read_seconds=_PING_SECONDS)
 
 
 class Tunnel(Http):
@@ -109,6 +116,12 @@ class Tunnel(Http):
     def introduce(self, agent: str) -> None:
         """Name the client on every request."""
         self._session.headers["X-Colab-Client-Agent"] = agent
+
+    def another(self, headers: Mapping[str, str]) -> Tunnel:
+        """Give a second client of the same place, with connections of its own: who waits there is in nobody's way."""
+        made = Tunnel(self._vendor, self._base, self._key, self._pacer, pace=self._pace)
+        made._session.headers.update({**self._session.headers, **headers})
+        return made
 
     def beside(self, headers: Mapping[str, str], method: str, path: str, **how: Any) -> Reply:
         """Ask with these headers; see `call`."""

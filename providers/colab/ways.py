@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from providers.base import Mark
 from providers.colab.door import MARKER, Door
-from providers.errors import CredentialsError, RemoteError, UnreachableError
+from providers.errors import RemoteError, UnreachableError
 
 if TYPE_CHECKING:
     from providers.colab.api import Api
@@ -64,8 +63,7 @@ class Ways:
         if time.monotonic() - self._pinged.get(endpoint, float("-inf")) < wait:
             return
         self._pinged[endpoint] = time.monotonic()
-        with suppress(CredentialsError):  # the next look says so
-            self._api.keep_alive(endpoint)
+        self._api.keep_alive(endpoint)
 
     def marker(self, endpoint: str) -> tuple[Mark | None, str]:
         """Read whose a VM is off its own disk; what can't be read is not known, and so nobody's to end."""
