@@ -172,7 +172,7 @@ def is_leave_due(row: RunRow, said: RemoteStatus, now: datetime) -> bool:
     A leave lives seven days at most, and a run may go on for longer, or be extended; a key may be changed under it.
     """
     kept, until = row.plan.get("store"), said.store_until
-    if not kept or until is None or said.store in {"", "whole", "sent"}:
+    if not kept or until is None or said.store in {"", "whole", "sent"} or row.provider == "hf":  # that has a mount
         return False
     refused = bool(_REFUSED.search(said.store_error)) and said.store_failing is not None
     wanted = min(utc(row.ceiling) + SPARE, now + from_json(kept)[1].life)

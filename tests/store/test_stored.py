@@ -140,6 +140,7 @@ def test_a_leave_that_is_refused_is_signed_anew_and_one_that_nobody_needs_is_not
     late = now + timedelta(days=9)
     assert not stored.is_leave_due(made, replace(leave(until), store="whole"), late)
     assert not stored.is_leave_due(replace(made, plan={}), leave(until), late)
+    assert not stored.is_leave_due(replace(made, provider="hf"), leave(until), late)
     assert not stored.is_leave_due(made, RemoteStatus(Phase.RUNNING, store="busy"), late)
 
 
