@@ -30,6 +30,7 @@ import meter
 import mutants
 import pods
 import pricetags
+import stores
 
 if TYPE_CHECKING:
     from mutant import Mutant
@@ -44,6 +45,7 @@ MUTANTS = (
     *jobs.MUTANTS,
     *pods.MUTANTS,
     *pricetags.MUTANTS,
+    *stores.MUTANTS,
 )
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
 ASSERTIONS = {"AssertionError", "Failed"}

@@ -42,11 +42,10 @@ def brought(folder: Path, sources: dict, seconds: float = 60.0) -> dict:
 
 def test_data_go_into_the_store_once_for_all_runs(store, bucket, large) -> None:
     stored_data.keep(store, [large], "lambda")
-    (name,) = bucket.names()
-    first = bucket.client().head_object(Bucket=bucket.name, Key=name)["LastModified"]
+    assert bucket.read(f"under/here/blobs/{NAME}") == LARGE
+    bucket.client().put_object(Bucket=bucket.name, Key=f"under/here/blobs/{NAME}", Body=LARGE[::-1])
     stored_data.keep(store, [large, large], "runpod")
-    assert name == f"under/here/blobs/{NAME}"
-    assert bucket.client().head_object(Bucket=bucket.name, Key=name)["LastModified"] == first
+    assert bucket.read(f"under/here/blobs/{NAME}") == LARGE[::-1]  # nothing was sent
 
 
 def test_a_file_that_changed_while_it_went_up_leaves_nothing_under_its_name(store, bucket, large) -> None:
