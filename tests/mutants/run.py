@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import guards
 import holders
 import jobs
+import keeping
 import machines
 import meter
 import mutants
@@ -40,6 +41,7 @@ MUTANTS = (
     *mutants.MUTANTS,
     *machines.MUTANTS,
     *guards.MUTANTS,
+    *keeping.MUTANTS,
     *holders.MUTANTS,
     *meter.MUTANTS,
     *jobs.MUTANTS,

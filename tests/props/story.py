@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
-from stores import StoreNature
+from buckets import StoreNature
 from vendors import Nature
 
 
@@ -139,22 +139,29 @@ def _store(chance: Random) -> StoreNature | None:
         policies=chance.random() < 0.7,
         checksums=chance.random() < 0.9,
         flaws=chance.choice([0.0, 0.0, 0.05, 0.3]),
-        slow=chance.choice([0.0, 0.0, 2.0, 20.0]),
-        part_bytes=chance.choice([2**30, 2**30, 8]),
+        slow=chance.choice([0.0, 0.0, 2.0, 10.0]),
+        part_bytes=chance.choice([2**30, 2**30, 64]),
         full_status=chance.choice([507, 403]),
     )
 
 
 def _store_incidents(chance: Random, last: float, wishes: int) -> list[tuple[float, str, dict[str, Any]]]:
-    """What goes wrong with the store; and so that it is what counts, the laptop is gone for good in some."""
+    """What goes wrong with the store; and so that it is what counts, the laptop or the machine is gone in some."""
     found = []
     for _ in range(chance.choice([0, 1, 1, 2, 3])):
         kind = chance.choice(STORE_KINDS)
         seconds, wish = chance.choice(LENGTHS), chance.randrange(wishes)
         how = {"wish": wish} if kind == "uploader dies" else {"seconds": seconds} if kind != "leave is over" else {}
         found.append((chance.random() * last, kind, how))
+    away = chance.random() * last
     if chance.random() < 0.3:
-        found.append((chance.random() * last, "laptop gone", {"computer": 0}))
+        found.append((away, "laptop gone", {"computer": 0}))
+    elif chance.random() < 0.4:  # it wakes long after all is over, and the store is down just then, or was
+        seconds = chance.choice([600.0, 1200.0, 3600.0])
+        found.append((away, "laptop asleep", {"computer": 0, "seconds": seconds}))
+        found.append((away + seconds - 20, "store down", {"seconds": chance.choice([60.0, 200.0, 600.0])}))
+    if chance.random() < 0.3:
+        found.append((last * (0.5 + chance.random() / 2), "vanishes", {"wish": chance.randrange(wishes)}))
     return found
 
 

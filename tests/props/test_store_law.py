@@ -25,6 +25,13 @@ def test_every_law_holds_in_drawn_worlds_with_a_store(chunk: int) -> None:
             pytest.fail("\n".join(retell(seed)), pytrace=False)
 
 
+# Each tells of a bug that tests/mutants/keeping.py seeds.
+@pytest.mark.parametrize("seed", [24, 42, 54, 157, 174, 325, 418])
+def test_every_law_holds_in_a_world_that_told_of_a_bug(seed: int) -> None:
+    if play(seed).violations:
+        pytest.fail("\n".join(retell(seed)), pytrace=False)
+
+
 def test_the_judge_knows_the_store_by_its_bytes_alone() -> None:
     for name in ("oracle.py", "oracle_store.py", "weather.py"):
         text = (Path(__file__).parent / name).read_text()

@@ -1,6 +1,6 @@
 """A machine's disk and the uploader on it: the shipped porter, uploader and courier, in processes of the simulation.
 
-    rig (what is whole by now) --Disk--> a folder --upload.Uploader--> courier --> stores.Connection
+    rig (what is whole by now) --Disk--> a folder --upload.Uploader--> courier --> buckets.Connection
 
 A look comes every few seconds, not twice a second; else nothing of theirs is changed but the time.
 """

@@ -19,13 +19,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from adapters import SimProvider, money
+from buckets import NAME, URL, Bucket, StoreNature, reached
 from computers import Computer, SimHome, swapped
 from dogs import Machine, enders
 from engine import Engine
 from history import Historian
 from incidents import Trouble
 from rigs import Rig
-from stores import NAME, URL, Bucket, StoreNature, reached
 from uploads import uploaders
 from vendors import Vendor
 
