@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from orchestrator import data_preview, data_remote, templates
+from orchestrator import data_preview, data_remote, templates, wish
 from orchestrator.home import Home
 from providers.errors import ConfigError, CredentialsError, GpurunError, StateError
 
@@ -41,6 +42,16 @@ def test_a_file_in_s3_is_counted_shown_and_shipped_as_bytes(load, bucket) -> Non
     assert template.config["data"]["train"] == file.name == "data/my_rows.jsonl"
     assert f"from s3://{bucket.name}/sets/my rows.jsonl: 60 B, 2 rows, first:" in shown(template)
     assert bucket.endpoint not in json.dumps(template.config)
+
+
+def test_a_launch_asks_the_server_that_was_typed_else_the_default_s(home, bucket, tmp_path) -> None:
+    bucket.client().put_object(Bucket=bucket.name, Key="rows.jsonl", Body=ROWS.encode())
+    (tmp_path / "mine.yaml").write_text(TEMPLATE.format(address=f"s3://{bucket.name}/rows.jsonl"))
+    typed = wish.Wish(str(tmp_path / "mine.yaml"), None, None, (), s3_endpoint=bucket.endpoint)
+    found = wish.read_template(Home(home), typed, {}).files[0]
+    assert (found.source, found.endpoint) == (f"s3://{bucket.name}/rows.jsonl", bucket.endpoint)
+    (home / "config.toml").write_text(f's3-endpoint = "{bucket.endpoint}"\n')
+    assert wish.read_template(Home(home), replace(typed, s3_endpoint=None), {}).files[0] == found
 
 
 def test_what_is_here_already_is_not_brought_again_and_what_changed_is(load, bucket) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from relay import Fault, Relay
 
-from orchestrator import stored_data
+from orchestrator import stored, stored_data
+from orchestrator.credentials import Redactor
+from orchestrator.home import RunFolder
+from orchestrator.jobs import JobFile
+from orchestrator.reach import Reach
 from orchestrator.store import open_store, parse
 from providers.base import Blob
 from providers.errors import BundleError
+from providers.local import LocalProvider
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "payload"))
 import fetch
@@ -70,6 +76,18 @@ def test_a_machine_fetches_what_was_signed_for_it(store, large, tmp_path) -> Non
     assert brought(tmp_path / "there", sources) == {"here": [NAME], "bytes": len(LARGE), "failed": {}}
     assert (tmp_path / "there" / NAME).read_bytes() == LARGE
     assert signed(store, large, "local") == signed(store, large, "hf") == {}
+
+
+def test_a_job_is_handed_what_its_machine_may_fetch_at_each_start(row, store, large, tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.bundle.write_bytes(b"bundle")
+    JobFile(command=("true",), blobs=(large,), max_idle_seconds=60, secrets=()).write(folder)
+    stored.keep_data(replace(row(), provider="lambda"), JobFile.read(folder))
+    assert store.size(f"under/here/blobs/{NAME}") == len(LARGE)
+    reach = Reach(LocalProvider(tmp_path), folder, "abcd", Redactor(), lambda: False)
+    assert json.loads(reach.job(replace(row(), provider="lambda")).sources.reveal())[NAME]["size"] == len(LARGE)
+    assert reach.job(row()).sources is None
 
 
 def test_data_from_s3_are_fetched_from_where_they_lie_without_any_store(bucket, large, tmp_path) -> None:
