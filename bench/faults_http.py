@@ -1,11 +1,11 @@
 """Every fault of a simulated vendor in one `gpurun launch` each: how it ends, what it costs, what is left.
 
-    python bench/faults_http.py [--provider runpod] [--jobs 2] [--only NAME …]   # NAME = the beginning of a case's name
+    python bench/faults_http.py [--provider NAME] [--jobs 2] [--only CASE …]   # CASE = the beginning of a case's name
 
 Each has a simulator and a home of its own, and a real training: steps, checkpoints, an artifact. Exits 1 unless every
-one ends as the table in fault_cases.py (fault_cases_runpod.py) says, within its number of machines and never with two
+one ends as the table in fault_cases.py (or fault_cases_NAME.py) says, within its number of machines and never with two
 at once, with nothing billing, the meter within the ledger's interval, no process left and no secret in any file.
-Writes bench/results/local/faults_http.json, or faults_runpod.json.
+Writes bench/results/local/faults_http.json, faults_runpod.json or faults_colab.json.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import fault_cases
+import fault_cases_colab
 import fault_cases_runpod
 import psutil
 from fault_cases import Case
@@ -34,7 +35,11 @@ from vendor import Vendor, leaked, today, usd
 BOOT_SECONDS = 60.0
 LIMIT_SECONDS = 120.0
 RESULTS = Path(__file__).parent / "results" / "local"
-TABLES = {"lambda": (fault_cases.cases, "faults_http.json"), "runpod": (fault_cases_runpod.cases, "faults_runpod.json")}
+TABLES = {
+    "lambda": (fault_cases.cases, "faults_http.json"),
+    "runpod": (fault_cases_runpod.cases, "faults_runpod.json"),
+    "colab": (fault_cases_colab.cases, "faults_colab.json"),
+}
 GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 TEMPLATE = """name: tiny
 training: {{method: script, code: tiny.py, command: ["{{python}}", code/tiny.py, "{steps}"]}}

@@ -19,15 +19,13 @@ import urllib.error
 import urllib.request
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import psutil
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _POLL_SECONDS = 0.2
-_OURS = re.compile(r"GPURUN_|LAMBDA_API_KEY|RUNPOD_")
+_OURS = re.compile(r"GPURUN_|LAMBDA_API_KEY|RUNPOD_|GOOGLE_")
 _QUIET_SECONDS = 20.0  # that a machine's processes may take to be gone on a busy computer
 
 
@@ -92,8 +90,13 @@ class Vendor:
             return dict(json.load(reply))
 
     def meter(self) -> dict[str, Any]:
-        """Read the bill."""
-        return self.ask("/meter")
+        """Read the bill, but for what somebody else opened by hand."""
+        bill = self.ask("/meter")
+        rows = [row for row in bill["allocations"] if not row["name"].startswith("by hand")]
+        if len(rows) == len(bill["allocations"]):
+            return bill
+        billing, spent = sum(row["ended"] is None for row in rows), sum(Decimal(row["usd"]) for row in rows)
+        return {**bill, "allocations": rows, "billing_now": billing, "usd": str(spent)}
 
     def _poll(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):
@@ -111,6 +114,9 @@ class Vendor:
         """Give what must be in no file: our key, all that the vendor told in confidence, all private keys sent."""
         keys = {value.encode() for name, value in self.exports.items() if name.endswith("_API_KEY")}
         found = {"API key": keys, "Jupyter": set(), "private key": set()}
+        if login := self.exports.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            told = json.loads(Path(login).read_text(encoding="utf-8"))
+            keys |= {told[name].encode() for name in ("refresh_token", "client_secret")}
         for record in self.ask("/requests")["requests"]:
             text = json.dumps(record["reply"]) + json.dumps(record["body"])
             found["Jupyter"] |= {one.encode() for one in re.findall(r'"jupyter_token": "(\w+)"', text)}

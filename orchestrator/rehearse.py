@@ -39,9 +39,13 @@ PROVIDERS = {
     "lambda": ("--gpu a10 --accept-risk", '{"launch_capacity": 2}'),
     "runpod": ("--gpu 3090 --accept-risk", '{"capacity": 3}'),
     "hf": ("--gpu a10g", '{"slow_scheduling": 1, "logs_cut": 3}'),
+    "colab": ("--gpu t4 --accept-risk", '{"substituted": 1, "token_ttl": 1}'),
 }
 # Real keys, and the files in which libraries look for one.
-KEYS = ("LAMBDA_API_KEY", "RUNPOD_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+KEYS = (
+    *("LAMBDA_API_KEY", "RUNPOD_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"),
+)
 _MARKER = ".rehearsal"
 _START_SECONDS = 30.0
 _END_SECONDS = 300.0  # an environment of 8 GB goes at the speed of the disk; whoever is killed leaves it lying there
@@ -129,7 +133,7 @@ def _refuse_incomplete(provider: str) -> None:
             f"there is no rehearsal of {provider!r}; there are: {' '.join(PROVIDERS)}",
             hint=f"gpurun rehearse {next(iter(PROVIDERS))}",
         )
-    if provider == "hf":  # no machine there is reached over SSH
+    if provider in {"hf", "colab"}:  # no machine there is reached over SSH
         return
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
     for program, package in _NEEDED:

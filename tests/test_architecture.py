@@ -185,6 +185,8 @@ def test_every_adapter_stands_in_the_table() -> None:
     shared = {
         "__init__",
         "base",
+        "ending",
+        "environ",
         "errors",
         "fetching",
         "freight",

@@ -17,6 +17,8 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from providers import ending
+from providers import environ as settings
 from providers.base import Mark, Observation, Phase, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, RefusedError, UnreachableError, UsageError
 from providers.http import Http, base_url, pacer_for, printable
@@ -89,18 +91,13 @@ class LambdaProvider:
             UsageError: another setting makes no sense.
         """
         environ = os.environ if environ is None else environ
-        key = environ.get(api.KEY_VARIABLE, "").strip()
-        if not key:
-            raise CredentialsError(f"no key for Lambda: {api.KEY_VARIABLE} is not set", hint=api.NEW_KEY)
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise CredentialsError(f"{api.KEY_VARIABLE} holds characters that no key has", hint=api.NEW_KEY)
         return cls(
             home,
-            Secret(key),
+            settings.key(environ, api.KEY_VARIABLE, "Lambda", api.NEW_KEY),
             url=base_url(environ.get("GPURUN_LAMBDA_URL") or URL, "GPURUN_LAMBDA_URL"),
-            ssh_port=int(_number(environ, "GPURUN_LAMBDA_SSH_PORT", 22, 65535)),
+            ssh_port=int(settings.number(environ, "GPURUN_LAMBDA_SSH_PORT", 22, 1, 65535)),
             ssh_user=environ.get("GPURUN_LAMBDA_SSH_USER") or "ubuntu",
-            pace=_number(environ, "GPURUN_LAMBDA_PACE", 1, 10**6),
+            pace=settings.number(environ, "GPURUN_LAMBDA_PACE", 1, 1e-6, 10**6),
         )
 
     @property
@@ -165,13 +162,7 @@ class LambdaProvider:
         refused: dict[str, ProviderError] = {}
         for start in range(0, len(ids), _BATCH):
             refused |= self._terminate(ids[start : start + _BATCH])
-        for one, error in refused.items():
-            error.allocation_id = one
-            if len(refused) == 1:
-                raise error
-        if refused:
-            words = "; ".join(f"{one}: {error}" for one, error in refused.items())
-            raise ProviderError(f"not ended: {words}", hint=f"look at {reading.CONSOLE}", allocation_id=min(refused))
+        ending.tell(refused, reading.CONSOLE)
 
     def _terminate(self, ids: Sequence[str]) -> dict[str, ProviderError]:
         """End some; gives those whose end Lambda refuses, which keep none of the others from theirs."""
@@ -312,14 +303,3 @@ def _observation(one: Instance) -> Observation:
         failure=_FAILURES.get(one.status, ""),
         ending=one.status == "terminating",
     )
-
-
-def _number(environ: Mapping[str, str], variable: str, default: float, most: float) -> float:
-    text = environ.get(variable) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= most:
-        raise UsageError(f"{variable} is not a number from 0 to {most:.0f}", hint=f"unset {variable}")
-    return value

@@ -14,8 +14,10 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from providers import ending
+from providers import environ as settings
 from providers.base import Observation, Phase, Secret, Traits, utc
-from providers.errors import CredentialsError, ProviderError, UnreachableError, UsageError
+from providers.errors import ProviderError, UnreachableError
 from providers.http import base_url, pacer_for, printable
 from providers.optional import Funds
 from providers.runpod import api, billing, ender, launch, reading
@@ -85,17 +87,12 @@ class RunpodProvider:
             UsageError: another setting makes no sense.
         """
         environ = os.environ if environ is None else environ
-        key = environ.get(api.KEY_VARIABLE, "").strip()
-        if not key:
-            raise CredentialsError(f"no key for RunPod: {api.KEY_VARIABLE} is not set", hint=api.NEW_KEY)
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise CredentialsError(f"{api.KEY_VARIABLE} holds characters that no key has", hint=api.NEW_KEY)
         return cls(
             home,
-            Secret(key),
+            settings.key(environ, api.KEY_VARIABLE, "RunPod", api.NEW_KEY),
             url=base_url(environ.get("GPURUN_RUNPOD_URL") or URL, "GPURUN_RUNPOD_URL"),
-            disk_gb=int(_number(environ, "GPURUN_RUNPOD_DISK_GB", _DISK_GB, 20, 10_000)),
-            pace=_number(environ, "GPURUN_RUNPOD_PACE", 1, 1e-6, 10**6),
+            disk_gb=int(settings.number(environ, "GPURUN_RUNPOD_DISK_GB", _DISK_GB, 20, 10_000)),
+            pace=settings.number(environ, "GPURUN_RUNPOD_PACE", 1, 1e-6, 10**6),
         )
 
     @property
@@ -195,19 +192,7 @@ class RunpodProvider:
         Raises:
             ProviderError: some may live on; the message names them.
         """
-        refused: dict[str, ProviderError] = {}
-        for one in dict.fromkeys(allocation_ids):
-            if reading.is_id(one):
-                try:
-                    self._terminate(one)
-                except ProviderError as error:
-                    error.allocation_id = one
-                    refused[one] = error
-        if len(refused) == 1:
-            raise next(iter(refused.values()))
-        if refused:
-            words = "; ".join(f"{one}: {error}" for one, error in refused.items())
-            raise ProviderError(f"not ended: {words}", hint=f"look at {reading.CONSOLE}", allocation_id=min(refused))
+        ending.each(filter(reading.is_id, allocation_ids), self._terminate, reading.CONSOLE)
 
     def _terminate(self, pod_id: str) -> None:
         """Delete one; where that road is closed, take the other. Which is gone already is fine: `inspect` proves it."""
@@ -301,14 +286,3 @@ def _observation(one: Pod) -> Observation:
         message=message,
         failure=_FAILURES.get(one.status, ""),
     )
-
-
-def _number(environ: Mapping[str, str], variable: str, default: float, least: float, most: float) -> float:
-    text = environ.get(variable) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not least <= value <= most:
-        raise UsageError(f"{variable} is not a number from {least:g} to {most:g}", hint=f"unset {variable}")
-    return value
