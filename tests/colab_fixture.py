@@ -137,7 +137,7 @@ class ColabVm:
         try:
             return heard(channel, ask(channel, code))
         finally:
-            channel.close()
+            channel.shutdown()
 
 
 def ask(channel: websocket.WebSocket, code: str) -> str:

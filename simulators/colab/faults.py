@@ -47,7 +47,7 @@ _ROWS = (
     on_instance("cuda_broken", "CUDA error 802 while nvidia-smi is happy"),
     on_instance("driver_old", "a driver too old for the stack"),
     on_instance("disk_full", "no byte left on the disk, so long after the assign", after=0),
-    on_instance("runtime_refuses", "the VM's own unassign address answers with this status", status=500),
+    on_instance("runtime_refuses", "the VM's own unassign address answers with this status; 0 = it obeys", status=500),
     # the way into it
     on_request("token_ttl", "proxy tokens last for so long", times=None, seconds=20, dice=False),
     on_request("token_401", "a proxy token that ended gets 401 instead of 404", times=None),

@@ -38,7 +38,7 @@ _OWN = ("root", "tmp", "run", "content", "srv", "media")  # at the top of the ro
 _NEEDED = ("jupyter_server", "ipykernel", "terminado")
 _PATIENCE_SECONDS = 60.0
 _PASSED_ON = {"OMP_NUM_THREADS", "GPURUN_TEST_SESSION"}
-_DOOR = "run/jupyter.sock"
+_DOOR = "/run/jupyter/server.sock"  # as seen inside
 _MACHINE_FAULTS = frozenset({"cuda_broken", "driver_old", "disk_full"})
 
 
@@ -68,7 +68,8 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._said: deque[str] = deque(maxlen=20)
-        self._proxy = proxy.Proxy(vm, world, self._disk / _DOOR)
+        self._door = folder / "door" / Path(_DOOR).name  # a folder of its own, for the disk may be another's
+        self._proxy = proxy.Proxy(vm, world, self._door)
         self._proxy.server.listen()
         self._runtime = Server(f"runtime {vm.endpoint}", self._asked_from_inside)
         self._runtime.listen()
@@ -128,7 +129,7 @@ class Machine:
 
     def busy(self) -> bool:
         """Whether one of its kernels is at work."""
-        return proxy.busy(self._disk / _DOOR)
+        return proxy.busy(self._door)
 
     def cut_websockets(self) -> None:
         """Cut every websocket."""
@@ -141,7 +142,7 @@ class Machine:
         if (request.method, request.path) != ("POST", "/unassign"):
             return Reply(404)
         hit = self._vm.faults.get("runtime_refuses")
-        if hit is not None:
+        if hit is not None and hit.number("status"):
             return Reply(int(hit.number("status")))
         self._unassign()
         return Reply(200)
@@ -154,6 +155,7 @@ class Machine:
         path = stack.make(inside, stack.Gpu(kind.card, int(bool(kind.card)), kind.mib, faults))
         if not kind.card:
             (inside / "usr" / "bin" / "nvidia-smi").unlink()
+        self._door.parent.mkdir(mode=0o700)
         for name in _OWN:
             (self._disk / name).mkdir(parents=True)
         (self._disk / "tmp").chmod(0o1777)
@@ -165,12 +167,13 @@ class Machine:
 
     def _run(self, path: str) -> None:
         environment = stack.environment(os.environ)
+        lent = _lent(self._folder / "image", environment)
         passed_on = {name: value for name in _PASSED_ON if (value := os.environ.get(name)) is not None}
-        server = [sys.executable, "-I", str(_HERE / "inside.py"), json.dumps({"door": f"/{_DOOR}"})]
+        server = [sys.executable, "-I", str(_HERE / "inside.py"), json.dumps({"door": _DOOR})]
         order = {
             "root": str(self._disk),
             "own": _OWN,
-            "binds": [(one, one) for one in _lent(self._folder / "image", environment)],
+            "binds": [*((one, one) for one in lent), (str(self._door.parent), str(Path(_DOOR).parent))],
             "argv": ["/bin/sh", "-c", 'cd /content && "$@"; exit', "init", *server],  # sh, since PID 1 buries orphans
             "env": {**environment, **passed_on, **self._own_environment(path)},
             "name": self._vm.endpoint,
@@ -212,7 +215,7 @@ class Machine:
         process = self._process
         while process is not None:
             try:
-                proxy.knock(self._disk / _DOOR).close()
+                proxy.knock(self._door).close()
             except OSError:
                 if process.poll() is not None or time.monotonic() > until:
                     break
