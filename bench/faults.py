@@ -10,6 +10,7 @@ exits 1 with the stories of all that broke a law. `--story` tells worlds again, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -19,11 +20,15 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "props")]
 
 from player import Outcome, play, retell  # noqa: E402 (found by the line above)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RESULTS = Path(__file__).parent / "results" / "local" / "faults.json"
 CHUNK = 20
@@ -37,16 +42,23 @@ def many(seeds: range) -> list[Outcome]:
 
 def gather(first: int, count: int, jobs: int) -> list[Outcome]:
     chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
-    if jobs == 1:
-        return [one for chunk in chunks for one in many(chunk)]
     outcomes: list[Outcome] = []
+    if jobs == 1:
+        _hear(map(many, chunks), outcomes)
+        return outcomes
     with ProcessPoolExecutor(jobs) as pool:
-        for found in pool.map(many, chunks):
+        _hear(pool.map(many, chunks), outcomes)
+    return outcomes
+
+
+def _hear(chunks: Iterable[list[Outcome]], outcomes: list[Outcome]) -> None:
+    """Gather what comes and tell breaches at once; Ctrl-C leaves what was played until then."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for found in chunks:
             outcomes += found
             for one in found:
                 for words in one.violations:
                     print(f"seed {one.seed}: {words}", flush=True)
-    return outcomes
 
 
 def summary(outcomes: list[Outcome], seconds: float) -> dict[str, object]:

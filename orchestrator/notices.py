@@ -195,7 +195,7 @@ def _budget(row: RunRow, accrued: Interval, told: Collection[str], facts: dict[s
 def _unproven(row: RunRow, vendors: float, traits: Traits | None, facts: dict[str, Any]) -> list[Notice]:
     """An end that takes longer than its vendor's ends do; the key changes once an hour."""
     memory = row.memory
-    if memory.state is not State.TERMINATING or memory.entered is None:
+    if memory.state is not State.TERMINATING or memory.entered is None or memory.freed is not None:
         return []
     took = seconds_between(memory.entered, utc(vendors))
     over = took - (traits.ending_seconds + traits.list_lag_seconds if traits else _ENDING_SECONDS)

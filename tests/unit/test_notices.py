@@ -166,6 +166,11 @@ def test_an_unproven_end_names_what_may_bill_and_where_to_look() -> None:
     assert "https://cloud.example/instances" in notice.text
 
 
+def test_nothing_bills_while_a_store_is_asked_for_what_is_not_home() -> None:
+    memory = Memory(state=State.TERMINATING, reason=Reason.COMPLETED, entered=NOW, freed=NOW + timedelta(seconds=200))
+    assert keys(row(memory), now=NOW + timedelta(seconds=400)) == []
+
+
 def test_the_vendors_clock_tells_how_long_an_end_takes() -> None:
     memory = Memory(state=State.TERMINATING, reason=Reason.COMPLETED, entered=NOW + timedelta(hours=3))
     ahead = replace(row(memory), skew=3 * 3600.0)
