@@ -59,7 +59,7 @@ def all_checks(home: Home) -> Iterator[Check]:
         yield _config(home)
     yield _payload(home)
     yield Check("provider local", "ok", "needs no account and no key")
-    yield from _vendors(home)
+    yield from vendors(home)
     if writable.verdict == "ok":
         yield _guard(home)
         yield from _unfinished(home)
@@ -138,11 +138,15 @@ def _payload(home: Home) -> Check:
     return Check(name, "ok", f"{python}: " + ", ".join(f"{package} {found}" for package, found in versions.items()))
 
 
-def _vendors(home: Home) -> Iterator[Check]:
+def vendors(home: Home) -> Iterator[Check]:
     """Each vendor with an account: is there a key, and does it open the account now."""
+    from orchestrator import keys
     from providers.table import looked_at
 
-    for name in looked_at(home.root):
+    asked = looked_at(home.root)
+    # A token may lie here for downloads only: it is tried all the same, since somebody wants to know.
+    at_hand = [name for name, variable in keys.VARIABLES.items() if name not in asked and os.environ.get(variable)]
+    for name in (*asked, *at_hand):
         if name != "local":
             yield _vendor(home, name)
 
@@ -157,6 +161,7 @@ def _vendor(home: Home, name: str) -> Check:
         return Check(title, "note", clean(str(error)), error.hint or f"practise without one: gpurun rehearse {name}")
     try:
         offers = [offer for offer in provider.offers() if offer.available]
+        provider.allocations()  # what is on offer is told to everybody at some: the list of what bills is not
     except GpurunError as error:
         return Check(title, "bad", clean(str(error)), error.hint)
     least = min((offer.price for offer in offers), default=None)

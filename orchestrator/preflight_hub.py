@@ -48,8 +48,16 @@ class Unreachable(Exception):  # noqa: N818 (no error of gpurun's: how a questio
 
 def wanted(template: Template) -> tuple[Wanted, ...]:
     """Name what a template has on the Hub. Files that are shipped, packages and earlier steps are not."""
-    shipped = {file.setting for file in template.files}
-    return tuple(one for one in _named(template) if tuple(one.where.split(".")) not in shipped)
+    shipped = {file.value for file in template.files}  # a file that two steps read is listed once
+    return tuple(one for one in _named(template) if _as_sent(template, one.where) not in shipped)
+
+
+def _as_sent(template: Template, where: str) -> object:
+    """Give the value that the machine gets for a key."""
+    node: Any = template.config
+    for key in where.split(".")[1:]:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
 
 
 def _named(template: Template) -> Iterator[Wanted]:
@@ -207,7 +215,21 @@ def _gated(one: Wanted, token: Token) -> CredentialsError:
 def _absent(one: Wanted, token: Token) -> GpurunError:
     what = "data set" if one.kind == "dataset" else "model"
     hint = f"where it is private, let the machine have your token: secrets: [{TOKEN}]" if token is False else ""
+    elsewhere = _elsewhere()
+    if elsewhere:
+        own = f"HF_ENDPOINT leads to {elsewhere}; a rehearsal's Hub has only what was pushed to it: gpurun launch demo"
+        hint = f"{hint}; {own}" if hint else own
     return ConfigError(f"{one.where}: the Hub has no {what} {one.name} that {_whose(token)} may read", hint=hint)
+
+
+def _elsewhere() -> str:
+    """Say where the Hub is that is asked; "" = it is the vendor's own."""
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    place = urlsplit(constants.ENDPOINT)
+    return "" if place.hostname == "huggingface.co" else place.netloc
 
 
 def _whose(token: Token) -> str:

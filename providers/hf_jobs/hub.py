@@ -108,7 +108,7 @@ class Hub:
             return ProviderError(f"{name}: {error.name} is not installed", hint=f"pip install {error.name}")
         if isinstance(error, _SENSELESS):
             return ProviderError(f"{name}: the answer can't be read ({type(error).__name__})")
-        return UnreachableError(f"{name}: {self._words(type(error).__name__)}", hint="gpurun doctor")
+        return UnreachableError(f"{name}: {_in_words(error)}", hint="try again shortly; https://status.huggingface.co")
 
     def _refusal(self, name: str, error: Any) -> ProviderError:
         status = error.response.status_code
@@ -239,6 +239,17 @@ class Hub:
                     yield piece
         except troubles() as error:
             raise self.error_of(printable(path, 120), error) from None
+
+
+def _in_words(error: Exception) -> str:
+    """Say how an exchange failed; the client's own words may hold what was sent."""
+    import httpx2
+
+    if isinstance(error, httpx2.TimeoutException | TimeoutError):
+        return "no answer in time"
+    if isinstance(error, httpx2.TransportError | OSError):
+        return "no connection, or it broke off"
+    return f"the exchange failed ({type(error).__name__})"
 
 
 class _Call:

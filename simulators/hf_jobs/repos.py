@@ -69,6 +69,10 @@ class RepoOperations:
         ("GET", "/{ns}/{id}/resolve/{rev}/{path}", "repo_file"),
         ("HEAD", "/{kind}/{ns}/{id}/resolve/{rev}/{path}", "repo_file"),
         ("GET", "/{kind}/{ns}/{id}/resolve/{rev}/{path}", "repo_file"),
+        ("GET", "/api/{kind}/{id}", "old_repo"),
+        ("GET", "/api/{kind}/{id}/revision/{rev}", "old_repo"),
+        ("HEAD", "/{id}/resolve/{rev}/{path}", "old_repo"),
+        ("GET", "/{id}/resolve/{rev}/{path}", "old_repo"),
     )
 
     def __init__(self, jobs: Operations, world: HubWorld) -> None:
@@ -95,6 +99,10 @@ class RepoOperations:
         repo.commit({".gitattributes": b""}, self._world.hexes(40))
         self._world.repos[name] = repo
         return as_json(200, {**told, "name": f"{owner}/{wish['name']}"})
+
+    def do_old_repo(self, _request: Request, _parts: dict[str, str]) -> Reply:
+        """Look for one of the names without an owner, "imdb": there are none here."""
+        raise ProblemError(404, "Repository not found", "RepoNotFound")
 
     def do_delete_repo(self, request: Request, _parts: dict[str, str]) -> Reply:
         """Remove one."""

@@ -39,6 +39,7 @@ DEFAULT_TIMEOUT = 1800  # seconds, where none is asked for
 _GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL: not documented
 _LAG_SECONDS = 1.3  # of the stage behind the process
 _KEEP_ALIVE_SECONDS = 30.0
+_LEAST_SILENCE_SECONDS = 8.0
 _LEAST_GRACE_SECONDS = 1.0  # ours: processes end in our world, however hurried the vendor
 
 
@@ -272,8 +273,11 @@ class HubWorld:
 
     @property
     def keep_alive_seconds(self) -> float:
-        """Our seconds between two comments of a silent stream."""
-        return max(_KEEP_ALIVE_SECONDS / self.pace, 0.05)
+        """Our seconds between two comments of a silent stream.
+
+        However hurried: `hf jobs logs` without -f takes a silence of five seconds for the end.
+        """
+        return max(_KEEP_ALIVE_SECONDS / self.pace, _LEAST_SILENCE_SECONDS)
 
     # ── for the control ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -87,6 +87,18 @@ def test_every_reading_of_a_log_begins_with_its_first_line(hub):
     assert hub.log(job_id) == first
 
 
+def test_a_silent_log_stays_silent_for_longer_than_the_vendor_s_command_waits(hub):
+    job_id = hub.submit("sleep", "600")
+    headers = {"Authorization": f"Bearer {hub.sim.exports['HF_TOKEN']}"}
+    address = f"{hub.sim.url}/api/jobs/alice/{job_id}/logs"
+    with (
+        requests.get(address, headers=headers, stream=True, timeout=(30, 1)) as reply,
+        pytest.raises(requests.ConnectionError, match="timed out"),  # a comment each 0.15 s would keep it for ever
+    ):
+        list(reply.iter_lines())
+    hub.ask("POST", f"/api/jobs/alice/{job_id}/cancel")
+
+
 def test_an_exit_code_stands_in_the_message(hub):
     told = hub.ended(hub.submit("python3", "-c", "raise SystemExit(3)"))
     assert told["status"] == {

@@ -9,6 +9,8 @@ from decimal import Decimal
 import pytest
 import requests
 
+from orchestrator import checks
+from orchestrator.home import Home
 from providers.base import Phase, Place, Secret
 from providers.errors import (
     CredentialsError,
@@ -222,3 +224,23 @@ def test_tidying_removes_the_files_of_this_home_s_ended_runs_and_nobody_else_s(h
     left = hf.sim.state()["buckets"]["alice/gpurun"]
     assert not [name for name in left if mine[0].mark.run_id in name]
     assert [name for name in left if other[0].mark.run_id in name]
+
+
+@pytest.mark.usefixtures("hf")
+def test_a_hub_that_nobody_reaches_is_said_to_be_one_in_plain_words(tmp_path):
+    nobody = HfProvider(tmp_path, Secret("hf_unit_00000000"), url="http://127.0.0.1:9", namespace="alice")
+    with pytest.raises(UnreachableError, match="hardware: no connection, or it broke off") as raised:
+        nobody.offers()
+    assert "status.huggingface.co" in raised.value.hint
+
+
+@pytest.mark.parametrize(("is_right", "verdict"), [(True, "ok"), (False, "bad")])
+def test_doctor_tries_a_token_before_a_first_launch_and_believes_no_list_that_all_may_read(
+    hf, tmp_path, monkeypatch, is_right, verdict
+):
+    monkeypatch.setenv("HF_ENDPOINT", hf.sim.url)
+    monkeypatch.setenv("HF_TOKEN", hf.sim.exports["HF_TOKEN"] if is_right else "hf_wrong_0000000000")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(HfProvider, "offers", lambda _self: [])  # the vendor's hardware needs no token to be read
+    found = {one.name: one.verdict for one in checks.vendors(Home(tmp_path / "fresh"))}
+    assert found["provider hf"] == verdict

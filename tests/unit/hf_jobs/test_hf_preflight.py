@@ -57,6 +57,19 @@ def wanted(tmp_path: Path, training: str, *more: str) -> tuple[preflight_hub.Wan
     return preflight_hub.wanted(templates.load(str(path), more))
 
 
+def test_a_file_that_two_steps_read_is_looked_for_here_and_not_on_the_hub() -> None:
+    template = templates.load("chain")
+    assert len(template.files) == 1
+    assert preflight_hub.wanted(template) == ()
+
+
+@pytest.mark.parametrize("name", ["qlora-sft", "text-classification", "full-sft", "lora-8bit"])
+def test_a_rehearsals_hub_says_that_it_has_no_models_of_the_vendors(hub: HfSim, name: str) -> None:
+    with pytest.raises(ConfigError, match="the Hub has no model") as raised:
+        preflight_hub.check(preflight_hub.wanted(templates.load(name)), hub.exports["HF_TOKEN"])
+    assert "a rehearsal's Hub has only what was pushed to it: gpurun launch demo" in raised.value.hint
+
+
 def sft(model: str = "acme/open", data: str = "acme/rows", more: str = "") -> str:
     return f"{{method: sft, model: {model}, data: {{train: {data}}}{more}}}"
 
