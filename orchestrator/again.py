@@ -130,7 +130,7 @@ def _setup(job: JobFile, provider: Provider) -> tuple[str, ...]:
     """Say how the environment is made there; a setup of the user's own stays."""
     if job.setup not in {(), SETUP}:
         return job.setup
-    return SETUP if provider.traits.ssh and "payload/idle.py" not in job.command else ()
+    return SETUP if provider.traits.makes_setup and "payload/idle.py" not in job.command else ()
 
 
 def _planned(

@@ -133,7 +133,7 @@ def prepare(
         undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
         bundle = pack(folder.bundle, template.config, template.code)
         write_json(folder.config, template.config)
-        job_file = _job_file(template, data, offer.gpu_count, bare=template.bare or not provider.traits.ssh)
+        job_file = _job_file(template, data, offer.gpu_count, bare=template.bare or not provider.traits.makes_setup)
         job_file.write(folder)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)

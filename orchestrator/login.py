@@ -42,6 +42,9 @@ def ssh_argv(home: Home, run: Run, command: Sequence[str] = ()) -> list[str]:
         )
     if run.is_done:
         raise UsageError(f"{run.run_id} is over: its machine is gone", hint=f"gpurun show {run.run_id}")
+    if run.provider == "colab":
+        words = f"{run.run_id} runs on Colab: gpurun opens no shell there"
+        raise UsageError(words, hint=f"gpurun logs -f {run.run_id}")
     config = config_of(home, run)
     if run.template == ADOPTED and not config.is_file():
         raise UsageError(f"{run.run_id} was started by hand: gpurun has no key to it", hint="log in with your own")

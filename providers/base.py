@@ -294,11 +294,17 @@ class Traits:
     billing_step_seconds: int  # 1 = per second, 60 = per minute begun
     console_url: str = ""
     ssh: bool = False  # a bare machine made for the attempt: it gets keys of its own and an environment by setup.sh
+    setup: bool = False  # without ssh, and yet its image lacks the packages of trainings: setup.sh brings them
     host_key_sent: bool = True  # the host key can be made here and sent unseen; else the vendor's word on it is pinned
     retry_seconds: float = 30.0  # between two rounds while no offer has capacity
     ending_seconds: float = 180.0  # that it may take over an end before it is told again
     key_on_machine: bool = False  # a machine there can end itself with the account's own key, and with nothing less
     queue_seconds: float = 0.0  # that a launch may wait unbilled before it runs: the ceiling has room for it
+
+    @property
+    def makes_setup(self) -> bool:
+        """Whether the environment of a training is made on what it rents."""
+        return self.ssh or self.setup
 
 
 @runtime_checkable

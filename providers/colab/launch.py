@@ -168,8 +168,9 @@ def _note_rate(colab: Api, shelf: Shelf, job: Job, wanted: Wanted, made: Assignm
     """Learn the live rate: what all VMs draw now, less what they drew before. Others' comings and goings spoil it."""
     after = _look(colab)
     units = drawn(before, after)
-    if units is not None and made.is_what(wanted.accelerator, high_memory=wanted.high_memory):
+    if units is not None:
         shelf.change(job.mark, units=str(units))
+    if units is not None and made.is_what(wanted.accelerator, high_memory=wanted.high_memory):
         shelf.saw(wanted.offer, units)
         known = rates.table()[wanted.offer]
         log.info(

@@ -76,6 +76,7 @@ class ColabProvider:
             poll_seconds=max(10.0 / pace, 0.2),
             billing_step_seconds=1,  # units are drawn without a stop
             console_url=reading.CONSOLE,
+            setup=True,  # its own transformers are a version behind, and it has no trl
             retry_seconds=60.0 / pace,
             ending_seconds=max(120.0 / pace, _LEAST_SECONDS),
         )

@@ -62,6 +62,11 @@ def test_ssh_before_the_machine_was_reached_says_what_it_waits_for(home: Path) -
     assert f"gpurun logs -f {RUN}" in caught.value.hint
 
 
+def test_ssh_to_a_vendor_without_shells_is_refused_at_once(home: Path) -> None:
+    with pytest.raises(GpurunError, match="gpurun opens no shell there"):
+        ssh_argv(Home(home), seen(home, provider="colab"))
+
+
 def test_ssh_takes_the_configuration_of_the_present_attempt(home: Path) -> None:
     run = seen(home)._replace(attempt=2)
     for attempt in ("1", "2"):
