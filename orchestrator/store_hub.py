@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MACHINE_TOKEN = "HF_STORE_TOKEN"  # noqa: S105 (the name of a variable)
 PART_BYTES = 50 * 10**9  # a file goes whole: xet sends its chunks again one by one
 _LIST_SECONDS = 180.0
+_AT_ONCE = 500  # deletions in one request
 _SPENDS = ("job.", "inference.", "inference-api", "billing")  # permissions that can cost money
 
 
@@ -157,8 +158,9 @@ class HubStore:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that is not there is no error."""
-        if keys:
-            self._run("delete", lambda api: api.batch_bucket_files(self.address.bucket, delete=list(keys)))
+        for start in range(0, len(keys), _AT_ONCE):
+            some = list(keys[start : start + _AT_ONCE])
+            self._run("delete", lambda api, some=some: api.batch_bucket_files(self.address.bucket, delete=some))
 
     def _run(self, what: str, call: Any) -> Any:
         try:
