@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import past
 import pytest
+from scripted import Scripted
 from worlds import FAST, World
 
 if TYPE_CHECKING:
@@ -33,3 +34,11 @@ def fast_path() -> Iterator[Path]:
 @pytest.fixture
 def world(fast_path: Path) -> World:
     return World(fast_path)
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    """A server in a vendor's place that says what it is told to."""
+    server = Scripted()
+    yield server
+    server.close()

@@ -24,13 +24,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def server():
-    server = Scripted()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def pacer(tmp_path):
     return Pacer(tmp_path / "pace" / "vendor.json", {"": 0.0, "launch": 0.0})
 

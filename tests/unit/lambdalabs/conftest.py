@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 from lambdas import hold_to_the_document, lambda_job, offer_of, open_lambda
-from scripted import Scripted
 
 from providers.lambdalabs import LambdaProvider
 
@@ -30,13 +29,6 @@ def rented(sim, provider, tmp_path):
     allocation_id = provider.launch(job, offer_of(provider))
     yield job, allocation_id
     sim.terminate(allocation_id)
-
-
-@pytest.fixture
-def server():
-    server = Scripted()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 from runpods import hold_to_the_document, offer_of, open_runpod, runpod_job
-from scripted import Scripted
 
 from providers.runpod import RunpodProvider
 
@@ -30,13 +29,6 @@ def rented(sim, provider, tmp_path):
     allocation_id = provider.launch(job, offer_of(provider))
     yield job, allocation_id
     sim.delete(allocation_id)
-
-
-@pytest.fixture
-def server():
-    server = Scripted()
-    yield server
-    server.close()
 
 
 @pytest.fixture
