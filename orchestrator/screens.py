@@ -109,8 +109,9 @@ def _held(run: Run) -> str:
     """Who ends it when: what is proven, else that nothing is. Of what costs nothing nobody asks."""
     holders = [one for one in run.held_by() if one["place"] != "here"]
     proven = [one["name"] for one in holders if one["proof"] == "proven"]
-    hoped = [f"{one['name']} ({one['proof']})" for one in holders if one["proof"] != "proven"]
-    who = f"{', '.join(proven)}: proven" if proven else ", ".join(hoped) or "this computer only"
+    hoped = [f"{one['name']} ({one['proof']})" for one in holders if one["proof"] not in {"proven", "absent"}]
+    absent = "".join(f"; {one['name']} is absent" for one in holders if one["proof"] == "absent")
+    who = f"{', '.join(proven)}: proven" if proven else ", ".join(hoped) or f"this computer only{absent}"
     return f"ends by {moment(run.deadline)[11:16]} UTC · held by {who}"
 
 

@@ -130,7 +130,7 @@ def test_ps_says_that_a_holder_is_absent(
 ) -> None:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
     absent = Holder("the watchdog", Place.MACHINE, Proof.ABSENT, evidence="no key on the machine")
-    assert "held by the watchdog (absent)" in shown(tmp_path / "home", capsys, absent)
+    assert "held by this computer only; the watchdog is absent" in shown(tmp_path / "home", capsys, absent)
 
 
 def test_a_proof_that_fails_for_a_moment_ends_nothing(fast_path: Path) -> None:
