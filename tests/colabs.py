@@ -2,6 +2,7 @@
 
 with Vm(folder) as vm, Gate(vm.socket) as gate:
     gate.door()              -> what providers/colab/remote.py gets of its money plane
+    gate.uses = 12           # a token is good for so many requests
     gate.expire()            # every token given so far opens nothing any more: 404
     gate.cuts = [900, …]     # the next websockets break off after so many bytes from the kernel
 
@@ -22,14 +23,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+import uuid
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from boxes import until
+from grounds import steps, steps_job
 
-from providers.base import Remote, Secret
+from providers.base import Access, Blob, Job, Phase, Remote, Secret
 from providers.colab.door import Door, Proxy
+from providers.colab.remote import ColabRemote
 from providers.errors import UnreachableError
 
 _ENTER = Path(__file__).parent.parent / "simulators" / "hf_jobs" / "enter.py"
@@ -123,15 +127,15 @@ class Vm:
         self._process.wait()
         shutil.rmtree(self._short)
 
-    def silence(self) -> None:
-        """End every process of a job there; its enders would go on for ever, since nobody ends this VM."""
-        home, mark = f"HOME={self.home}".encode(), b"GPURUN_MARK="
+    def silence(self, marks: set[str]) -> None:
+        """End every process of these jobs; their enders would go on for ever, since nobody ends this VM."""
+        home, wanted = f"HOME={self.home}".encode(), {f"GPURUN_MARK={mark}".encode() for mark in marks}
         for _ in range(50):  # a dying watchdog's agent starts another
             living = []
             for path in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
                     values = (path / "environ").read_bytes().split(b"\0")
-                    if home in values and any(value.startswith(mark) for value in values):
+                    if home in values and wanted.intersection(values):
                         living.append(int(path.name))
             if not living:
                 return
@@ -155,11 +159,12 @@ class Gate:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/vm"
         self.most = most  # bytes of a body that are taken; 0 = any
         self.cuts: list[int] = []
+        self.uses = 0  # requests after which a token has expired; 0 = never
+        self._used = 0
         self.minted = 0
         self.refused = 0
         self.kept_alive = 0
         self.listed = True
-        self.seen: Counter[str] = Counter()
         self.heads: list[str] = []
         self._good = self._known = ""
         self._threads: list[threading.Thread] = []
@@ -168,6 +173,7 @@ class Gate:
 
     def mint(self) -> Proxy:
         self.minted += 1
+        self._used = 0
         self._good = self._known = f"proxy-token-{self.minted:04d}-secret"
         return self.now()
 
@@ -227,11 +233,13 @@ class Gate:
             self.heads.append(lines[0])
             fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines[1:]}
             verb, path, _ = lines[0].split(" ")
-            self.seen[verb] += 1
             if fields.get("x-colab-runtime-proxy-token") != self._good or not path.startswith("/vm/"):
                 self.refused += 1
                 client.sendall(_NOT_FOUND)
                 return
+            self._used += 1
+            if self._used == self.uses:
+                self.expire()
             if self.most and int(fields.get("content-length", 0)) > self.most:
                 client.sendall(_NOT_FOUND.replace(b"404 Not Found", b"413 Too Large"))
                 return
@@ -256,6 +264,63 @@ class Gate:
                 if not data:
                     return
                 (client if ready is server else server).sendall(data)
+
+
+class Ground:
+    """A VM behind a gate, and jobs to start on it."""
+
+    def __init__(self, vm: Vm, runtime: Runtime, gate: Gate, path: Path) -> None:
+        self.vm, self.runtime, self.gate, self.path = vm, runtime, gate, path
+        self.remotes: list[ColabRemote] = []
+        self.jobs: list[Job] = []
+
+    def job(self, work: str = "short", *, command: tuple[str, ...] = (), **more) -> Job:
+        folder = self.path / uuid.uuid4().hex
+        folder.mkdir()
+        self.jobs.append(steps_job(folder, command or steps(work), **more))
+        return self.jobs[-1]
+
+    def blob(self, name: str, data: bytes) -> Blob:
+        path = self.path / f"blob-{uuid.uuid4().hex}"
+        path.write_bytes(data)
+        return Blob(sha256(data).hexdigest(), len(data), path, name)
+
+    def remote(self, job: Job, folder: str = "ssh", **access) -> ColabRemote:
+        remote = ColabRemote(self.gate.door(), job.mark, Access(self.path / folder, **access))
+        self.remotes.append(remote)
+        return remote
+
+    def folder(self, job: Job) -> Path:
+        return self.vm.job(job.mark)
+
+    def read(self, job: Job, name: str) -> dict:
+        return json.loads((self.folder(job) / name).read_bytes())
+
+    def started(self, work: str = "short", **more) -> tuple[Job, ColabRemote]:
+        job = self.job(work, **more)
+        remote = self.remote(job)
+        remote.start(job)
+        return job, remote
+
+    def ended(self, remote: ColabRemote) -> None:
+        until(lambda: remote.status().phase is Phase.EXITED, "the end of the job")
+
+    def close(self) -> None:
+        for remote in self.remotes:
+            remote.close()
+        for job in self.jobs:
+            if self.folder(job).exists():
+                (self.folder(job) / "end.json").write_text("{}")  # for the kernel that waits
+        self.vm.silence({str(job.mark) for job in self.jobs})
+
+
+@contextlib.contextmanager
+def at(vm, path: Path):
+    """Reach the VM through a gate of one's own; in the end nothing of one's jobs lives there."""
+    with Gate(vm[0].socket) as gate:
+        ground = Ground(*vm, gate, path)
+        yield ground
+        ground.close()
 
 
 def read_log(remote: Remote) -> bytes:

@@ -37,6 +37,7 @@ _MOST_PAUSE_SECONDS = 2.0
 _TEACH_SECONDS = 60.0  # for a kernel that starts
 _LESSONS = 3
 _SILENT_SECONDS, _MOST_SILENT_SECONDS = 3.0, 15.0  # without an answer: then it is asked whether the kernel is there
+_LEAST_SILENT_SECONDS = 0.5
 _LATE_SECONDS = 15.0  # past a question's own limit, which its kernel keeps
 _LOOK_SECONDS = 60.0  # between two looks at whether the waiting kernel waits
 _SOURCE = (Path(__file__).parent / "inside.py").read_text(encoding="utf-8")
@@ -161,7 +162,7 @@ class Kernel:
 
     def _reply(self, channel: Channel, question: str, until: float) -> dict[str, Any]:
         """Wait for an answer as long as there is a kernel: a server keeps the channel of one that was ended open."""
-        look = _SILENT_SECONDS
+        look = max(_SILENT_SECONDS / self._jupyter.door.pace, _LEAST_SILENT_SECONDS)
         while True:
             try:
                 return channel.reply(question, min(until, time.monotonic() + look))

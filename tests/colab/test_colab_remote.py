@@ -25,7 +25,9 @@ def told_steps(log: bytes) -> list[int]:
 
 
 def test_a_whole_life_ends_with_the_files_home(ground, tmp_path):
-    job = ground.job()
+    says = "import os, sys; print(os.environ.get('MPLBACKEND'), os.environ['TBE_RUNTIME_ADDR'], flush=True);"
+    code = f"{says} sys.argv.append('short'); exec(open('code/steps.py').read())"
+    job = ground.job(command=("{python}", "-S", "-c", code))
     remote = ground.remote(job)
     assert isinstance(remote, Remote)
     assert remote.status().phase is Phase.READY
@@ -42,20 +44,66 @@ def test_a_whole_life_ends_with_the_files_home(ground, tmp_path):
     for entry in manifest.entries:
         data = (tmp_path / "dest" / entry.name).read_bytes()
         assert (len(data), sha256(data).hexdigest()) == (entry.size, entry.sha256)
-    assert read_log(remote) == (ground.folder(job) / "log.txt").read_bytes() != b""
+    assert read_log(remote) == (ground.folder(job) / "log.txt").read_bytes()
+    assert f"None {ground.runtime.address}\n".encode() in read_log(remote)  # no notebook's plots; a way to end itself
     assert (ground.vm.content / "gpurun-mark").read_text().strip() == str(job.mark)
     assert ground.gate.kept_alive > 0
 
 
-def test_a_started_job_is_not_started_again_by_anybody(ground):
-    job, remote = ground.started("long")
-    until(lambda: remote.status().step >= 2, "its steps")
+def test_a_started_job_is_not_started_again_by_anybody(running):
+    ground, job, remote = running
+    (ground.vm.content / "gpurun-mark").unlink(missing_ok=True)
     for again in (remote, ground.remote(job), ground.remote(job, folder="another computer's")):
         again.start(job)
     step = remote.status().step
     until(lambda: remote.status().step >= step + 3, "more steps")
     seen = told_steps(read_log(remote))
     assert seen == list(range(1, len(seen) + 1))
+
+
+def test_a_secret_is_in_one_file_for_our_user_alone(running):
+    ground, job, _ = running
+    folder, path = ground.vm.folder, ground.folder(job) / "secrets.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    holding = [
+        each
+        for each in folder.rglob("*")
+        if each.is_file() and not each.is_relative_to(folder / "root") and b"verysecret" in each.read_bytes()
+    ]
+    assert holding == [path]
+    assert (ground.vm.content / "gpurun").stat().st_mode & 0o777 == 0o700
+    assert not any("verysecret" in head for head in ground.gate.heads)
+
+
+def test_the_watchdog_stays_unproven_since_its_power_can_not_be_tried(running):
+    _, _, remote = running
+
+    def looked():
+        holder = remote.status().watchdog
+        return holder if holder is not None and "can't be tried" in holder.evidence else None
+
+    holder = until(looked, "a look at the runtime's address")
+    assert holder.proof is Proof.UNPROVEN
+    assert "404, there" in holder.evidence
+
+
+def test_one_kernel_answers_and_one_waits_though_they_die_and_however_many_controllers_come(running):
+    ground, job, remote = running
+    jupyter = remote._jupyter
+    for kernel in jupyter.kernels():
+        jupyter.end_kernel(kernel)
+    step = remote.status().step
+    until(lambda: remote.status().step > step, "more steps")
+    remote._waiting._looked = 0.0
+    remote.status()
+    later = ground.remote(job)
+    later.status()
+    later.logs(0)
+    parts = {name: (ground.vm.content / "gpurun" / f"{name}.kernel").read_text() for name in ("ask", "wait")}
+    assert set(jupyter.kernels()) == set(parts.values())
+    until(lambda: jupyter.kernels()[parts["wait"]] == "busy", "a kernel that waits")
+    until(lambda: jupyter.kernels()[parts["ask"]] == "idle", "a kernel that answers")
+    assert ground.read(job, "status.json")["restarts"] == 0
 
 
 def test_two_that_start_at_once_start_one_training(ground):
@@ -108,81 +156,13 @@ def test_no_order_can_be_left_where_nothing_was_shipped(ground):
         ground.remote(ground.job()).tell(Order(1, OrderKind.STOP))
 
 
-def test_a_secret_is_in_one_file_for_our_user_alone(ground):
-    job, remote = ground.started("long", secrets={"HF_TOKEN": Secret("hf_verysecretvalue")})
-    until(lambda: remote.status().phase is Phase.RUNNING, "the training")
-    folder, path = ground.vm.folder, ground.folder(job) / "secrets.json"
-    assert path.stat().st_mode & 0o777 == 0o600
-    holding = [
-        each
-        for each in folder.rglob("*")
-        if each.is_file() and not each.is_relative_to(folder / "root") and b"verysecret" in each.read_bytes()
-    ]
-    assert holding == [path]
-    assert (ground.vm.content / "gpurun").stat().st_mode & 0o777 == 0o700
-    assert list((ground.vm.content / "gpurun" / "in").iterdir()) == []
-    assert not any("verysecret" in head for head in ground.gate.heads)
-
-
-def test_a_training_gets_the_runtime_s_address_and_no_notebook_s_plots(ground):
-    command = ("{python}", "-S", "-c", "import os; print(os.environ.get('MPLBACKEND'), os.environ['TBE_RUNTIME_ADDR'])")
-    _, remote = ground.started(command=command)
-    ground.ended(remote)
-    assert f"None {ground.runtime.address}\n".encode() in read_log(remote)
-
-
-def test_the_watchdog_stays_unproven_since_its_power_can_not_be_tried(ground):
-    _, remote = ground.started("long")
-
-    def looked():
-        holder = remote.status().watchdog
-        return holder if holder is not None and "can't be tried" in holder.evidence else None
-
-    holder = until(looked, "a look at the runtime's address")
-    assert holder.proof is Proof.UNPROVEN
-    assert "404, there" in holder.evidence
-
-
 def test_at_its_deadline_the_vm_posts_its_own_unassignment(ground):
-    now = datetime.now(UTC)
-    job = ground.job("long")
+    _, remote = ground.started("long")
     before = len(ground.runtime.asked)
-    ceiling = now + timedelta(seconds=6)
-    job = replace(job, deadline=ceiling, ceiling=ceiling, max_seconds=6, grace_seconds=1)
-    ground.jobs.append(job)
-    remote = ground.remote(job)
-    remote.start(job)
-    until(lambda: ("POST", "/unassign") in ground.runtime.asked[before:], "an unassignment")
-    assert datetime.now(UTC) > ceiling - timedelta(seconds=1)
-
-
-def test_one_kernel_answers_and_one_waits_however_many_controllers_come(ground):
-    jupyter = ground.remote(ground.job())._jupyter
-    for kernel in jupyter.kernels():  # an earlier test's
-        jupyter.end_kernel(kernel)
-    job, remote = ground.started("long")
-    remote.status()
-    later = ground.remote(job)
-    later.status()
-    later.logs(0)
-    kernels = remote._jupyter.kernels()
-    parts = {name: (ground.vm.content / "gpurun" / f"{name}.kernel").read_text() for name in ("ask", "wait")}
-    assert set(kernels) == set(parts.values())
-    until(lambda: remote._jupyter.kernels()[parts["wait"]] == "busy", "a kernel that waits")
-    assert remote._jupyter.kernels()[parts["ask"]] == "idle"
-
-
-def test_a_kernel_that_died_is_replaced_and_the_job_knows_nothing_of_it(ground):
-    job, remote = ground.started("long")
     until(lambda: remote.status().phase is Phase.RUNNING, "the training")
-    for kernel in remote._jupyter.kernels():
-        remote._jupyter.end_kernel(kernel)
-    step = remote.status().step
-    until(lambda: remote.status().step > step, "more steps")
-    remote._waiting._looked = 0.0
-    remote.status()
-    until(lambda: sorted(remote._jupyter.kernels().values()) == ["busy", "idle"], "a kernel that waits")
-    assert ground.read(job, "status.json")["restarts"] == 0
+    assert ("POST", "/unassign") not in ground.runtime.asked[before:]
+    remote.tell(Order(1, OrderKind.DEADLINE, datetime.now(UTC)))
+    until(lambda: ("POST", "/unassign") in ground.runtime.asked[before:], "an unassignment")
 
 
 def test_a_vm_that_is_not_listed_is_unreachable_and_never_ready(ground):
