@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from providers import ending
 from providers.base import Allocation, Holder, Mark, Observation, Phase, Place, Proof, Traits, utc
 from providers.colab import api, credentials, ender, launch, rates, reading
 from providers.colab.marks import Shelf, nbh_of
@@ -241,22 +242,12 @@ class ColabProvider:
         Raises:
             ProviderError: some may live on; the message names them.
         """
-        refused: dict[str, ProviderError] = {}
-        for one in dict.fromkeys(allocation_ids):
-            if not reading.is_endpoint(one):
-                continue
-            begun = self._now()
-            try:
-                if self._api.unassign(one):
-                    self._told.setdefault(one, begun - _CLOCK)
-            except ProviderError as error:
-                error.allocation_id = one
-                refused[one] = error
-        if len(refused) == 1:
-            raise next(iter(refused.values()))
-        if refused:
-            words = "; ".join(f"{one}: {error}" for one, error in refused.items())
-            raise ProviderError(f"not ended: {words}", hint=f"look at {reading.CONSOLE}", allocation_id=min(refused))
+        ending.each(filter(reading.is_endpoint, allocation_ids), self._unassign, reading.CONSOLE)
+
+    def _unassign(self, endpoint: str) -> None:
+        begun = self._now()
+        if self._api.unassign(endpoint):
+            self._told.setdefault(endpoint, begun - _CLOCK)
 
     def extend(self, allocation_id: str, ceiling: datetime) -> bool:  # noqa: ARG002 (the contract's shape)
         """Colab's own limits can't be moved, nor even read."""
