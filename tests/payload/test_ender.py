@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from vendor import KEY, Vendor, reply
 
+from providers.colab import ender as colab
+
 ENDER = [sys.executable, "-I", "-S", "-B"]
 
 
@@ -100,6 +102,21 @@ def test_a_look_changes_nothing_and_says_what_the_vendor_said(ender, vendor):
 def test_only_the_vendor_s_own_words_mean_alive_or_gone(ender, vendor, trouble, said):
     vendor.troubles = [trouble]
     assert ender.look(vendor.orders())["said"] == said
+
+
+def test_a_vendor_that_can_not_be_tried_is_there_whatever_it_answers_or_it_is_unclear(quick, vendor, monkeypatch):
+    monkeypatch.setenv("TBE_RUNTIME_ADDR", f"localhost:{vendor.port}")
+    orders = colab.orders()
+    orders["look"]["headers"] = vendor.orders()["look"]["headers"]  # this one asks for a key
+    for trouble in (200, 404, 403, 503):
+        vendor.troubles = [trouble]
+        evidence = f"GET …/ → {trouble}, there"
+        assert quick.look(orders) == {"said": "there", "evidence": evidence}
+    assert {path for _, _, path, *_ in vendor.asked} <= {"/"}
+    monkeypatch.setenv("TBE_RUNTIME_ADDR", "localhost:9")
+    assert quick.look(orders)["said"] == "unclear"
+    monkeypatch.delenv("TBE_RUNTIME_ADDR")
+    assert quick.look(orders)["said"] == "unclear"
 
 
 def test_a_key_that_is_refused_is_told_from_a_vendor_that_is_not_there(quick, vendor):

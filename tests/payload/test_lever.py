@@ -12,6 +12,8 @@ import pytest
 from boxes import until
 from vendor import KEY, Vendor
 
+from providers.colab import ender as colab
+
 MARK = "gpurun-beef-demo-260101-0123ab-1-tt8k3q1"
 
 
@@ -99,6 +101,18 @@ def test_it_looks_at_once_then_seldom_and_soon_again_after_a_failure(lever):
         vendor.key = KEY
         heard(hand, lever.LOOKS_EVERY + 2 * lever.LOOKS_AGAIN + 4)
         assert (hand.proof()["ender"], hand.proof()["ender_failures"]) == ("alive", 0)
+
+
+def test_a_vendor_that_is_there_proves_nothing_and_is_no_failure(lever, monkeypatch):
+    with Vendor() as vendor:
+        monkeypatch.setenv("TBE_RUNTIME_ADDR", f"localhost:{vendor.port}")
+        lever.put(MARK, json.dumps(colab.orders()).encode())
+        hand = lever.Lever(MARK)
+        heard(hand, 1.0)
+        proof = hand.proof()
+        assert (proof["ender"], proof["ender_failures"], proof["ender_at"]) == ("there", 0, None)
+        hand.tend(lever.LOOKS_EVERY)
+        assert not hand.runs
 
 
 def test_one_that_does_not_run_or_says_nothing_has_failed(lever):

@@ -89,6 +89,7 @@ PROBED = {
         ({"ender_user": "ubuntu"}, Proof.PROVEN, "readable to ubuntu (no root was to be had)"),
         ({"ender": ""}, Proof.ABSENT, "no key on this machine: it ends its processes, not the bill"),
         ({"ender": "not asked yet", "ender_at": None, "ender_evidence": ""}, Proof.UNPROVEN, "not asked yet"),
+        ({"ender": "there", "ender_at": None}, Proof.UNPROVEN, "whether it is obeyed can't be tried without ending it"),
         ({"ender": "refused", "ender_at": None, "ender_failures": 1}, Proof.UNPROVEN, "its ender: GET"),
         ({"ender": "refused", "ender_at": None, "ender_failures": 2}, Proof.ABSENT, "its ender: GET"),
         ({"ender": "refused", "ender_failures": 1}, Proof.PROVEN, "its ender: GET"),
