@@ -81,7 +81,7 @@ class Colab:
         (home / ".config" / "colab-cli" / "settings.json").write_text('{"enable_update_check": false}')
         (home / "shim.py").write_text(SHIM)
 
-    def __call__(self, *argv: str, code: int = 0) -> str:
+    def __call__(self, *argv: str, code: int = 0, typed: str = "") -> str:
         """Run one command, and give all that it printed; it must leave with this code."""
         environ = {
             "HOME": str(self._home),
@@ -89,11 +89,19 @@ class Colab:
             "TERM": "dumb",
             "NO_COLOR": "1",
             "COLUMNS": "200",
+            "COLAB_CLI_RETRY_BACKOFF": "1",
         }
         command = [str(self._python), str(self._home / "shim.py"), self._told["url"], *argv]
         began = time.monotonic()
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environ, cwd=self._home
+            command,
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env=environ,
+            cwd=self._home,
         )
         self.seconds = time.monotonic() - began
         said = done.stdout + done.stderr
@@ -101,9 +109,10 @@ class Colab:
             raise AssertionError(f"left with {done.returncode}, not {code}: {said.strip()[-400:]}")
         return said
 
-    def control(self, path: str) -> dict[str, Any]:
-        """Ask the simulator itself."""
-        with urllib.request.urlopen(self._told["control"] + path, timeout=30) as reply:  # noqa: S310 - loopback
+    def control(self, path: str, wish: object = None) -> dict[str, Any]:
+        """Ask the simulator itself, or tell it something."""
+        body = None if wish is None else json.dumps(wish).encode()
+        with urllib.request.urlopen(self._told["control"] + path, body, timeout=30) as reply:  # noqa: S310 - loopback
             return dict(json.load(reply))
 
 
@@ -137,14 +146,19 @@ class Cases:
             "ls": lambda: must(self._in("ls", "content"), r"data\.bin"),
             "download": self._download,
             "status": lambda: must(self._in("status"), "bench"),
+            "console": lambda: must(self._in("console", typed="echo six$((6 * 7))\nexit\n"), "six42"),
+            "restart-kernel": self._restart_kernel,
             "run": self._run,
+            "new, 412": lambda: self._refused("too_many", "precondition failed"),
+            "new, 400": lambda: self._refused("not_entitled", "rejected accelerator"),
+            "new, 503 and then one": self._retried,
             "rm": self._rm,
             "stop": self._stop,
             "sessions, none": lambda: must(self._colab("sessions"), "(?i)no "),
         }
 
-    def _in(self, command: str, *argv: str) -> str:
-        return self._colab(command, "-s", "bench", *argv)
+    def _in(self, command: str, *argv: str, typed: str = "") -> str:
+        return self._colab(command, "-s", "bench", *argv, typed=typed)
 
     def _new(self) -> None:
         must(self._in("new", "--gpu", "T4"), "READY")
@@ -161,6 +175,20 @@ class Cases:
         must(self._colab("run", "--env", "WORD=hello", str(self._script), "one", code=3), r"ran \['one'\] hello")
         if self._colab.control("/meter")["billing_now"] != 1:
             raise AssertionError("it left something assigned")
+
+    def _restart_kernel(self) -> None:
+        self._in("exec", typed="kept = 1\n")
+        self._in("restart-kernel")
+        must(self._in("exec", typed="print(kept)\n"), "NameError")
+
+    def _refused(self, fault: str, words: str) -> None:
+        self._colab.control("/faults", {fault: 1})
+        must(self._colab("new", "-s", "other", "--gpu", "T4", code=1), words)
+
+    def _retried(self) -> None:
+        self._colab.control("/faults", {"capacity": 2})
+        must(self._colab("new", "-s", "other", "--gpu", "T4"), "READY")
+        self._colab("stop", "-s", "other")
 
     def _rm(self) -> None:
         self._in("rm", "content/data.bin")
