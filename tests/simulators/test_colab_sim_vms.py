@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websocket
-from colab_fixture import ColabVm, ask, colab_sim_running, heard
+from colab_fixture import ColabSim, ColabVm, ask, colab_sim_running, heard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from colab_fixture import ColabSim
-
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a container with a root of its own")
 PATIENCE = 60.0
+ROOT = Path(__file__).parents[2]
 
 
 def until(fact: Callable[[], Any], what: str) -> Any:
@@ -234,6 +235,34 @@ def test_a_busy_kernel_is_activity_and_an_idle_one_is_none():
         sim.advance(601)
         until(lambda: not sim.listed(), "it was not taken")
         assert [row["ended_by"] for row in sim.meter()["allocations"]] == ["idle"]
+
+
+def test_nothing_of_a_vm_outlives_a_simulator_that_is_killed(tmp_path):
+    argv = [sys.executable, "-m", "simulators", "colab"]
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            told = json.loads(process.stdout.readline())
+            sim = ColabSim(told["url"], told["control"], told["exports"])
+            vm = ColabVm.of(sim.assigned())
+            vm.run(vm.new_kernel(), "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)")
+            assert len(living_below(tmp_path)) >= 3
+        finally:
+            process.kill()
+    until(lambda: not living_below(tmp_path), "something lives on")
+
+
+def living_below(folder: Path) -> list[str]:
+    """Name the processes in whose environment or command a folder stands."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "environ").read_bytes() + (path / "cmdline").read_bytes()
+        except OSError:
+            continue  # ended meanwhile
+        if str(folder).encode() in words:
+            found.append(path.name)
+    return found
 
 
 def test_a_disk_may_be_full():
