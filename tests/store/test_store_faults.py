@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 
 import botocore.auth
 import botocore.signers
 import pytest
+import requests
 from folders import RUN, Folder, sha, until
 from relay import Fault, Relay, answer
 
@@ -58,6 +58,12 @@ def brought_home(bucket, home) -> set[str]:
 # ── the machine's leave ─────────────────────────────────────────────────────────────────────────
 
 
+def refuses(folder: Folder) -> bool:
+    post = json.loads((folder.path / "store.json").read_text())["post"]
+    data = {**post["fields"], "key": f"{AT}probe"}
+    return requests.post(post["url"], data=data, files={"file": ("f", b"x")}, timeout=20).status_code == 403
+
+
 @pytest.mark.parametrize("wrong", ["another key", "revoked key", "ended"])
 def test_a_leave_that_the_store_refuses_is_told_and_a_fresh_one_is_taken_up_at_once(
     folder, bucket, tmp_path, monkeypatch, wrong: str
@@ -68,7 +74,7 @@ def test_a_leave_that_the_store_refuses_is_told_and_a_fresh_one_is_taken_up_at_o
         elif wrong == "revoked key":
             other.setenv("AWS_ACCESS_KEY_ID", "GPURUNREVOKED00001")
         folder.grant(open_store(parse(bucket.address, bucket.endpoint)), soon(-1 if wrong == "ended" else 1), SURE)
-    time.sleep(1.1 if wrong == "ended" else 0)  # no leave is shorter than a second
+    until(lambda: refuses(folder), "a refusal")  # no leave is shorter than a second
     folder.checkpoint(3)
     with folder.uploader("upload.REFUSED = upload.MOST = 600.0") as process:
         said = trouble_of(process, "the store says 403")
