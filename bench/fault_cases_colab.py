@@ -107,7 +107,7 @@ def cases() -> list[Case]:
     for name, (faults, words) in _SECOND_VM.items():
         table.append(Case(name, faults, machines=2, words=words))
     for name, faults in _LOST_WHILE_RUNNING.items():
-        table.append(Case(name, {}, machines=2, words="vanished", running=faults, steps=40))
+        table.append(Case(name, {}, machines=2, words="lost", running=faults, steps=60))
     table += [Case(name, {}, running=faults, steps=40) for name, faults in _WHILE_RUNNING.items()]
     table += [Case(name, faults) for name, faults in _ONE_VM.items()]
     table += [Case(name, faults, reason, 3, machines=0) for name, (faults, reason) in _NOTHING_GIVEN.items()]

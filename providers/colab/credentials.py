@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -41,12 +42,15 @@ SIGN_IN = f"gcloud auth application-default login --scopes={','.join(SCOPES)}"
 INSTALL = "pip install 'gpurun[colab]'"
 _SPARE = timedelta(minutes=4)  # that a token must last yet: google-auth itself takes 3 min 45 s for the end
 _SECONDS = 20.0
+_TRIES = 3
+_NOT_ITS_OWN = frozenset({502, 504})  # google-auth tries again after 500, 503, 429 and 408, not after these
+_PAUSE_SECONDS = 0.5
 
 
 class Login(Secret):
     """One identity at Google. As a `Secret` it is the access token of now."""
 
-    __slots__ = ("_credentials", "_file", "_granted", "_heard", "_lock")
+    __slots__ = ("_credentials", "_file", "_granted", "_heard", "_lock", "_status")
 
     def __init__(self, credentials: Any, file: str, granted: tuple[str, ...], *, fingerprint: str) -> None:
         super().__init__(fingerprint)
@@ -54,6 +58,7 @@ class Login(Secret):
         self._file = file  # whence, for a person
         self._granted = granted  # () = not told yet
         self._heard: dict[str, Any] = {}  # what the last refresh answered
+        self._status = 0  # of Google's last answer
         self._lock = threading.RLock()
 
     def reveal(self) -> str:
@@ -88,20 +93,32 @@ class Login(Secret):
         return expiry is not None and expiry.replace(tzinfo=UTC) - datetime.now(UTC) < _SPARE
 
     def _refresh(self) -> None:
-        from google.auth import exceptions
-
-        try:
-            self._credentials.refresh(self._ask)
-        except exceptions.TransportError as error:
-            raise UnreachableError(f"Google gives no token: {type(error).__name__}", hint="gpurun doctor") from None
-        except exceptions.GoogleAuthError as error:
-            words = printable(error.args[0] if error.args else type(error).__name__, 160)
-            if getattr(error, "retryable", False):
-                raise UnreachableError(f"Google gives no token: {words}", hint="try again shortly") from None
-            raise CredentialsError(f"Google refuses what is in {self._file}: {words}", hint=SIGN_IN) from None
+        for left in reversed(range(_TRIES)):
+            error = self._try()
+            if error is None:
+                break
+            if not left or self._status not in _NOT_ITS_OWN:
+                raise error
+            time.sleep(_PAUSE_SECONDS)
         granted = self._heard.get("scope")
         if isinstance(granted, str) and granted:
             self._granted = tuple(granted.split())
+
+    def _try(self) -> UnreachableError | CredentialsError | None:
+        """Refresh once; gives what went wrong."""
+        from google.auth import exceptions
+
+        self._status = 0
+        try:
+            self._credentials.refresh(self._ask)
+        except exceptions.TransportError as error:
+            return UnreachableError(f"Google gives no token: {type(error).__name__}", hint="gpurun doctor")
+        except exceptions.GoogleAuthError as error:
+            words = printable(error.args[0] if error.args else type(error).__name__, 160)
+            if getattr(error, "retryable", False) or self._status >= 500 or self._status in {408, 429}:
+                return UnreachableError(f"Google gives no token: {self._status}", hint="try again shortly")
+            return CredentialsError(f"Google refuses what is in {self._file}: {words}", hint=SIGN_IN)
+        return None
 
     def _ask(self, *args: Any, **how: Any) -> Any:
         """Send what google-auth asks for, and keep the answer: it tells scopes and account besides."""
@@ -110,6 +127,7 @@ class Login(Secret):
         how["timeout"] = _SECONDS
         with _session() as session:
             response = Request(session)(*args, **how)
+            self._status = int(response.status)
             try:
                 heard = json.loads(response.data)
             except ValueError:

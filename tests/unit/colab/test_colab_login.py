@@ -115,6 +115,15 @@ def test_a_token_that_is_refused_in_the_middle_is_taken_anew(sim, provider):
     assert provider.offers()
 
 
+@pytest.mark.parametrize("fault", ["bad_gateway", "gateway_timeout"])
+def test_a_trouble_of_google_s_own_is_no_word_about_the_login(sim, provider, fault):
+    sim.faults({fault: {"of": "token", "times": 1}})
+    assert provider.offers()
+    sim.faults({fault: {"of": "token", "times": 30}})
+    with pytest.raises(UnreachableError):
+        provider._login.freshen(now=True)
+
+
 def test_a_google_that_does_not_answer_proves_nothing(tmp_path, sim):
     kept = json.loads(Path(sim.exports[credentials.VARIABLE]).read_text())
     named = write(tmp_path / "named.json", **{**kept, "token_uri": "http://127.0.0.1:9/token"})
