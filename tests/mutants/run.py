@@ -22,6 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+import cells
 import guards
 import holders
 import jobs
@@ -47,6 +48,7 @@ MUTANTS = (
     *jobs.MUTANTS,
     *pods.MUTANTS,
     *pricetags.MUTANTS,
+    *cells.MUTANTS,
     *stores.MUTANTS,
 )
 PARTS = ("orchestrator", "providers", "payload", "simulators", "templates", "tests", "pyproject.toml")
