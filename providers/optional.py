@@ -54,12 +54,12 @@ class Funds:
     balance: Decimal | None = None
     spend_per_hour: Decimal | None = None  # of all that runs on the account now
     limit_per_hour: Decimal | None = None  # that all of it together may cost
+    words: str = ""  # the balance in the vendor's own coin: "87.40 compute units"
+    page: str = ""  # where it is topped up; "" = the console
 
 
 @runtime_checkable
 class Funded(Protocol):
-    words: str = ""  # the balance in the vendor's own coin: "87.40 compute units"
-    page: str = ""  # where it is topped up; "" = the console
     """A vendor with prepaid credit or a spend limit, which tells of them before a launch."""
 
     def funds(self) -> Funds | None:
