@@ -15,6 +15,7 @@ import secrets
 import ssl
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -68,7 +69,8 @@ class Channel:
         header = {TOKEN: proxy.token.reveal(), "X-Colab-Client-Agent": agent}
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
         # Strict UTF-8 is checked letter by letter in Python: seconds for a large answer; json.loads checks it too.
-        self._socket = websocket.WebSocket(sslopt={"ca_certs": bundle}, skip_utf8_validation=True)
+        trusted = {"ca_cert_path" if Path(bundle).is_dir() else "ca_certs": bundle}
+        self._socket = websocket.WebSocket(sslopt=trusted, skip_utf8_validation=True)
         try:
             self._socket.settimeout(CONNECT_SECONDS)
             # No Origin: behind a proxy it is never the server's own, and a server refuses another's.
