@@ -101,7 +101,6 @@ def cases() -> list[Case]:
     table.append(Case("substituted twice", {"substituted": {"times": 2}}, "provider", 3, machines=2))
     # the units are used up: the VM goes, and no other is to be had
     table.append(Case("balance", {}, "no_capacity", 3, running={"balance": {"units": 0, "free": 0}}, steps=40))
-    table.append(Case("balance, free left", {}, "no_capacity", 3, running={"balance": {"units": 0, "free": 4}}, steps=400, words="used up"))
     table.append(Case("free_tier", {"free_tier": True}, "refused", 4, machines=0))
     table.append(Case("rate_dearer", {"rate_dearer": True}, "provider", 3, words="agreed to"))
     for name, (faults, words) in _SECOND_VM.items():
