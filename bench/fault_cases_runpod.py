@@ -54,8 +54,6 @@ _ONE_POD: dict[str, Wish] = {
     "graphql_retired": {"graphql_retired": True},
     "graphql_errors": {"graphql_errors": True},
     "cost_with_disk": {"cost_with_disk": True},
-    "bills_late": {"bills_late": True},
-    "volume_charged": {"volume_charged": True},
     # the life of a pod
     "slow_start": {"slow_start": {"seconds": ours(6)}},
     "ssh_late": {"ssh_late": True},

@@ -231,13 +231,18 @@ def memory_of(home: Path) -> tuple[dict[str, Any], Path | None]:
     return (json.loads(row[1]), home / "runs" / row[0]) if row else ({}, None)
 
 
+_OF_NO_LAUNCH = {"bills_late", "volume_charged"}  # `gpurun costs` alone meets them: tests/unit/runpod
+
+
 def untried(provider: str, cases: list[Case]) -> list[str]:
     """Name the faults that the simulator knows and the table lacks."""
     argv = [sys.executable, "-m", "simulators", provider, "--list-faults"]
     listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     own = next(part for part in listed.split("\n\n") if part.startswith(f"{provider}\n"))
     known = {line.split()[0] for line in own.splitlines()[1:] if not line.startswith(" ")}
-    return sorted(known - {name for case in cases for wish in (case.faults, case.running or {}) for name in wish})
+    return sorted(
+        known - _OF_NO_LAUNCH - {name for case in cases for wish in (case.faults, case.running or {}) for name in wish}
+    )
 
 
 def line(outcome: Outcome) -> str:

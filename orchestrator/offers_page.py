@@ -183,8 +183,15 @@ class Comparison:
             parts = [f"nothing on offer can do {self.title} as it is"]
         else:
             head = ("", "VENDOR", "GPU", "GIB", "HOURS", "LIKELY", "LOW-WORST", "$/H", "SEEN", "STOPS")
-            parts = [table(head, [self._row(one) for one in fit], right=(3, 4, 5, 6, 7, 8)), _LEGEND]
+            parts = [table(head, self._rows(fit), right=(3, 4, 5, 6, 7, 8)), _LEGEND]
         return "\n".join([*parts, *self._left_out(), *_told([*self.notes, *self.market.notes])])
+
+    def _rows(self, fit: list[Quoted]) -> list[tuple[str, ...]]:
+        """Give a line each; data centers that would read the same share one."""
+        signs: dict[tuple[str, ...], str] = {}
+        for sign, *cells in map(self._row, fit):
+            signs[tuple(cells)] = signs.get(tuple(cells), "") + sign
+        return [(sign, *cells) for cells, sign in signs.items()]
 
     def _row(self, one: Quoted) -> tuple[str, ...]:
         hours = f"{one.found.seconds.likely / 3600:.2f}" if one.found.seconds else "?"

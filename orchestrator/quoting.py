@@ -21,7 +21,7 @@ from orchestrator.estimate.models import NotModelledError
 from orchestrator.estimate.page import ends
 from orchestrator.estimate.quote import Dollars, Rental, priced
 from orchestrator.plan import Quote
-from orchestrator.render import duration, money
+from orchestrator.render import duration, money, price
 from providers.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -254,13 +254,19 @@ def _kind(one: Quoted) -> str:
 def _does_not_fit(cards: Sequence[Quoted], offers: Sequence[Offer], wanted: Wanted) -> RefusedError:
     """Refuse with the fix: what to set, or what else is on offer here."""
     kinds = {_kind(one): one for one in sorted(cards, key=lambda one: -one.offer.price)}
-    nearest = max(kinds.values(), key=lambda one: (one.found.fits != fix.NO, one.offer.card.memory_gib))
+    nearest = max(kinds.values(), key=_nearness)
     title = nearest.found.work.model.name
     among = "" if len(kinds) == 1 else f" nor any other of the {len(kinds)} kinds asked for"
     fixes = [*_flags(nearest), *_elsewhere(offers, wanted), _FORCE]
     return RefusedError(
         f"{title} does not fit {_kind(nearest)}{among}: it needs {nearest.why}", hint="; or ".join(fixes)
     )
+
+
+def _nearness(one: Quoted) -> tuple[bool, float, Decimal]:
+    """Order what does not do: memory first; where that is enough and something else is not, the cheapest."""
+    holds = one.found.fits != fix.NO
+    return holds, 0.0 if holds else one.offer.card.memory_gib, -one.offer.price
 
 
 def _elsewhere(offers: Sequence[Offer], wanted: Wanted) -> list[str]:
@@ -271,7 +277,7 @@ def _elsewhere(offers: Sequence[Offer], wanted: Wanted) -> list[str]:
         return []
     # GPUs that would idle are taken for their memory only where nothing less has it.
     best = min(fitting, key=lambda one: (one.offer.count - one.found.count, compare.by_cost(one)))
-    return [f"--gpu {best.offer.card.name} ({_kind(best)} at ${best.offer.price}/h)"]
+    return [f"--gpu {best.offer.card.name} ({_kind(best)} at {price(best.offer.price)})"]
 
 
 def _flags(one: Quoted) -> list[str]:

@@ -137,7 +137,7 @@ class Quoter:
 def _too_dear(dollars: Dollars | None, offer: Listed, bounds: Bounds) -> str:
     if dollars is None or dollars.worst or not offer.price:
         return ""
-    return f"a budget of more than ${bounds.max_cost}, at ${offer.price}/h"
+    return f"a budget of more than ${bounds.max_cost:.2f}, at ${offer.price:.2f}/h"
 
 
 def _unfit(found: Estimate, work: Work) -> str:

@@ -147,6 +147,14 @@ def test_what_does_not_fit_is_refused_with_a_fix_that_fits(home: Home, ledger: L
     assert caught.value.exit_code == 4
 
 
+def test_a_budget_that_is_too_small_is_held_against_the_cheapest(home: Home, ledger: Ledger, rows: str) -> None:
+    with pytest.raises(RefusedError, match="needs a budget of more than") as caught:
+        plan(home, ledger, rows, "max_cost=0.001", gpu=("a100", "h100"))
+    told = re.search(r"at \$([0-9.]+)/h", str(caught.value))
+    assert told is not None
+    assert told[1] == f"{min(one.price for one in STOCK if one.gpu in {'a100-40gb', 'h100-sxm'}):.2f}"
+
+
 def test_force_launches_what_does_not_fit_and_says_so(home: Home, ledger: Ledger, rows: str) -> None:
     wide = ("batch_size=64", "packing=false", "max_length=4096", "activation_checkpointing=false")
     told = plan(home, ledger, rows, *wide, force=True)
