@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _CELL = (sys.executable, "-I", "-S", str(_HERE.parent / "runpod" / "cell.py"))
-_OWN = ("root", "tmp", "run", "content", "srv", "media")  # at the top of the root; the rest is this computer's
+_OWN = ("root", "tmp", "run", "var", "content", "srv", "media")  # at the top of the root; the rest is this computer's
 _NEEDED = ("jupyter_server", "ipykernel", "terminado")
 _PATIENCE_SECONDS = 60.0
 _PASSED_ON = {"OMP_NUM_THREADS", "GPURUN_TEST_SESSION"}
