@@ -2,7 +2,7 @@
 
 with Vm(folder) as vm, Gate(vm.socket) as gate:
     gate.door()              -> what providers/colab/remote.py gets of its money plane
-    gate.uses = 12           # a token is good for so many requests
+    gate.uses = 8            # a token is good for so many requests
     gate.expire()            # every token given so far opens nothing any more: 404
     gate.cuts = [900, …]     # the next websockets break off after so many bytes from the kernel
 

@@ -112,18 +112,17 @@ class _Fetching:
         self._left: list[str] = []  # parts on the VM that are home
 
     def run(self, pending: Iterable[Part]) -> None:
-        """Bring them all."""
-        with ThreadPoolExecutor(WORKERS) as pool:
-            try:
-                before: Batch = []
-                for batch in _batches(pending):
-                    coming = self._ask_for(pool, batch)
-                    self._take(before)
-                    before = coming
+        """Bring them all; who is told to end waits for none that is on its way."""
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            before: Batch = []
+            for batch in _batches(pending):
+                coming = self._ask_for(pool, batch)
                 self._take(before)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                before = coming
+            self._take(before)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         if self._left:
             self._kernel.ask("drop", self._left)
 

@@ -180,18 +180,17 @@ class Shipment:
                 yield part
 
     def _ship_parts(self, pending: Iterable[Part]) -> None:
-        """Send several at once; the kernel takes what has come, a few at a time."""
+        """Send several at once; the kernel takes what has come, a few at a time. Who is told to end waits for none."""
         on_way: deque[Future[Sent]] = deque()
-        with ThreadPoolExecutor(WORKERS) as pool:
-            try:
-                for part in pending:
-                    on_way.append(pool.submit(self._send, part))
-                    if len(on_way) == 2 * WORKERS:
-                        self._take([on_way.popleft().result() for _ in range(WORKERS)])
-                self._take([sent.result() for sent in on_way])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            for part in pending:
+                on_way.append(pool.submit(self._send, part))
+                if len(on_way) == 2 * WORKERS:
+                    self._take([on_way.popleft().result() for _ in range(WORKERS)])
+            self._take([sent.result() for sent in on_way])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, part: Part) -> Sent:
         """Read a part and upload it."""

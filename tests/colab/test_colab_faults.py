@@ -48,13 +48,13 @@ def test_a_token_that_expires_all_the_time_costs_nothing_but_another(ground, tmp
     blobs = (ground.blob("data/large", os.urandom(3 * parts.PART)), ground.blob("data/small", b"x"))
     job = ground.job(command=python(WRITES.format(size=2 * parts.PART)), blobs=blobs)
     remote = ground.remote(job)
-    ground.gate.uses = 12
+    ground.gate.uses = 8
     remote.start(job)
     ground.ended(remote)
     names = [entry.name for entry in remote.manifest().entries]
     remote.fetch(names, tmp_path / "dest")
     assert same(ground, job, tmp_path / "dest", names)
-    assert ground.gate.refused > 1
+    assert ground.gate.refused >= 1
 
 
 def test_a_404_by_a_token_minted_just_now_is_believed_of_a_file_and_never_of_the_vm(ground):
