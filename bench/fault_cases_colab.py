@@ -57,7 +57,7 @@ _ONE_VM: dict[str, Wish] = {
     "foreign": {"foreign": True},
     # the way in
     "token_ttl": {"token_ttl": True},
-    "token_401": {"token_401": True, "token_ttl": True},
+    "token_401": {"token_ttl": True, "token_401": True},
     "proxy_error": {"proxy_error": True},
     "contents_413": {"contents_413": {"bytes": 300_000}},
     "contents_slow": {"contents_slow": True},
