@@ -212,10 +212,10 @@ class Job:
     store: Secret | None = None  # store.json: leave to write into the store, for this attempt; None = there is none
     sources: Secret | None = None  # {sha256: {"url", "size", "token"?}}: what the machine may fetch by itself
     key_on_machine: bool = False  # the user's leave: the account's key may lie on the machine, to end itself
+    take_substitute: bool = False  # the user's leave: another GPU than the offer's will do, where a vendor gives one
     probe: Mapping[str, float] = field(default_factory=dict)  # what the first steps are judged by; {} = they are not
 
 
-    take_substitute: bool = False  # the user's leave: another GPU than the offer's will do, where a vendor gives one
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a later process needs to reach the same remote again; lies in `runs/<id>/ssh/`."""

@@ -172,10 +172,10 @@ def test_a_provider_in_the_table_keeps_the_contract_and_has_its_row(
 ) -> None:
     for variable in (f"{name.upper()}_API_KEY", f"{name.upper()}_TOKEN"):
         monkeypatch.setenv(variable, "secret_architecture_0123456789abcdef")
-    assert isinstance(open_provider(name, tmp_path), Provider)
     login = {"type": "authorized_user", "client_id": "id", "client_secret": "secret", "refresh_token": "1//token"}
     (tmp_path / "login.json").write_text(json.dumps(login))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "login.json"))
+    assert isinstance(open_provider(name, tmp_path), Provider)
     assert f"\n| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
     if name != "local":  # this computer is its own simulator
         assert list((ROOT / "simulators").glob(f"{name}*"))
