@@ -22,6 +22,8 @@ from report import EXIT_DISK, leave, say, tell_chain, write_json
 FOLDER = Path("checkpoints")
 STAGING = Path("checkpoints/.staging")  # same disk as FOLDER, so that a move is atomic; readers skip dotted names
 SEAL = "CHECKPOINT.json"
+BEGUN = "begun.json"
+HOLDS = {}  # what a run keeps to on whatever machine it goes on: {"dtype": "bfloat16"}; lies in each checkpoint
 KEEP = 2
 MARGIN_BYTES = 64 * 2**20  # left for log, metrics and artifacts' beginnings
 
@@ -59,6 +61,8 @@ def seal(made, step, *, folder=FOLDER, keep=KEEP, protect=(), known=None):
     """
     started, made, folder = time.monotonic(), Path(made), Path(folder)
     with _disk_full_is_4(made):
+        if HOLDS:
+            write_json(made / BEGUN, HOLDS)
         files = {name: (known or {}).get(name) or fingerprint(made / name, sync=True) for name in files_in(made)}
         write_json(made / SEAL, {"step": step, "files": files})
         for inner in {made, *(path.parent for path in made.rglob("*"))}:
@@ -127,6 +131,18 @@ def newest_whole(folder=FOLDER):
             return path
         print(f"checkpoint: {path.name} skipped, {fault}", flush=True)
     return None
+
+
+def begun(folder=FOLDER):
+    """Tell what the run that is carried on from here holds to; {} = it begins here, or does not say."""
+    for path in all_steps(folder):
+        try:
+            content = json.loads((path / BEGUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def fault_of(path):

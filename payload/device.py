@@ -13,6 +13,7 @@ import os
 import random
 from dataclasses import dataclass
 
+import checkpoint
 import torch
 
 # Dense tensor-core peaks in TFLOP/s for bf16 (fp16 where the card has no bf16), by torch's name of the device without
@@ -105,7 +106,8 @@ def choose(config, *, prefer_optimizer="adamw", model_class=None):
     `model_class` is the class of transformers that will be loaded: not each has every attention.
     """
     where, name, capability = _find(config.get("device", "auto"))
-    dtype, dtype_why = _dtype(config.get("dtype", "auto"), where.type, capability)
+    dtype, dtype_why = _dtype(config.get("dtype", "auto"), where.type, capability, checkpoint.begun().get("dtype"))
+    checkpoint.HOLDS["dtype"] = str(dtype).removeprefix("torch.")
     attention, attention_why = _attention(config.get("attention", "auto"), capability, model_class)
     optimizer, optimizer_why = _optimizer(config.get("optimizer", "auto"), prefer_optimizer, where.type)
     tf32 = capability >= (8, 0)
@@ -137,9 +139,17 @@ def _find(wish):
     return torch.device("cuda", 0), torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
 
 
-def _dtype(wish, kind, capability):
+def _dtype(wish, kind, capability, begun=None):
     if wish != "auto":
         return DTYPES[wish], "as the config says"
+    least = {"float32": (0, 0), "bfloat16": (8, 0), "float16": (7, 0)}
+    on_cpu = {"float32", "bfloat16"}  # the loss scaler of float16 wants CUDA
+    if begun in on_cpu if kind == "cpu" else begun in least and capability >= least[begun]:
+        return DTYPES[begun], "as this run began"
+    return _usual(kind, capability)
+
+
+def _usual(kind, capability):
     if kind == "cpu":
         return torch.float32, "CPUs are not quicker at less"
     if capability >= (8, 0):

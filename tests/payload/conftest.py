@@ -19,6 +19,14 @@ def payload():
     return importlib.import_module
 
 
+@pytest.fixture(autouse=True)
+def _holds_to_nothing():
+    """Let no training of a test keep to what another's chose."""
+    yield
+    if "checkpoint" in sys.modules:
+        sys.modules["checkpoint"].HOLDS.clear()
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A folder with tiny models (bert/, llama/, chat/) and rows for them, made once a session."""

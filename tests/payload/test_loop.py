@@ -35,6 +35,16 @@ def test_killed_at_a_random_step_and_resumed_equals_uninterrupted(uninterrupted:
     assert resumed.lines[-2]["samples"] == uninterrupted.metrics[24]["samples"]  # counted on, not anew
 
 
+def test_a_run_that_goes_on_on_another_device_keeps_its_dtype(tmp_path: Path) -> None:
+    wish = "import device\ndevice._usual = lambda kind, capability: (device.DTYPES['bfloat16'], 'as an A10 has it')\n"
+    whole, moved = (Job(tmp_path / name, "train_loop.py", CONFIG) for name in ("whole", "moved"))
+    assert whole.run(patch=wish).code == 0
+    moved.run(kill_at=12, patch=wish + SLOW)
+    resumed = moved.run()
+    assert "dtype: bfloat16, as this run began" in resumed.text
+    assert moved.weights() == whole.weights()
+
+
 def test_killed_before_the_first_checkpoint_starts_anew_and_equals_uninterrupted(
     uninterrupted: Job, tmp_path: Path
 ) -> None:

@@ -127,6 +127,21 @@ def test_the_dtype_follows_the_capability(capability: tuple, dtype: str) -> None
     assert device._dtype("auto", "cuda", capability)[0] == device.DTYPES[dtype]
 
 
+@pytest.mark.parametrize(
+    ("kind", "capability", "begun", "dtype"),
+    [
+        ("cuda", (9, 0), "float16", "float16"),
+        ("cuda", (9, 0), "float32", "float32"),
+        ("cuda", (7, 5), "bfloat16", "float16"),  # it can't
+        ("cpu", (), "bfloat16", "bfloat16"),
+        ("cpu", (), "float16", "float32"),  # its loss scaler wants CUDA
+        ("cpu", (), "float8", "float32"),
+    ],
+)
+def test_a_run_goes_on_in_the_dtype_that_it_began_in(kind: str, capability: tuple, begun: str, dtype: str) -> None:
+    assert device._dtype("auto", kind, capability, begun)[0] == device.DTYPES[dtype]
+
+
 def test_a_cpu_computes_in_float32_unless_the_config_says_otherwise() -> None:
     assert device.choose({}).dtype == torch.float32
     assert device.choose({"dtype": "bfloat16", "device": "cpu"}).dtype == torch.bfloat16
