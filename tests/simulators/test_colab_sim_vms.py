@@ -154,10 +154,12 @@ def test_a_connection_outlives_its_token(shared):
 def test_a_websocket_is_cut_in_the_midst_and_the_cell_goes_on(shared, vm):
     sim, endpoint, kernel = shared
     channel = vm.connect(f"/api/kernels/{kernel}/channels?session_id=s")
-    ask(channel, "import time, pathlib; time.sleep(1); pathlib.Path('/content/after').write_text('x')")
+    there = lambda name: vm.call("GET", f"/api/contents/content/{name}").status_code == 200  # noqa: E731
+    ask(channel, "import time; open('/content/begun', 'x').close(); time.sleep(1); open('/content/after', 'x').close()")
+    until(lambda: there("begun"), "the cell did not begin")  # cut before, it would not have been heard
     sim.faults({"websocket_cut": {"instance": endpoint, "after": 0}})
     to_the_end(channel)
-    until(lambda: vm.call("GET", "/api/contents/content/after").status_code == 200, "the cell did not go on")
+    until(lambda: there("after"), "the cell did not go on")
 
 
 def test_the_way_there_takes_no_large_file_takes_its_time_and_fails(shared, vm):
