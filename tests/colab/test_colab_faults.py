@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import tracemalloc
 from hashlib import sha256
 
@@ -194,15 +193,13 @@ def test_what_arrived_before_a_cut_is_not_sent_again(ground):
     assert sha256(data).hexdigest() == blob.sha256
 
 
-def test_a_vm_that_vanishes_is_unreachable_soon_and_nothing_is_said_of_its_job(ground):
+def test_a_vm_that_vanishes_is_unreachable_and_nothing_is_said_of_its_job(ground):
     job, remote = ground.started("long")
     until(lambda: remote.status().phase is Phase.RUNNING, "the training")
     ground.gate.listed = False
     ground.gate.expire()
     remote._kernel.close()
-    begun = time.monotonic()
     for verb in (remote.status, remote.manifest, lambda: remote.fetch(["x"], ground.path)):
         with pytest.raises(UnreachableError):
             verb()
-    assert time.monotonic() - begun < 20
     assert ground.folder(job).exists()
