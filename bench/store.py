@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +110,10 @@ def race(folder: Path, endpoint: str, rounds: int, mib: int) -> dict[str, list[f
     store = open_store(parse("s3://probe/bench", endpoint))
     for number in range(rounds + 1):  # the first touches the memory, and is not counted
         job = folder_with(folder / f"job-{number}", source, endpoint, number + 1)
-        ways = [("policy", lambda job=job: ours(job.path)), ("boto3", lambda n=number: theirs(source, endpoint, f"bench/boto3-{n}"))]  # fmt: skip  # noqa: E501
+        ways = [
+            ("policy", partial(ours, job.path)),
+            ("boto3", partial(theirs, source, endpoint, f"bench/boto3-{number}")),
+        ]
         for name, upload in ways if number % 2 else reversed(ways):
             seconds = upload()
             if number:
