@@ -49,6 +49,12 @@ def files_home(memory: Memory, remote: RemoteStatus | None, rules: Rules) -> Mem
     return replace(overruled(memory, remote, rules), collected=True)
 
 
+def anew(memory: Memory, now: datetime) -> Memory:
+    """Begin the patience anew where it ran out unused: whether it bills could not be told meanwhile."""
+    spent = memory.freed is not None and seconds_between(memory.freed, now) >= _PATIENCE_SECONDS
+    return replace(memory, freed=None) if spent else memory
+
+
 def bring(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> tuple[Memory, Act | None]:
     """Say what is done, now that nothing bills, for files that are not home; None = no more."""
     look = seen.observation

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from decisions import DEADLINE, GONE, STOP, at, in_state, look, saw, step
 
+from orchestrator.facts import Seen
 from orchestrator.words import Act, Reason, State
 from providers.base import Phase, RemoteStatus
 
 if TYPE_CHECKING:
-    from orchestrator.facts import Memory, Seen
+    from orchestrator.facts import Memory
 
 DONE = RemoteStatus(Phase.EXITED, reason="completed", exit_code=0)
 COMPLETED = {"reason": Reason.COMPLETED}
@@ -62,6 +63,13 @@ def test_a_store_that_fails_is_asked_for_minutes_and_no_longer(seen: Seen, act: 
     given_up = step(memory, seen, 60 + 310)
     assert (given_up.act, given_up.memory.reason) == (Act.FINISH, Reason.COMPLETED)
     assert given_up.memory.detail.endswith("gpurun pull brings them")
+
+
+def test_patience_with_the_store_that_ran_out_while_the_vendor_was_silent_begins_anew() -> None:
+    silent = step(step(ending(**COMPLETED), STORED, 60).memory, Seen(), 3000).memory
+    assert step(silent, STORED, 3010).act is Act.COLLECT
+    brief = step(step(ending(**COMPLETED), STORED, 60).memory, Seen(), 70).memory
+    assert step(brief, STORED, 60 + 310).act is Act.FINISH  # one look that failed prolongs nothing
 
 
 def test_nothing_is_bought_again_before_the_store_has_said_what_it_holds() -> None:
