@@ -203,6 +203,7 @@ class SimProvider:
             again = self._call(verb, read)  # the second page: it may fail, and the list with it
             rows = rows[:2] + [row for row in again if row.id != rows[0].id]
             vendor.counts["second page"] += 1
+        self.computer.world.history.listed(current(), rows)
         return rows
 
     def _lies(self) -> bool:

@@ -16,10 +16,14 @@ from providers.base import Mark
 from providers.errors import GpurunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from computers import Computer, SimHome
     from engine import Process
     from vendors import Thing
     from world import World
+
+    from providers.base import Allocation
 
 
 class Historian:
@@ -94,13 +98,17 @@ class Historian:
         if isinstance(result, list):
             listed = frozenset(row.id for row in result if row.billing)
             self._told.reads.append((at, home, key, listed, ""))
-            self._told.heard |= {(home, whose, one) for one in listed}
         elif about and result.billing:
             self._told.priced.add((home, about))
             self._told.heard.add((home, whose, about))
         elif about:
             self._told.heard.add((home, whose, about))
             self._told.reads.append((at, home, key, frozenset(), about))
+
+    def listed(self, process: Process, rows: Iterable[Allocation]) -> None:
+        """A list came whole, every page of it: what a page did not hold nobody was shown."""
+        whose = process.name.partition("controller ")[2]
+        self._told.heard |= {(process.home, whose, row.id) for row in rows if row.billing}
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:
         """A transaction was committed: what does the ledger say now that it did not say before?"""
