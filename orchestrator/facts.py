@@ -116,6 +116,7 @@ class Seen:
     storing: bool = False  # it is on its way there
     mute: bool = False  # nothing bills any more, and the store can't be asked what it holds of it
     strays: tuple[str, ...] | None = ()  # what else bills for the run: a twin, or an attempt of a lost ledger's
+    last_attempt: int = 0  # the highest of which the store has anything, where a launch is due
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return Decision(replace(memory, reason=ending, evidence=evidence).to(State.DONE, now), Act.FINISH)
     if seen.strays is None:
         return Decision(memory, Act.WAIT)
+    if seen.last_attempt >= memory.attempt:  # of a ledger that was put back: no two attempts write to one place
+        return Decision(replace(memory, attempt=seen.last_attempt + 1), Act.WAIT)
     return try_next(memory, seen, now, rules)
 
 

@@ -217,6 +217,21 @@ def look(row: RunRow, seen: Seen, trouble: Callable[[str], None]) -> Seen:
         return replace(seen, observation=None) if said is None else seen
 
 
+def last_attempt(row: RunRow) -> int:
+    """Give the highest attempt that anything there is of, 0 = none: a ledger that was put back forgets some.
+
+    Raises:
+        ProviderError: the store can't be asked.
+    """
+    found = _of(row)
+    if found is None:
+        return 0
+    store, _ = found
+    base = store.address.run(row.run_id) + "/"
+    numbers = (one.key[len(base) :].partition("/")[0] for one in store.kept(base))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def bring_newest(row: RunRow, folder: RunFolder) -> None:
     """Bring the newest whole checkpoint of the earlier attempts home, unless home has it or a newer one.
 

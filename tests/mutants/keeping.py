@@ -88,4 +88,11 @@ MUTANTS = (
         "                listed = [one for one in listed if one.mark and one.mark.attempt != memory.attempt]\n",
         CLAIMS,
     ),
+    Mutant(
+        "store: a ledger that was put back writes an attempt over another",
+        "orchestrator/lifecycle.py",
+        "    if seen.last_attempt >= memory.attempt:",
+        "    if seen.last_attempt > memory.attempt:",
+        ("tests/unit/test_decide_strays.py",),
+    ),
 )

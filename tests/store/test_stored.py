@@ -161,6 +161,15 @@ def test_the_newest_whole_checkpoint_of_all_attempts_comes_home_unless_home_has_
         stored.bring_newest(row(State.PENDING, attempt=3, endpoint="http://127.0.0.1:9"), folder)
 
 
+def test_the_last_attempt_there_is_told_whatever_the_ledger_knows(row, brought) -> None:
+    assert stored.last_attempt(row(State.PENDING)) == 0
+    brought(2, 4)
+    assert stored.last_attempt(row(State.PENDING)) == 2
+    assert stored.last_attempt(replace(row(State.PENDING), plan={})) == 0
+    with pytest.raises(ProviderError):
+        stored.last_attempt(row(State.PENDING, endpoint="http://127.0.0.1:9"))
+
+
 def test_a_checkpoint_that_was_spoiled_in_the_store_is_passed_over_for_an_older_one(
     row, bucket, brought, tmp_path
 ) -> None:
