@@ -30,6 +30,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
+from providers.clocks import Ahead
 from providers.errors import ProviderError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ class Http:
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
         self.skew = timedelta(0)  # the vendor's clock minus ours, at its last answer
+        self.ahead = Ahead()  # the same by all its answers, between two bounds
 
     def call(
         self,
@@ -268,10 +270,12 @@ class Http:
         return adapter.send(prepared, timeout=(CONNECT_SECONDS, read), **settings)  # type: ignore[arg-type]  # its stubs
 
     def _read_clock(self, response: requests.Response, before: float) -> datetime:
-        here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
+        after = time.time()
+        here = datetime.fromtimestamp((before + after) / 2, UTC)
         there = _date(response.headers.get("Date", ""))
         if there is None:
             return here
+        self.ahead.hear(there, before, after)
         skew = there + timedelta(milliseconds=500) - here
         self.skew = skew if abs(skew) > timedelta(seconds=_SKEW_SECONDS) else timedelta(0)
         return here + self.skew

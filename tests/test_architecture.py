@@ -185,6 +185,7 @@ def test_every_adapter_stands_in_the_table() -> None:
     shared = {
         "__init__",
         "base",
+        "clocks",
         "ending",
         "environ",
         "errors",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
 
+    from providers.clocks import Ahead
     from providers.http import Reply
 
 KEY_VARIABLE = "RUNPOD_API_KEY"
@@ -42,6 +43,11 @@ class Api:
     def skew(self) -> timedelta:
         """RunPod's clock minus ours."""
         return self._http.skew
+
+    @property
+    def ahead(self) -> Ahead:
+        """The same, between two bounds."""
+        return self._http.ahead
 
     def reply(self, method: str, path: str, **how: Any) -> Reply:
         """Ask, and leave the judging to the caller; see `Http.call`."""

@@ -5,6 +5,7 @@ What the pod's environment holds, the API tells to every key of the account: a m
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from providers.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from providers.http import Reply
     from providers.runpod.api import Api
     from providers.runpod.reading import Wanted
+    from providers.runpod.witness import Witness
 
 IMAGE = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"  # what RunPod's own documents name (2026-08)
 CUDA = "12.8"  # what that image needs of the host's driver
@@ -34,7 +36,7 @@ _CREATE_SECONDS = 100.0  # dstack allows 120
 _WRONG_ORDER = frozenset({400, 404, 409, 413, 422})
 
 
-def launch(runpod: Api, job: Job, offer: Offer, orders: dict[str, Any]) -> str:
+def launch(runpod: Api, job: Job, offer: Offer, orders: dict[str, Any], witness: Witness) -> str:
     """Rent one pod; gives its id.
 
     Raises:
@@ -45,11 +47,15 @@ def launch(runpod: Api, job: Job, offer: Offer, orders: dict[str, Any]) -> str:
     if wanted is None:
         raise UsageError(f"{offer.name!r} is no offer of RunPod's", hint="gpurun offers --provider runpod")
     wish = _wish(job, offer, wanted, orders)
+    asked = time.time()
     try:
         reply = runpod.reply("POST", "/pods", body=wish, read_seconds=_CREATE_SECONDS)
     except ProviderError as error:
         raise UnclearError(f"{error}; it may have rented {job.mark}", hint=error.hint) from error
-    return _id_of(reply, str(job.mark))
+    answered = time.time()
+    made = _id_of(reply, str(job.mark))
+    witness.made(made, asked, answered)
+    return made
 
 
 def _wish(job: Job, offer: Offer, wanted: Wanted, orders: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ RunPod tells no account: the key's fingerprint stands for it, so a run needs the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import timedelta
@@ -21,6 +22,7 @@ from providers.errors import ProviderError, UnreachableError
 from providers.http import base_url, pacer_for, printable
 from providers.optional import Funds
 from providers.runpod import api, billing, ender, launch, reading
+from providers.runpod.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -38,8 +40,6 @@ _LEAST_BOOT_SECONDS = 30.0  # the same, for a container with its keys and its wa
 _DISK_GB = 60
 _COUNTS = (1, 2, 4, 8)
 _JUST_SECONDS = 3.0  # since a pod was looked at: its address is still the same
-
-_CLOCK = timedelta(seconds=1)  # to which RunPod's clock is known: `Date` has whole seconds
 
 _FAILURES = {
     "ERROR": "ERROR: RunPod calls the container broken for good",
@@ -60,10 +60,10 @@ class RunpodProvider:
         self._pace = pace
         self._seen: tuple[float, Pod] | None = None  # the last one that was looked at, and when
         self._told: dict[str, dict[Address, tuple[str, ...]]] = {}  # host keys of a pod, by the log, at each address
-        self._deleted: dict[str, datetime] = {}  # when RunPod was told to, of those whose end it took
         intervals = {lane: seconds / pace for lane, seconds in _PACE.items()}
         pacer = pacer_for("runpod", self._url, self._fingerprint, intervals)
         self._api = api.Api(api.open_http("RunPod", self._url, key, pacer, pace=pace))
+        self._witness = Witness(self._api.ahead)
         self.traits = Traits(
             list_lag_seconds=20.0 / pace,  # a fresh pod was missing for seconds; unclear ones are sought for a minute
             # 20 GB of an image take minutes; dstack waits so long.
@@ -139,7 +139,7 @@ class RunpodProvider:
         """Rent a pod whose own command starts the watchdog; see launch.py."""
         import providers.ssh.remote  # noqa: F401 - a quarter of a second, taken while nothing bills
 
-        return launch.launch(self._api, job, offer, ender.orders(self._url, self._pace))
+        return launch.launch(self._api, job, offer, ender.orders(self._url, self._pace), self._witness)
 
     def find(self, mark: Mark) -> Sequence[Allocation]:
         """Look through the whole list for a name, or an environment, of this attempt."""
@@ -148,42 +148,50 @@ class RunpodProvider:
     def inspect(self, allocation_id: str) -> Observation:
         """Look at one pod; ABSENT on RunPod's own "not found" where its list lacks it too, or "TERMINATED"."""
         if not reading.is_id(allocation_id):
-            return _absent(f"{printable(allocation_id, 40)!r} is no id that RunPod gives")
+            evidence = f"{printable(allocation_id, 40)!r} is no id that RunPod gives"
+            return Observation(Phase.ABSENT, billing=False, evidence=evidence)
         found = self._get(allocation_id)
         if not isinstance(found, Observation):
-            self._deleted.pop(allocation_id, None)  # it lives on, whatever was answered
-            return _observation(found)
+            self._witness.lives(allocation_id)
+            return _observation(found, *self._witness.began(found))
         return found
 
     def _get(self, pod_id: str) -> Pod | Observation:
         """Read one pod, or RunPod's word that there is none."""
+        found, evidence = self._read(pod_id)
+        if found is None and pod_id in [one.id for one in self._api.pods() if not one.gone]:
+            # Not found is also said of an address that does not exist: a list that lacks it makes it an absence.
+            self._witness.doubted(pod_id)
+            raise UnreachableError(f"{evidence}, and yet it is listed", allocation_id=pod_id)
+        if found is not None and not found.gone:
+            self._seen = time.monotonic(), found
+            return found
+        return self._gone(pod_id, evidence if found else f"{evidence}, and not listed", word=found is not None)
+
+    def _read(self, pod_id: str) -> tuple[Pod | None, str]:
+        """Ask for one pod; None = RunPod's own "not found"."""
         reply = self._api.reply("GET", f"/pods/{pod_id}")
+        heard = time.time()
         evidence = f"GET /pods/{pod_id} → {reply.status}"
         if api.is_problem(reply, 404):
-            # Also said of an address that does not exist: only a list that works and lacks it makes it an absence.
-            if pod_id in [one.id for one in self._api.pods() if not one.gone]:
-                raise UnreachableError(f"{evidence}, and yet it is listed", allocation_id=pod_id)
-            return self._gone(pod_id, f"{evidence}, and not listed", reply.at)
+            self._witness.gone(pod_id, heard)
+            return None, evidence
         found = reading.pod(api.ok(reply))
         if found.id != pod_id:
             raise ProviderError(f"{reply.what} answered with another pod", allocation_id=pod_id)
         if found.gone:
-            return self._gone(pod_id, f"{evidence} TERMINATED", reply.at, word=True)
-        self._seen = time.monotonic(), found
-        return found
+            self._witness.gone(pod_id, heard)
+        return found, f"{evidence} TERMINATED"
 
-    def _gone(self, pod_id: str, evidence: str, now: datetime, *, word: bool = False) -> Observation:
+    def _gone(self, pod_id: str, evidence: str, *, word: bool) -> Observation:
         """Say that there is none (any more): one whose end RunPod took from us ended between that and now."""
-        told = self._deleted.get(pod_id)
-        if told is None:
-            return _absent(evidence, ended=word)
+        ended = self._witness.ended(pod_id)
+        if ended is None:
+            return Observation(Phase.ABSENT, billing=False, evidence=evidence, ended=word)
+        until, within = ended
+        said = f"DELETE → 204, {evidence}"
         return Observation(
-            Phase.ABSENT,
-            billing=False,
-            evidence=f"DELETE → 204, {evidence}",
-            billed_until=told,
-            billed_within=max((now + _CLOCK - told).total_seconds(), _CLOCK.total_seconds()),
-            ended=True,
+            Phase.ABSENT, billing=False, evidence=said, billed_until=until, billed_within=within, ended=True
         )
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:
@@ -192,18 +200,21 @@ class RunpodProvider:
         Raises:
             ProviderError: some may live on; the message names them.
         """
-        ending.each(filter(reading.is_id, allocation_ids), self._terminate, reading.CONSOLE)
+        doomed = list(dict.fromkeys(filter(reading.is_id, allocation_ids)))
+        ending.each(doomed, self._terminate, reading.CONSOLE)
+        if len(doomed) == 1:  # of many, each is ended before one is looked at
+            with contextlib.suppress(ProviderError):  # `inspect` looks again, and proves it
+                self._read(doomed[0])
 
     def _terminate(self, pod_id: str) -> None:
         """Delete one; where that road is closed, take the other. Which is gone already is fine: `inspect` proves it."""
-        begun = self._now()
+        asked = time.time()
         reply = self._api.reply("DELETE", f"/pods/{pod_id}")
         if not 200 <= reply.status < 300 and not api.is_problem(reply, 404) and reply.status not in {401, 429}:
-            begun = self._now()
             body = {"action": "terminate"}
             reply = self._api.reply("POST", f"/pods/{pod_id}/action", body=body, safe=True)
         if 200 <= reply.status < 300:
-            self._deleted.setdefault(pod_id, begun - _CLOCK)
+            self._witness.taken(pod_id, asked)
         elif not api.is_problem(reply, 404):
             raise api.error_of(reply)
 
@@ -268,11 +279,7 @@ class RunpodProvider:
         return one if fresh and one is not None and one.address else None
 
 
-def _absent(evidence: str, *, ended: bool = False) -> Observation:
-    return Observation(Phase.ABSENT, billing=False, evidence=evidence, ended=ended)
-
-
-def _observation(one: Pod) -> Observation:
+def _observation(one: Pod, began: datetime | None, within: float) -> Observation:
     """Say what a status means for the money: whatever is not gone may bill, a word made up later too."""
     word = printable(one.status, 40) or "no status"
     message = word if one.address or one.status != "RUNNING" else "RUNNING, without an address for SSH yet"
@@ -281,8 +288,8 @@ def _observation(one: Pod) -> Observation:
         billing=True,
         evidence=f"GET /pods/{one.id} → {word}",
         price=one.price,
-        billed_from=one.created,
-        billed_within=one.created_within,
+        billed_from=began,
+        billed_within=within,
         message=message,
         failure=_FAILURES.get(one.status, ""),
     )

@@ -51,8 +51,8 @@ MUTANTS = (
     Mutant(
         "a 404 of what is listed is an end",
         _PROVIDER,
-        "            if pod_id in [one.id for one in self._api.pods() if not one.gone]:\n",
-        "            if not pod_id:\n",
+        "        if found is None and pod_id in [one.id for one in self._api.pods() if not one.gone]:\n",
+        "        if found is None and not pod_id:\n",
         (_MONEY, "-k", "404"),
     ),
     Mutant(
@@ -65,9 +65,23 @@ MUTANTS = (
     Mutant(
         "an end that was answered is believed",
         _PROVIDER,
-        "            self._deleted.pop(allocation_id, None)  # it lives on, whatever was answered\n            return _observation(found)\n",
-        '            return _absent("DELETE → 204") if allocation_id in self._deleted else _observation(found)\n',
+        "            self._witness.lives(allocation_id)\n            return _observation(",
+        '            if allocation_id in self._witness._taken:\n                return self._gone(allocation_id, "DELETE → 204", word=True)\n            return _observation(',
         (_MONEY, "-k", "not_carried_out"),
+    ),
+    Mutant(
+        "nobody looks at once whether a pod is gone",
+        _PROVIDER,
+        "        if len(doomed) == 1:",
+        "        if not doomed:",
+        (_MONEY, "-k", "as_documented"),
+    ),
+    Mutant(
+        "one answer's second is taken for the vendor's clock",
+        "providers/clocks.py",
+        "told + _SECOND - asked)",
+        "told - asked)",
+        ("tests/unit/test_clocks.py",),
     ),
     Mutant(
         "only the first page of the list",
