@@ -81,6 +81,7 @@ class Memory:
     start_failures: int = 0  # in a row, with the same words of the machine's
     terminate_sent: bool = False
     freed: datetime | None = None  # since when nothing bills, while what it left in the store is not home
+    tried: datetime | None = None  # when that was last asked for
     absences: tuple[datetime, ...] = ()  # reads in a row that said "no such thing"
     step: int = 0  # newest step seen, for telling progress from repetition
     unheld: datetime | None = None  # since when the machine shows no holder of its own that could end it
@@ -116,7 +117,7 @@ class Seen:
     storing: bool = False  # it is on its way there
     mute: bool = False  # nothing bills any more, and the store can't be asked what it holds of it
     strays: tuple[str, ...] | None = ()  # what else bills for the run: a twin, or an attempt of a lost ledger's
-    last_attempt: int = 0  # the highest of which the store has anything, where a launch is due
+    last_attempt: int | None = 0  # the highest of which the store has anything, where a launch is due
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.facts import Memory, Rules, Seen
     from providers.base import RemoteStatus
 
-_PATIENCE_SECONDS = 300.0  # with a store that fails, once nothing bills
+_PATIENCE_SECONDS = 300.0  # with a store that fails, once nothing bills; after so long without a try, anew
 _LIMITS = (Reason.DEADLINE, Reason.BUDGET)
 
 
@@ -49,12 +49,6 @@ def files_home(memory: Memory, remote: RemoteStatus | None, rules: Rules) -> Mem
     return replace(overruled(memory, remote, rules), collected=True)
 
 
-def anew(memory: Memory, now: datetime) -> Memory:
-    """Begin the patience anew where it ran out unused: whether it bills could not be told meanwhile."""
-    spent = memory.freed is not None and seconds_between(memory.freed, now) >= _PATIENCE_SECONDS
-    return replace(memory, freed=None) if spent else memory
-
-
 def bring(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> tuple[Memory, Act | None]:
     """Say what is done, now that nothing bills, for files that are not home; None = no more."""
     look = seen.observation
@@ -65,10 +59,11 @@ def bring(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> tuple[Memo
         return (replace(memory, collected=True), Act.COLLECT) if exited else (memory, None)
     if seen.stored:
         memory = overruled(memory, seen.remote, rules)
-    since = memory.freed or now
+    slept = memory.tried is None or seconds_between(memory.tried, now) >= _PATIENCE_SECONDS  # or the vendor was silent
+    since = now if memory.freed is None or slept else memory.freed
     bound = now < rules.deadline and memory.reroll and not memory.stop_requested
     if seconds_between(since, now) < _PATIENCE_SECONDS or (seen.mute and bound):
-        return replace(memory, freed=since), Act.COLLECT if seen.stored else Act.WAIT
+        return replace(memory, freed=since, tried=now), Act.COLLECT if seen.stored else Act.WAIT
     words = "its results are in the store" if seen.stored else "its store does not answer"
     detail = " · ".join(part for part in (memory.detail, f"{words}: gpurun pull brings them") if part)
     return replace(memory, detail=detail), None

@@ -17,7 +17,7 @@ from decimal import Decimal
 
 from orchestrator.capacity import try_next
 from orchestrator.facts import Decision, Memory, Rules, Seen, Wish
-from orchestrator.homecoming import anew, bring, word_of
+from orchestrator.homecoming import bring, word_of
 from orchestrator.proof import proven_absent, proven_free, remember
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Observation, Phase, RemoteStatus, seconds_between
@@ -85,7 +85,7 @@ def _pending(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
     if ending is not None:
         evidence = memory.evidence or "nothing was launched"
         return Decision(replace(memory, reason=ending, evidence=evidence).to(State.DONE, now), Act.FINISH)
-    if seen.strays is None:
+    if seen.strays is None or seen.last_attempt is None:
         return Decision(memory, Act.WAIT)
     if seen.last_attempt >= memory.attempt:  # of a ledger that was put back: no two attempts write to one place
         return Decision(replace(memory, attempt=seen.last_attempt + 1), Act.WAIT)
@@ -289,7 +289,7 @@ def _terminating(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Dec
         absent = look is not None and look.phase is Phase.ABSENT and not look.billing
         ending = absent or (look is not None and look.ending)
         wait = memory.terminate_sent and ((absent and not seen.strays) or (ending and patience))
-        return Decision(replace(anew(memory, now), terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
+        return Decision(replace(memory, terminate_sent=True), Act.WAIT if wait else Act.TERMINATE)
     if seen.strays:  # a list that shows what was called ended: one of the two was wrong
         return Decision(memory, Act.TERMINATE)
     if seen.strays is None:

@@ -132,17 +132,26 @@ class Looker:
 
     def _before_a_launch(self, row: RunRow, accrued: Decimal) -> Seen:
         """Look for what bills for the run already: a ledger that was put back knows less than there is."""
-        last = 0
         try:
-            stored.bring_newest(row, self._folder)  # what the last machine had brought there is carried on from
-            last = stored.last_attempt(row)
             strays = self._strays(row) if row.plan["account"] == self._provider.account() else ()
         except CredentialsError:
             strays = ()  # the launch will say so
         except ProviderError as error:
             self._trouble(f"look: {error}")
             strays = None
+        last = None if strays is None else self._stored(row)
         return Seen(offers=self._offers(row), accrued_high=accrued, strays=strays, last_attempt=last)
+
+    def _stored(self, row: RunRow) -> int | None:
+        """Bring what the last machine left in the store, to carry on from it; gives the last attempt there."""
+        try:
+            stored.bring_newest(row, self._folder)
+            return stored.last_attempt(row)
+        except CredentialsError:
+            return 0  # the launch will say so
+        except ProviderError as error:
+            self._trouble(f"look: {error}")
+            return None
 
     def _strays(self, row: RunRow, looks: Iterable[tuple[str, Observation]] = ()) -> tuple[str, ...]:
         """Name what is listed for this run, whichever attempt, and is not proven gone.

@@ -47,7 +47,7 @@ def dump(memory: Memory) -> str:
 def load(text: str, *, stop_requested: bool) -> Memory:
     """Read what `dump` wrote."""
     values: dict[str, Any] = json.loads(text)
-    for name in ("entered", "intended", "told_to_stop", "retry_at", "waiting_since", "unheld", "freed"):
+    for name in ("entered", "intended", "told_to_stop", "retry_at", "waiting_since", "unheld", "freed", "tried"):
         values[name] = _time(values.get(name))
     offer = values.get("offer")
     values["offer"] = None if offer is None else offer_from(offer)

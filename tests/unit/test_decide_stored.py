@@ -59,31 +59,39 @@ def test_what_the_store_has_comes_home_once_nothing_bills() -> None:
 @pytest.mark.parametrize(("seen", "act"), [(STORED, Act.COLLECT), (MUTE, Act.WAIT)])
 def test_a_store_that_fails_is_asked_for_minutes_and_no_longer(seen: Seen, act: Act) -> None:
     memory = step(ending(**COMPLETED), seen, 60).memory
-    assert step(memory, seen, 60 + 290).act is act
-    given_up = step(memory, seen, 60 + 310)
+    asked = step(memory, seen, 60 + 290)
+    assert asked.act is act
+    given_up = step(asked.memory, seen, 60 + 310)
     assert (given_up.act, given_up.memory.reason) == (Act.FINISH, Reason.COMPLETED)
     assert given_up.memory.detail.endswith("gpurun pull brings them")
 
 
-def test_patience_with_the_store_that_ran_out_while_the_vendor_was_silent_begins_anew() -> None:
-    silent = step(step(ending(**COMPLETED), STORED, 60).memory, Seen(), 3000).memory
-    assert step(silent, STORED, 3010).act is Act.COLLECT
-    brief = step(step(ending(**COMPLETED), STORED, 60).memory, Seen(), 70).memory
-    assert step(brief, STORED, 60 + 310).act is Act.FINISH  # one look that failed prolongs nothing
+@pytest.mark.parametrize(("seen", "act"), [(STORED, Act.COLLECT), (MUTE, Act.WAIT)])
+def test_patience_with_the_store_begins_anew_after_a_sleep_or_a_vendor_s_silence(seen: Seen, act: Act) -> None:
+    first = step(ending(**COMPLETED), seen, 60).memory
+    woken = step(first, seen, 1500)
+    assert (woken.act, woken.memory.freed) == (act, at(1500))
+    silent = step(first, Seen(), 3000).memory
+    assert step(silent, seen, 3010).act is act
+    brief = step(step(step(first, seen, 200).memory, Seen(), 210).memory, seen, 60 + 310)
+    assert brief.act is Act.FINISH  # one look that failed prolongs nothing
 
 
 def test_nothing_is_bought_again_before_the_store_has_said_what_it_holds() -> None:
     lost = step(ending(reason=Reason.LOST, reroll=True), MUTE, 60).memory
     assert step(lost, MUTE, DEADLINE - 1).memory.attempt == 1
     assert step(lost, GONE, 400).memory.attempt == 2
-    assert step(lost, MUTE, DEADLINE + 1).memory.state is not State.TERMINATING
-    assert step(replace(lost, stop_requested=True), MUTE, 400).memory.reason is Reason.STOPPED
+    still = step(step(lost, MUTE, 300).memory, MUTE, DEADLINE - 10).memory
+    over = step(step(still, MUTE, DEADLINE + 280).memory, MUTE, DEADLINE + 300)
+    assert over.memory.state is not State.TERMINATING
+    stopped = step(replace(step(lost, MUTE, 300).memory, stop_requested=True), MUTE, 400)
+    assert stopped.memory.reason is Reason.STOPPED
 
 
 def test_a_result_in_the_store_overrules_lost_even_while_it_can_t_be_brought_home() -> None:
     memory = step(ending(reason=Reason.LOST, reroll=True), STORED, 60).memory
     assert (memory.reason, memory.reroll) == (Reason.COMPLETED, False)
-    assert step(memory, MUTE, 60 + 310).act is Act.FINISH
+    assert step(step(memory, MUTE, 300).memory, MUTE, 60 + 310).act is Act.FINISH
 
 
 def test_without_a_result_in_the_store_a_machine_that_is_gone_is_lost_as_ever() -> None:

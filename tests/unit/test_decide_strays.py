@@ -40,6 +40,12 @@ def test_no_two_attempts_write_to_one_place_in_the_store_where_the_ledger_forgot
     assert step(first.memory, Seen(offers=(OFFER,), last_attempt=last)).act is Act.LAUNCH
 
 
+def test_while_the_store_is_silent_nothing_is_rented_and_the_limits_hold() -> None:
+    silent = Seen(offers=(OFFER,), last_attempt=None)
+    assert step(replace(NEW, attempt=2), silent).act is Act.WAIT
+    assert step(replace(NEW, attempt=2), silent, DEADLINE).memory.state is State.DONE
+
+
 @pytest.mark.parametrize(
     ("more", "seconds", "state", "act"),
     [
