@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WIDTH = 80
-_CENT, _MILL = Decimal("0.01"), Decimal("0.001")
+_CENT, _MILL, _NANO = Decimal("0.01"), Decimal("0.001"), Decimal("1e-9")
 
 # CSI, OSC/DCS/PM/APC with their payload, and two-byte escapes: removed whole, so that no half of one is left to read.
 _ESCAPE = (
@@ -297,7 +297,7 @@ def _bar(done: int, whole: int) -> str:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """JSON as every `--json` prints it: money as numbers in USD, times as RFC 3339 in UTC, paths as text."""
+    """JSON as every `--json` prints it: money in USD to a billionth, times as RFC 3339 in UTC, paths as text."""
     import json
 
     return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
@@ -305,7 +305,7 @@ def to_json(value: object, *, indent: int | None = 2) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, Decimal):
-        return float(value)
+        return float(value.quantize(_NANO, ROUND_HALF_UP))
     if hasattr(value, "isoformat"):
         return str(value.isoformat()).replace("+00:00", "Z")
     if hasattr(value, "__dataclass_fields__"):

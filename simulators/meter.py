@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 from simulators.clock import iso
 
-_MICRO = Decimal("0.000001")
+_NANO = Decimal("1e-9")
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ def _row(entry: Entry, now: float, status: str) -> dict[str, object]:
 
 
 def _dollars(usd: Decimal) -> str:
-    """Four decimals, more where a minute's price needs them."""
-    exact = usd.quantize(_MICRO, ROUND_HALF_UP)
+    """Four decimals, nine where a step's price needs more."""
+    exact = usd.quantize(_NANO, ROUND_HALF_UP)
     short = exact.quantize(Decimal("0.0001"), ROUND_HALF_UP)
     return str(short if short == exact else exact)

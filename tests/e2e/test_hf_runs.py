@@ -73,8 +73,7 @@ def test_a_run_goes_from_one_command_to_files_at_home_with_nothing_billing_and_n
     (row,) = vendor.ask("/meter")["allocations"]
     assert row["ended"]
     low, high = (Decimal(str(shown[name])) for name in ("accrued_low_usd", "accrued_usd"))
-    assert low <= Decimal(row["usd"]) + Decimal("0.000005")  # the vendor's meter tells six places
-    assert Decimal(row["usd"]) <= high + Decimal("0.000005")
+    assert low <= Decimal(row["usd"]) <= high
     # Where the vendor shows it: labels, command, environment; where it lies here: ledger, log, bundle, everything.
     submit = next(one for one in vendor.ask("/requests")["requests"] if one["operation"] == "submit")["body"]
     open_parts = json.dumps({key: value for key, value in submit.items() if key != "secrets"})
@@ -158,7 +157,7 @@ def test_with_the_laptop_gone_the_hub_ends_it_at_its_limit_and_a_later_resume_br
     assert (shown["outcome"], shown["reason"]) == ("failed", "deadline")
     assert (folder / "checkpoints" / "step-3" / "state.bin").read_bytes() == b"state" * 1000
     (row,) = vendor.ask("/meter")["allocations"]
-    assert Decimal(row["usd"]) <= Decimal(str(shown["accrued_usd"])) + Decimal("0.000005")
+    assert Decimal(row["usd"]) <= Decimal(str(shown["accrued_usd"]))
 
 
 def test_what_was_trained_is_pushed_to_the_hub_private_and_the_plan_says_so_and_which_image_it_takes(vendor):

@@ -76,7 +76,8 @@ def test_a_pod_is_rented_restarted_and_moved_and_what_it_made_comes_home_with_th
     assert steps == sorted(set(steps))  # carried on from where it was, never twice at once
     meter, shown = sim.meter(), json.loads(desk.gpurun("ps", "--all", "--json").out)[0]
     assert (len(meter["allocations"]), meter["billing_now"], shown["attempt"]) == (1, 0, 1)
-    assert shown["accrued_low_usd"] <= Decimal(meter["usd"]) <= shown["accrued_usd"]
+    low, high = (Decimal(str(shown[name])) for name in ("accrued_low_usd", "accrued_usd"))
+    assert low <= Decimal(meter["usd"]) <= high
     # nothing that opens anything is where others look
     told = json.dumps(sim.asked()) + json.dumps(sim.state())
     for secret in (sim.key.encode(), *private):

@@ -96,7 +96,7 @@ def test_a_minute_that_is_no_whole_number_of_cents_is_billed_exactly(still: Lamb
     one = still.launched(instance_type_name="gpu_1x_a100_sxm4", region_name="us-east-1")
     step(still, 121)
     still.terminate(one)
-    assert still.meter()["usd"] == "0.033167"
+    assert still.meter()["usd"] == "0.033166667"
 
 
 def test_an_end_before_the_first_health_costs_nothing(still: LambdaSim) -> None:
