@@ -180,7 +180,13 @@ def test_colour_is_for_terminals_that_want_it() -> None:
 
 
 def test_json_has_numbers_for_money_and_text_for_times_and_paths() -> None:
-    value = {"usd": Decimal("1.20"), "step": Decimal(1) / 3600, "at": datetime(2026, 1, 2, tzinfo=UTC), "path": Path("a/ü"), "names": {"b", "a"}}
+    value = {
+        "usd": Decimal("1.20"),
+        "step": Decimal(1) / 3600,
+        "at": datetime(2026, 1, 2, tzinfo=UTC),
+        "path": Path("a/ü"),
+        "names": {"b", "a"},
+    }
     assert json.loads(render.to_json(value)) == {
         "usd": 1.2, "step": 0.000277778, "at": "2026-01-02T00:00:00Z", "path": "a/ü", "names": ["a", "b"],
     }  # fmt: skip
