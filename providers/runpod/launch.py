@@ -81,7 +81,7 @@ def _wish(job: Job, offer: Offer, wanted: Wanted, orders: dict[str, Any]) -> dic
 
 def _gpu_price(offer: Offer, disk_gb: int) -> str:
     price: Decimal = offer.price - disk_gb * reading.DISK_USD_GB_HOUR
-    return f"{price:.5f}"
+    return f"{price:.6f}"
 
 
 def _public_key(job: Job) -> str:

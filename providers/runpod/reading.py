@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from providers.base import Allocation, Mark, Offer
@@ -32,7 +32,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"(?:(?P<count>\d+)x )?(?P<gpu>[^@]+)(?:@(?P<place>.+))?")
 _MOST_PLACES = 4  # data centers of one type that are offered by name
-_LEAST_USD = Decimal("0.00001")
+_LEAST_USD = Decimal("0.000001")
 _LEVELS = ("HIGH", "MEDIUM", "LOW")
 
 # RunPod's id of a GPU -> our name, and its memory in MiB as nvidia-smi prints it (orchestrator/estimate/data/gpus.csv).
@@ -185,7 +185,7 @@ def _cost(fields: Mapping[str, Any], env: Mapping[str, Any]) -> Decimal | None:
     disk = Decimal(int(_number(fields, "disk") or 0)) * DISK_USD_GB_HOUR
     with_disk = not agreed.is_finite() or disk / 2 <= cost - agreed <= 2 * disk  # rounded, or at another rate
     whole = cost if with_disk else cost + disk
-    return whole.quantize(_LEAST_USD, ROUND_CEILING)  # dearer than agreed it is ended, with the disk or without
+    return whole.quantize(_LEAST_USD, ROUND_HALF_UP)  # dearer than agreed it is ended, with the disk or without
 
 
 def _address(fields: Mapping[str, Any]) -> Address | None:
@@ -235,7 +235,7 @@ def _of_kind(
             f"{what}@{place}" if place else what,
             gpu,
             count,
-            (price * count + disk_gb * DISK_USD_GB_HOUR).quantize(_LEAST_USD, ROUND_CEILING),
+            (price * count + disk_gb * DISK_USD_GB_HOUR).quantize(_LEAST_USD, ROUND_HALF_UP),
             vram_gib=round(mib / 1024, 1),
             disk_gib=float(disk_gb),
             region=place if place != COMMUNITY else "",

@@ -111,12 +111,12 @@ def test_terminated_is_the_vendor_s_own_word_of_an_end(client, server):
 @pytest.mark.parametrize(
     ("cost", "price"),
     [
-        (0.5, "0.50822"),
-        (0.50822, "0.50822"),
-        (0.51, "0.51000"),
-        (0.515, "0.51500"),
-        (0.4, "0.40822"),
-        (0.75, "0.75822"),
+        (0.5, "0.508219"),
+        (0.50822, "0.508220"),
+        (0.51, "0.510000"),
+        (0.515, "0.515000"),
+        (0.4, "0.408219"),
+        (0.75, "0.758219"),
     ],
 )
 def test_a_cost_is_with_its_disk_where_it_is_as_much_above_what_was_agreed(cost, price):

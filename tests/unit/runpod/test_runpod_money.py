@@ -13,7 +13,7 @@ from providers.errors import CredentialsError, NoCapacityError, ProviderError, U
 from providers.optional import Adopts, Funded, Funds
 
 DISK = 60 * Decimal("0.10") / 730
-PRICE = (Decimal("0.50") + DISK).quantize(Decimal("0.00001"))
+PRICE = (Decimal("0.50") + DISK).quantize(Decimal("0.000001"))
 
 
 def names(provider, **facts) -> set[str]:
@@ -38,7 +38,7 @@ def test_a_type_is_offered_anywhere_then_by_data_center_with_its_disk_in_the_pri
     assert [one.region for one in offers] == ["", "EU-CZ-1", "US-KS-2"]
     assert {one.price for one in offers} == {PRICE}
     two = offer_of(provider, f"2x {RTX_3090}")
-    assert (two.gpu_count, two.price) == (2, (1 + DISK).quantize(Decimal("0.00001")))
+    assert (two.gpu_count, two.price) == (2, (1 + DISK).quantize(Decimal("0.000001")))
 
 
 def test_strangers_machines_are_offered_under_their_own_word_and_in_no_data_center(provider):
