@@ -2,6 +2,7 @@
 
     round of one account:  list (every page) -> judge (pure) -> terminate in batches -> list again, until proven gone
     patrol:                a round of every account in turn, a pause, the next, until nothing is owed or patience is out
+                           (meanwhile what owes nothing is listed again, twice a minute)
 
 It needs no ledger: with one, it also knows which attempts of this home have ended. An error is never absence, and
 nothing is called gone but on the vendor's own word, or unlisted in three reads spread over the list's lag.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SKEW_SECONDS = 60.0  # a clock that is farther off than this is told
 _TIMELY = timedelta(minutes=5)  # that a list may take, with all its pages
+_AGAIN_SECONDS = 30.0  # after which an account is listed again, as long as a pass goes on
 _READS = 3  # without it on the list, where the vendor has no word for "ended"
 
 
@@ -149,7 +151,8 @@ class Post:
         self.trouble = ""  # why the last round could not look, or could not end
         self.notes: list[str] = []
         self.reads = 0  # whole lists
-        self._known, self._clock, self._books = known, clock, books or Books()
+        self.known = known  # as of the last reading: a patrol may take minutes
+        self._clock, self._books = clock, books or Books()
         self._begun = clock()  # the last look
         self._since: datetime | None = None  # the first round of this pass that owed something
 
@@ -168,6 +171,11 @@ class Post:
         """Whether something that should be gone is not proven gone, or nobody could look."""
         return bool(self.owed or self.trouble)
 
+    def is_stale(self, ahead: float) -> bool:
+        """Whether the last list will be too old so many seconds from now; a clock that was set back tells nothing."""
+        age = seconds_between(self._begun, self._clock())
+        return age < 0 or age + ahead > _AGAIN_SECONDS
+
     def look(self) -> Mapping[str, Allocation] | None:
         """List and judge; None = nobody could look."""
         begun = self._begun = self._clock()  # before the list: what is extended meanwhile is judged anew next time
@@ -182,7 +190,7 @@ class Post:
             self.trouble = "the computer slept over the list, or its clock was set: nobody knows how old it is"
             return None
         self.reads += 1
-        self.verdicts = judge(listed, begun, self.skew, self._known, self.account)
+        self.verdicts = judge(listed, begun, self.skew, self.known, self.account)
         return {one.id: one for one in listed}
 
     def round(self) -> bool:
@@ -278,14 +286,20 @@ class Post:
 
 
 def patrol(posts: Sequence[Post], pause: Callable[[float], None]) -> None:
-    """Go round all posts until each has nothing to wait for; one vendor's silence keeps no other waiting for long."""
-    open_posts, waited = list(posts), 0.0
-    while open_posts:
-        open_posts = [post for post in open_posts if not post.round()]
-        if open_posts:
-            polls = [post.provider.traits.poll_seconds for post in open_posts]
-            most = [post.provider.traits.list_lag_seconds / 2 for post in open_posts]
+    """Go round all posts until none waits for a proof; one vendor's silence keeps no other waiting for long.
+
+    A post with nothing to wait for is visited twice a minute as long as the patrol goes on: no other guard comes by.
+    """
+    waiting, waited = list(posts), 0.0
+    while waiting:
+        due = [post for post in posts if post in waiting or post.is_stale(2 * waited)]
+        waiting = [post for post in due if not post.round()]
+        if waiting:
+            polls = [post.provider.traits.poll_seconds for post in waiting]
+            most = [post.provider.traits.list_lag_seconds / 2 for post in waiting]
             waited = min(max(2 * waited, min(polls)), max(min(most), min(polls)))
+            if len(waiting) < len(posts):
+                waited = min(waited, _AGAIN_SECONDS)
             pause(waited)
 
 

@@ -82,10 +82,10 @@ def once(home: Home, providers: Mapping[str, Provider | GpurunError], means: Mea
     try:
         with closing(_open_ledger(home)) as ledger:
             memory = remember(ledger, damaged)
-            return _Pass(home, providers, means, before, memory, LedgerBooks(ledger, memory.known)).run()
+            return _Pass(home, providers, means, before, memory, ledger).run()
     except _NoLedgerError as missing:
         troubles = tuple(text for text in (damaged, *missing.troubles) if text)
-        return _Pass(home, providers, means, before, Memory(troubles=troubles), Books()).run()
+        return _Pass(home, providers, means, before, Memory(troubles=troubles), None).run()
 
 
 class _NoLedgerError(Exception):
@@ -133,23 +133,23 @@ class LedgerBooks(Books):
     """The guard's deeds in this home's ledger: its own runs only."""
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
-        self._ledger, self._known = ledger, known
+        self._ledger, self.known = ledger, known
 
     def ending(self, provider: Provider, account: str, verdicts: Sequence[Verdict], now: datetime) -> None:
         """Note each intent; an orphan's money is counted again."""
         for verdict in verdicts:
             one, mark = verdict.allocation, verdict.allocation.mark
-            if not verdict.ours or mark is None or mark.run_id not in self._known.accounts:
+            if not verdict.ours or mark is None or mark.run_id not in self.known.accounts:
                 continue
             self._ledger.note(mark.run_id, mark.attempt, "guard", "guard", "intent", f"{verdict.kind}: {one.id}", now)
             known = {rented.id for rented in self._ledger.allocations(mark.run_id)}
-            if one.id not in known or (mark.run_id, mark.attempt) in self._known.ended:
+            if one.id not in known or (mark.run_id, mark.attempt) in self.known.ended:
                 self._reopen(provider, account, verdict, now + provider.skew)
 
     def ended(self, provider: Provider, ended: Ended, now: datetime) -> None:
         """Note the proof."""
         mark = Mark.parse(ended.name)
-        if mark is None or mark.home != self._known.home or mark.run_id not in self._known.accounts:
+        if mark is None or mark.home != self.known.home or mark.run_id not in self.known.accounts:
             return
         text = f"{ended.kind}: {ended.id}: {ended.evidence}"
         self._ledger.note(mark.run_id, mark.attempt, "guard", "guard", "done", text, now - provider.skew)
@@ -187,15 +187,16 @@ class _Pass:
         means: Means,
         before: Pulse | None,
         memory: Memory,
-        books: Books,
+        ledger: Ledger | None,
     ) -> None:
-        self._home, self._means, self._memory = home, means, memory
+        self._home, self._means, self._memory, self._ledger = home, means, memory, ledger
         self._before = before or Pulse(0.0, "")
         self._begun = means.clock()
         self._troubles = list(memory.troubles)
         self._tended: list[str] = []
+        self._books = None if ledger is None else LedgerBooks(ledger, memory.known)
         self._posts = [
-            Post(one, memory.known, means.clock, owed=self._owed(name), books=books)
+            Post(one, memory.known, means.clock, owed=self._owed(name), books=self._books)
             for name, one in providers.items()
             if not isinstance(one, GpurunError)
         ]
@@ -240,6 +241,17 @@ class _Pass:
         with contextlib.suppress(StateError):  # said once, at the end
             guard_pulse.write(self._home, replace(self._pulse(), alerted=self._before.alerted, under_way=True))
         self._means.pause(seconds)
+        self._remember_again()
+
+    def _remember_again(self) -> None:
+        """Read what this home launched and ended while the pass went on; what can't be read stays as it was."""
+        if self._ledger is None or self._books is None:
+            return
+        memory = remember(self._ledger)
+        if not memory.troubles:
+            self._memory, self._books.known = memory, memory.known
+            for post in self._posts:
+                post.known = memory.known
 
     def _leave(self, pulse: Pulse) -> Pulse:
         try:

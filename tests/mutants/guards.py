@@ -7,6 +7,7 @@ from mutant import Mutant
 JUDGE = ("tests/unit/test_guard_judge.py",)  # and what it takes for a proof
 ROUNDS = ("tests/unit/test_guard_rounds.py",)
 PASS = ("tests/unit/test_guard_pass.py",)
+PATROL = ("tests/unit/test_guard_patrol.py",)
 TIMER = ("tests/unit/test_guard_timer.py",)
 
 _GUARD = "orchestrator/guard.py"
@@ -41,7 +42,8 @@ MUTANTS = (
         JUDGE,
     ),
     Mutant("what lost its mark taken for extended", _GUARD, " if not one.to_end and one.kind is not Kind.FOREIGN}", " if not one.to_end}", ROUNDS),
-    Mutant("one vendor waits for another", _GUARD, "        open_posts = [post for post in open_posts if not post.round()]\n", "        if open_posts[0].round():\n            open_posts = open_posts[1:]\n", JUDGE),
+    Mutant("one vendor waits for another", _GUARD, "        due = [post for post in posts if post in waiting or post.is_stale(2 * waited)]\n", "        due = waiting[:1] or list(posts)\n", JUDGE),
+    Mutant("what owes nothing not looked at again", _GUARD, "if post in waiting or post.is_stale(2 * waited)]", "if post in waiting]", PATROL),
     Mutant("what is owed forgotten between passes", _ROUND, "for one in (seen.unproven if seen else ())]", "for one in ()]", PASS),
     Mutant("a missing key passed over", _ROUND, "        return name in self._before.providers or any(", "        return any(", PASS),
     Mutant("a run on another account not missed", _ROUND, 'row.plan.get("account") != post.account\n', "False\n", PASS),
