@@ -141,6 +141,7 @@ class Observation:
     failure: str = ""  # a signature, where the vendor says that the allocation is broken for good
     ended: bool = False  # the vendor's own word that it is over, where an absence is none: one read is proof
     ending: bool = False  # the vendor took the end but has not carried it out: it may still bill, or live on
+    holder: Holder | None = None  # the vendor's own limit, as it was read back in this look
 
 
 @dataclass(frozen=True, slots=True)

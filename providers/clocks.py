@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import inf
 
 _SECOND = 1.0  # a `Date` has whole ones
-_FORGOTTEN_SECONDS = 600.0  # clocks drift apart, and ours is set now and then: what is older counts no more
+_FORGOTTEN_SECONDS = 180.0  # clocks drift apart, and ours is set now and then: what is older counts no more
 
 
 class Ahead:

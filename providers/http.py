@@ -8,21 +8,17 @@ The key enters at the last moment, through `_Bearer`, and no exception, log line
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import random
 import re
-import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from ipaddress import ip_address
-from pathlib import Path
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,9 +30,10 @@ from providers.clocks import Ahead
 from providers.errors import ProviderError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from providers.base import Secret
+    from providers.pacing import Pacer
 
 log = logging.getLogger("gpurun.http")
 
@@ -49,12 +46,10 @@ _SAFE = frozenset({"GET", "DELETE"})
 _TRIES = 4
 _BACK_OFF_SECONDS = 0.7
 _PATIENCE_SECONDS = 25.0  # no further try begins after this: no verb waits for minutes
-_LOCK_SECONDS = 2.0  # the pace file is held for microseconds: who holds it longer is frozen
-_FARTHEST_SECONDS = 90.0  # a slot farther ahead was written under a clock that jumped,
-_FARTHEST_SLOTS = 40  # unless so many may wait before it: a launch has one in 13 s
 _SKEW_SECONDS = 2.0  # `Date` has whole seconds, and the answer took a while
 _TOO_MANY = 429
 _XSSI = b")]}'\n"  # stands before Google's JSON, so that no page can run it as a script
+_WINDOW_SECONDS = 60.0  # the shortest window that a vendor counts our requests in
 _SANE_SECONDS = 20.0  # a 429 that asks for more would keep us from ending what bills
 
 
@@ -67,107 +62,13 @@ class Reply:
     body: Mapping[str, Any] | None
     kind: str  # the content type, for a person
     at: datetime  # by the vendor's clock where it tells, else by ours
+    asked: float = 0.0  # epoch seconds by our clock: when the first try was sent,
+    heard: float = 0.0  # and when this answer was there
 
     @property
     def may_pass(self) -> bool:
         """Whether the same question may be answered a little later: too many requests, or the vendor's own trouble."""
         return self.status == _TOO_MANY or self.status >= 500
-
-
-class Pacer:
-    """Slots in time by lane, shared by every process of this user through one small file.
-
-    A slot is taken under a lock and waited for outside of it: whoever crashes or freezes costs others one slot at most.
-    Where the file can't be had, slots are shared within this process only, and a warning says so.
-    """
-
-    def __init__(self, path: Path, intervals: Mapping[str, float]) -> None:
-        self._path = path
-        self._intervals = dict(intervals)  # lane -> seconds from one slot to the next
-        self._own: dict[str, float] = {}
-        self._guard = threading.Lock()
-        self._warned = False
-
-    def wait(self, lane: str) -> None:
-        """Sleep until this lane's next free slot, and then until the common lane's."""
-        if lane:
-            time.sleep(self._take(lane))
-        time.sleep(self._take(""))
-        if lane:
-            self.hold(lane, self._intervals[lane])  # counted from the request itself, not from its slot
-
-    def hold(self, lane: str, seconds: float) -> None:
-        """Let nobody into a lane for a while."""
-
-        def change(times: dict[str, float], now: float) -> float:
-            times[lane] = max(times.get(lane, 0.0), now + min(seconds, _FARTHEST_SECONDS))
-            return 0.0
-
-        self._shared(change)
-
-    def _take(self, lane: str) -> float:
-        """Take the lane's next slot; gives the seconds until then."""
-
-        def change(times: dict[str, float], now: float) -> float:
-            slot = max(now, times.get(lane, 0.0))
-            times[lane] = slot + self._intervals[lane]
-            return slot - now
-
-        return self._shared(change)
-
-    def _shared(self, change: Callable[[dict[str, float], float], float]) -> float:
-        with self._guard:
-            try:
-                with self._locked() as file:
-                    return self._change(change, _times(os.pread(file, 4096, 0)), file)
-            except OSError as error:
-                if not self._warned:
-                    self._warned = True
-                    log.warning("%s: %s: other processes' requests are not counted", self._path, error)
-                return self._change(change, self._own, None)
-
-    def _change(
-        self, change: Callable[[dict[str, float], float], float], times: dict[str, float], file: int | None
-    ) -> float:
-        now = time.time()
-        self._own = {lane: at for lane, at in times.items() if at - now <= self._farthest(lane)}
-        result = change(self._own, now)
-        if file is not None:
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(self._own).encode(), 0)
-        return result
-
-    def _farthest(self, lane: str) -> float:
-        return max(_FARTHEST_SECONDS, _FARTHEST_SLOTS * self._intervals.get(lane, 0.0))
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            end = time.monotonic() + _LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise
-                time.sleep(0.005)
-            yield file
-        finally:
-            os.close(file)
-
-
-def _times(data: bytes) -> dict[str, float]:
-    """Read the pace file; what is damaged paces nobody."""
-    try:
-        values = json.loads(data)
-    except ValueError:
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    return {lane: at for lane, at in values.items() if isinstance(at, float) and 0 < at < 2**40}
 
 
 class _Bearer(AuthBase):
@@ -216,20 +117,22 @@ class Http:
         if not safe:
             self._session.close()  # a kept connection may be dead by now, and then nobody knows whether this was sent
         end = time.monotonic() + _PATIENCE_SECONDS
+        first = 0.0
         for left in reversed(range(_TRIES if safe else 1)):
             self._pacer.wait(lane)
+            first = first or time.time()
             wait = _BACK_OFF_SECONDS * 2.0 ** (_TRIES - 1 - left) * random.uniform(0.6, 1.4) / self._pace  # noqa: S311 (jitter)
             try:
-                reply, asked = self._send(method, path, params, body, read_seconds)
+                reply, rest = self._send(method, path, params, body, read_seconds)
             except UnreachableError:
                 if not left or time.monotonic() + wait > end:
                     raise
             else:
                 if reply.status == _TOO_MANY:
-                    wait = max(wait, min(asked, _SANE_SECONDS / self._pace))
+                    wait = max(wait, min(rest, _SANE_SECONDS / self._pace))
                     self._pacer.hold("", wait)
                 if not reply.may_pass or not left or time.monotonic() + wait > end:
-                    return reply
+                    return replace(reply, asked=first)
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")  # pragma: no cover
 
@@ -251,12 +154,14 @@ class Http:
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # From None: what requests raises holds the request, and that holds the key.
             raise UnreachableError(f"{what}: {trouble(error, read)}", hint="gpurun doctor") from None
-        at = self._read_clock(response, before)
+        heard = time.time()
+        at = self._read_clock(response, before, heard)
+        self._pacer.spare(response.headers.get("RateLimit", ""), _WINDOW_SECONDS / self._pace)
         if 300 <= response.status_code < 400:
             place = _place(response.headers.get("Location", ""))
             raise ProviderError(f"{what} answered {response.status_code}, a redirect to {place}: not followed")
         kind = printable(response.headers.get("Content-Type", "no content type"), 60)
-        reply = Reply(what, response.status_code, _object(data, self._key), kind, at)
+        reply = Reply(what, response.status_code, _object(data, self._key), kind, at, before, heard)
         return reply, _retry_after(response.headers.get("Retry-After", ""), at)
 
     def _exchange(
@@ -269,14 +174,15 @@ class Http:
         adapter = self._session.get_adapter(url)
         return adapter.send(prepared, timeout=(CONNECT_SECONDS, read), **settings)  # type: ignore[arg-type]  # its stubs
 
-    def _read_clock(self, response: requests.Response, before: float) -> datetime:
-        after = time.time()
+    def _read_clock(self, response: requests.Response, before: float, after: float) -> datetime:
         here = datetime.fromtimestamp((before + after) / 2, UTC)
         there = _date(response.headers.get("Date", ""))
         if there is None:
             return here
-        self.ahead.hear(there, before, after)
-        skew = there + timedelta(milliseconds=500) - here
+        if response.ok and not response.is_redirect:  # else it may be the clock of something in front
+            self.ahead.hear(there, before, after)
+        low, high = self.ahead.bounds
+        skew = timedelta(seconds=(low + high) / 2) if low > -inf else there + timedelta(milliseconds=500) - here
         self.skew = skew if abs(skew) > timedelta(seconds=_SKEW_SECONDS) else timedelta(0)
         return here + self.skew
 
@@ -293,14 +199,6 @@ def base_url(text: str, variable: str) -> str:
     if not parts.hostname or not plain or (parts.scheme != "https" and not (parts.scheme == "http" and here)):
         raise UsageError(f"{variable} is no https address: a key is sent nowhere else", hint=f"unset {variable}")
     return text.strip().rstrip("/")
-
-
-def pacer_for(vendor: str, base: str, account: str, intervals: Mapping[str, float]) -> Pacer:
-    """Pace all processes of this user that ask one vendor with one key."""
-    import platformdirs
-
-    name = re.sub(r"[^\w.-]", "-", f"{vendor}-{urlsplit(base).netloc}-{account}")
-    return Pacer(Path(platformdirs.user_cache_dir("gpurun", appauthor=False)) / "pace" / f"{name}.json", intervals)
 
 
 def user_agent() -> str:

@@ -194,6 +194,7 @@ def test_every_adapter_stands_in_the_table() -> None:
         "table",
         "http",
         "optional",
+        "pacing",
         "ssh",
         "starting",
         "wire",

@@ -21,8 +21,9 @@ from providers.colab import api, credentials, ender, launch, rates, reading
 from providers.colab.marks import Shelf, nbh_of
 from providers.colab.ways import Ways
 from providers.errors import CredentialsError, ProviderError, UnreachableError, UsageError
-from providers.http import base_url, pacer_for, printable
+from providers.http import base_url, printable
 from providers.optional import Funds
+from providers.pacing import pacer_for
 from providers.table import SIGNS
 
 if TYPE_CHECKING:

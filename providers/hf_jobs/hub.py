@@ -137,12 +137,26 @@ class Hub:
         return self.run("hardware", lambda api: api.list_jobs_hardware())
 
     def job(self, namespace: str, job_id: str) -> JobInfo:
-        """Look at one job.
+        """Look at one job; its `timeout` stands in the object too, where the Hub told one.
 
         Raises:
             MissingError: there is none of that id.
         """
-        return self.run(f"job {job_id}", lambda api: api.inspect_job(job_id=job_id, namespace=namespace))
+
+        def call(api: HfApi) -> JobInfo:
+            from huggingface_hub import JobInfo
+            from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+            # As the client's own inspect_job does, whose JobInfo drops the time limit (2.4.0): it is to be read back.
+            address = f"{api.endpoint}/api/jobs/{namespace}/{job_id}"
+            answer = get_session().get(address, headers=build_hf_headers(token=self.token.reveal() or False))
+            hf_raise_for_status(answer)
+            told = answer.json()
+            found = JobInfo(**told, endpoint=api.endpoint)
+            vars(found)["timeout"] = told.get("timeout")
+            return found
+
+        return self.run(f"job {job_id}", call)
 
     def jobs(
         self, namespace: str, *, labels: Mapping[str, str] | None = None, stages: list[str] | None = None

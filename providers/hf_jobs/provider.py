@@ -126,9 +126,7 @@ class HfProvider:
         """The Hub itself, by the time limit that every job is given, and the watchdog in the container."""
         timeout = launch.timeout_of(job, self.traits.queue_seconds)
         words = f"timeoutSeconds={timeout}, from the start of the job on; it is cancelled if it waits for longer"
-        theirs = Holder(
-            "Hugging Face's time limit", Place.SERVER, Proof.UNPROVEN, worst_overrun_seconds=60, evidence=words
-        )
+        theirs = reading.limit(Proof.UNPROVEN, words)
         if inline.is_needed():
             return [theirs]
         ours = "its end is the job's"

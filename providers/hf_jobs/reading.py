@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from providers.base import Allocation, Mark, Observation, Offer, Phase
+from providers.base import Allocation, Holder, Mark, Observation, Offer, Phase, Place, Proof
 from providers.http import printable
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _ID = re.compile(r"[0-9a-f]{24}")
 _TERMINAL = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})
 _EXIT_CODE = re.compile(r"exit code:?\s*(\d{1,3})")
 _MINUTES = Decimal(60)
+_LIMIT = "Hugging Face's time limit"
 
 # The Hub's name of a card -> ours, and the memory of one in MiB as nvidia-smi prints it (2026-11).
 _CARDS = {
@@ -158,7 +159,24 @@ def observation(job: JobInfo, price: Decimal | None, now: datetime) -> Observati
         billed_from=_utc(job.started_at),
         message=words or stage,
         failure="" if running else _waited(job, stage, words, now),
+        holder=limit_of(job),
     )
+
+
+def limit_of(job: JobInfo) -> Holder | None:
+    """Say whether the Hub keeps the time limit that was asked for; None = its answer names none."""
+    told, asked = getattr(job, "timeout", None), timeout_of(job)
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    words = f"GET /api/jobs/…/{job.id} → timeout {told:g} s"
+    if 0 < told <= asked:
+        return limit(Proof.PROVEN, words)
+    return limit(Proof.ABSENT, f"{words}, where {asked:g} s were asked for")
+
+
+def limit(proof: Proof, evidence: str) -> Holder:
+    """Spell the Hub's own limit as a holder."""
+    return Holder(_LIMIT, Place.SERVER, proof, worst_overrun_seconds=60, evidence=evidence)
 
 
 def _waited(job: JobInfo, stage: str, words: str, now: datetime) -> str:

@@ -21,8 +21,9 @@ from providers import ending
 from providers import environ as settings
 from providers.base import Mark, Observation, Phase, Secret, Traits, utc
 from providers.errors import CredentialsError, ProviderError, RefusedError, UnreachableError, UsageError
-from providers.http import Http, base_url, pacer_for, printable
+from providers.http import Http, base_url, printable
 from providers.lambdalabs import api, ender, launch, reading
+from providers.pacing import pacer_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -5,7 +5,6 @@ What the pod's environment holds, the API tells to every key of the account: a m
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from providers.errors import (
@@ -47,14 +46,12 @@ def launch(runpod: Api, job: Job, offer: Offer, orders: dict[str, Any], witness:
     if wanted is None:
         raise UsageError(f"{offer.name!r} is no offer of RunPod's", hint="gpurun offers --provider runpod")
     wish = _wish(job, offer, wanted, orders)
-    asked = time.time()
     try:
         reply = runpod.reply("POST", "/pods", body=wish, read_seconds=_CREATE_SECONDS)
     except ProviderError as error:
         raise UnclearError(f"{error}; it may have rented {job.mark}", hint=error.hint) from error
-    answered = time.time()
     made = _id_of(reply, str(job.mark))
-    witness.made(made, asked, answered)
+    witness.made(made, reply)
     return made
 
 

@@ -19,8 +19,9 @@ from providers import ending
 from providers import environ as settings
 from providers.base import Observation, Phase, Secret, Traits, utc
 from providers.errors import ProviderError, UnreachableError
-from providers.http import base_url, pacer_for, printable
+from providers.http import base_url, printable
 from providers.optional import Funds
+from providers.pacing import pacer_for
 from providers.runpod import api, billing, ender, launch, reading
 from providers.runpod.witness import Witness
 
@@ -152,7 +153,6 @@ class RunpodProvider:
             return Observation(Phase.ABSENT, billing=False, evidence=evidence)
         found = self._get(allocation_id)
         if not isinstance(found, Observation):
-            self._witness.lives(allocation_id)
             return _observation(found, *self._witness.began(found))
         return found
 
@@ -171,16 +171,17 @@ class RunpodProvider:
     def _read(self, pod_id: str) -> tuple[Pod | None, str]:
         """Ask for one pod; None = RunPod's own "not found"."""
         reply = self._api.reply("GET", f"/pods/{pod_id}")
-        heard = time.time()
         evidence = f"GET /pods/{pod_id} → {reply.status}"
         if api.is_problem(reply, 404):
-            self._witness.gone(pod_id, heard)
+            self._witness.gone(pod_id, reply, word=False)
             return None, evidence
         found = reading.pod(api.ok(reply))
         if found.id != pod_id:
             raise ProviderError(f"{reply.what} answered with another pod", allocation_id=pod_id)
         if found.gone:
-            self._witness.gone(pod_id, heard)
+            self._witness.gone(pod_id, reply, word=True)
+        else:
+            self._witness.lives(pod_id, reply)
         return found, f"{evidence} TERMINATED"
 
     def _gone(self, pod_id: str, evidence: str, *, word: bool) -> Observation:
@@ -208,13 +209,12 @@ class RunpodProvider:
 
     def _terminate(self, pod_id: str) -> None:
         """Delete one; where that road is closed, take the other. Which is gone already is fine: `inspect` proves it."""
-        asked = time.time()
-        reply = self._api.reply("DELETE", f"/pods/{pod_id}")
+        first = reply = self._api.reply("DELETE", f"/pods/{pod_id}")
         if not 200 <= reply.status < 300 and not api.is_problem(reply, 404) and reply.status not in {401, 429}:
             body = {"action": "terminate"}
             reply = self._api.reply("POST", f"/pods/{pod_id}/action", body=body, safe=True)
         if 200 <= reply.status < 300:
-            self._witness.taken(pod_id, asked)
+            self._witness.taken(pod_id, first)
         elif not api.is_problem(reply, 404):
             raise api.error_of(reply)
 

@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "store: a result there does not overrule lost",
         _COMING,
-        "        memory = overruled(memory, seen.remote, rules)\n    since",
-        "        pass\n    since",
+        "        memory = overruled(memory, seen.remote, rules)\n    slept",
+        "        pass\n    slept",
         DECIDE,
     ),
     Mutant(

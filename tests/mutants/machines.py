@@ -13,6 +13,7 @@ _LEDGER = "orchestrator/ledger.py"
 _LAMBDA = "providers/lambdalabs/provider.py"
 _ORDER = "providers/lambdalabs/launch.py"
 _HTTP = "providers/http.py"
+_PACING = "providers/pacing.py"
 
 _CAPACITY = "tests/unit/test_capacity.py"
 _WORST = "tests/unit/test_money.py"
@@ -251,14 +252,14 @@ MUTANTS = (
     ),
     Mutant(
         "processes do not share a pace",
-        _HTTP,
+        _PACING,
         "return self._change(change, _times(os.pread(file, 4096, 0)), file)",
         "return self._change(change, self._own, file)",
         ("tests/unit/test_http_pace.py", "-k", "next_process or two_processes"),
     ),
     Mutant(
         "a launch's own pace is not kept",
-        _HTTP,
+        _PACING,
         "        if lane:\n            time.sleep(self._take(lane))\n",
         "        if lane:\n            self._take(lane)\n",
         ("tests/unit/test_http_pace.py", "-k", "lane"),
@@ -266,7 +267,7 @@ MUTANTS = (
     Mutant(
         "a 429 holds nobody back",
         _HTTP,
-        "                    wait = max(wait, min(asked, _SANE_SECONDS / self._pace))\n",
+        "                    wait = max(wait, min(rest, _SANE_SECONDS / self._pace))\n",
         "                    wait = wait * 1\n",
         ("tests/unit/test_http.py", "-k", "429"),
     ),

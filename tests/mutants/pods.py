@@ -7,6 +7,7 @@ from mutant import Mutant
 _PROVIDER = "providers/runpod/provider.py"
 _ORDER = "providers/runpod/launch.py"
 _READING = "providers/runpod/reading.py"
+_WITNESS = "providers/runpod/witness.py"
 _API = "providers/runpod/api.py"
 _DOOR = "providers/runpod/door.py"
 _ENDER = "providers/runpod/ender.py"
@@ -63,11 +64,18 @@ MUTANTS = (
         (_HOSTILE, "-k", "no_absence"),
     ),
     Mutant(
-        "an end that was answered is believed",
-        _PROVIDER,
-        "            self._witness.lives(allocation_id)\n            return _observation(",
-        '            if allocation_id in self._witness._taken:\n                return self._gone(allocation_id, "DELETE → 204", word=True)\n            return _observation(',
-        (_MONEY, "-k", "not_carried_out"),
+        "a second order to end keeps what was read after the first",
+        _WITNESS,
+        "        self._taken.setdefault(pod_id, self._asked(reply))\n        self._gone.pop(pod_id, None)\n",
+        "        self._taken.setdefault(pod_id, self._asked(reply))\n",
+        (_MONEY, "-k", "dated"),
+    ),
+    Mutant(
+        "what ended by itself is dated by our order",
+        _WITNESS,
+        "            self._taken[pod_id] = min(self._taken[pod_id], self._alive[pod_id])\n",
+        "            pass\n",
+        (_MONEY, "-k", "dated"),
     ),
     Mutant(
         "nobody looks at once whether a pod is gone",

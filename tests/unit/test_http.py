@@ -17,7 +17,8 @@ from scripted import Answer, Scripted
 
 from providers.base import Secret
 from providers.errors import ProviderError, UnreachableError, UsageError
-from providers.http import Http, Pacer, base_url, printable
+from providers.http import Http, base_url, printable
+from providers.pacing import Pacer
 
 KEY = "secret_test_0123456789abcdef.0123456789abcdef"
 ROOT = Path(__file__).parents[2]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from providers.http import Pacer, pacer_for
+from providers.pacing import Pacer, pacer_for
 
 ROOT = Path(__file__).parents[2]
 
 PACED = """
 import sys, time
 from pathlib import Path
-from providers.http import Pacer
+from providers.pacing import Pacer
 pacer = Pacer(Path(sys.argv[1]), {"": 0.06, "launch": 0.0})
 print("ready", flush=True)
 sys.stdin.readline()
@@ -75,6 +75,23 @@ def test_the_next_process_waits_for_the_last_one_s_slot(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        ('"minute";r=4;t=20, "hour";r=2800;t=1812', 4),
+        ('"minute";r=0;t=12', 12),
+        ('"minute";r=0;t=3000', 60),
+        ('"minute";r=30;t=20', 0),
+        ("", 0),
+        ("r=nan;t=inf", 0),
+    ],
+)
+def test_what_a_vendor_has_left_for_us_is_spread_over_its_window(tmp_path, header, wait):
+    pacer = Pacer(tmp_path / "pace.json", {"": 0.0})
+    pacer.spare(header, 60)
+    assert pacer._take("") == pytest.approx(wait, abs=0.5)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",
@@ -104,7 +121,7 @@ def test_a_clock_that_jumped_back_stops_nobody(tmp_path):
 def test_a_process_that_froze_with_the_lock_stops_nobody(tmp_path, monkeypatch, caplog):
     import fcntl
 
-    monkeypatch.setattr("providers.http._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("providers.pacing._LOCK_SECONDS", 0.05)
     path = tmp_path / "pace.json"
     pacer = Pacer(path, {"": 0.1})
     pacer.wait("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -76,6 +77,47 @@ def test_a_pod_is_found_by_its_mark_billed_from_its_creation_and_gone_by_the_ven
     blind = other.inspect(allocation_id)  # who did not end it has no word for it: three reads
     assert (blind.phase, blind.ended, blind.billed_until) == (Phase.ABSENT, False, None)
     assert "PATCH" not in {one["method"] for one in sim.asked()}
+
+
+def ended_by_the_meter(sim, allocation_id: str) -> datetime:
+    (row,) = (row for row in sim.meter()["allocations"] if row["id"] == allocation_id)
+    return datetime.fromisoformat(row["ended"])
+
+
+def holds(look, moment: datetime) -> bool:
+    return look.billed_until <= moment <= look.billed_until + timedelta(seconds=look.billed_within)
+
+
+def test_a_begin_is_dated_by_our_order_and_its_answer(sim, provider, tmp_path):
+    allocation_id = provider.launch(runpod_job(tmp_path / "home"), offer_of(provider))
+    look = provider.inspect(allocation_id)
+    began = datetime.fromisoformat(sim.meter()["allocations"][0]["started"])
+    assert look.billed_from <= began <= look.billed_from + timedelta(seconds=look.billed_within)
+    assert look.billed_within <= 1
+    provider.terminate([allocation_id])
+
+
+def test_an_end_is_dated_however_it_came_and_whatever_the_clock_did_then(sim, provider, tmp_path):
+    home, offer = tmp_path / "home", offer_of(provider)
+    sim.faults({"terminated_lingers": {"seconds": 60_000}})
+    itself = provider.launch(runpod_job(home), offer)
+    provider.inspect(itself)
+    sim.delete(itself)  # its own watchdog's, a little before ours
+    time.sleep(0.5)
+    provider.terminate([itself])
+    assert holds(provider.inspect(itself), ended_by_the_meter(sim, itself))
+    moved = provider.launch(runpod_job(home), offer)
+    provider.inspect(moved)
+    provider.terminate([moved])
+    sim.advance(600)
+    assert holds(provider.inspect(moved), ended_by_the_meter(sim, moved))
+    twice = provider.launch(runpod_job(home), offer)
+    provider.inspect(twice)
+    sim.faults({"delete_ignored": {"times": 1}, "get_flicker": {"times": 1}})
+    provider.terminate([twice])
+    time.sleep(1.2)
+    provider.terminate([twice])
+    assert holds(provider.inspect(twice), ended_by_the_meter(sim, twice))
 
 
 def test_every_endpoint_that_we_use_was_asked_and_is_as_documented(sim, provider, rented):
