@@ -151,6 +151,7 @@ class Post:
         self.trouble = ""  # why the last round could not look, or could not end
         self.notes: list[str] = []
         self.reads = 0  # whole lists
+        self.waits = False  # for a proof that may come soon
         self.known = known  # as of the last reading: a patrol may take minutes
         self._clock, self._books = clock, books or Books()
         self._begun = clock()  # the last look
@@ -199,7 +200,8 @@ class Post:
         if listed is not None:
             self._settle(listed)
             self._end([verdict for verdict in self.verdicts if verdict.to_end and self._is_due(verdict)])
-        return not self._waits()
+        self.waits = self._waits()
+        return not self.waits
 
     def _waits(self) -> bool:
         now = self._clock()

@@ -48,9 +48,18 @@ def after_others(home: Home) -> Pulse:
 def sweep(home: Home, pause: Callable[[float], None] = time.sleep) -> Pulse:
     """Make one pass, tell what there is to tell, and give the sign of life."""
     from orchestrator import notify
+    from orchestrator.notices import guard_says
 
     watched = bool(os.environ.get(WATCHED))
-    means = Means(_now, pause, lambda: _tend(home), lambda one: _tell(home, one), watched)
+    unheard = notify.lost(home)
+    means = Means(
+        _now,
+        pause,
+        lambda: _tend(home),
+        lambda one: _tell(home, one),
+        lambda key: guard_says(key, "", "").key in unheard,
+        watched,
+    )
     pulse = guard_pass.once(home, vendors(home), means)
     if home.ledger.exists():
         notify.catch_up(home)

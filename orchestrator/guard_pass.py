@@ -29,7 +29,7 @@ from providers.base import Mark, Observation, Phase, seconds_between
 from providers.errors import CredentialsError, GpurunError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from orchestrator.guard import Verdict
@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from providers.base import Provider
 
 
+REPEAT_SECONDS = 3660.0  # after which what lasts is told again; notify.py lets each through once an hour
 FREE = "local"  # this computer: nothing bills, and its agent and watchdog end what is to end
 
 
 class Notice(NamedTuple):
-    """Something to tell the user at once. `key` is the same as long as it lasts: told once."""
+    """Something to tell the user at once. `key` is the same as long as it lasts: told once an hour."""
 
     key: str
     title: str
@@ -57,6 +58,7 @@ class Means:
     pause: Callable[[float], None]
     tend: Callable[[], list[str]] = list  # gives unheld runs to controllers; names them
     tell: Callable[[Notice], None] = lambda _notice: None
+    lost: Callable[[str], bool] = lambda _key: False  # whether what was told last under a notice's key reached nobody
     watched: bool = False  # another pass follows by itself, without a timer
 
 
@@ -194,6 +196,7 @@ class _Pass:
         self._begun = means.clock()
         self._troubles = list(memory.troubles)
         self._tended: list[str] = []
+        self._alerted = dict(self._before.alerted)
         self._books = None if ledger is None else LedgerBooks(ledger, memory.known)
         self._posts = [
             Post(one, memory.known, means.clock, owed=self._owed(name), books=self._books)
@@ -214,15 +217,12 @@ class _Pass:
             self._troubles.append(f"runs that nobody holds can't be carried on: {error}")
         guard.patrol(self._posts, self._breathe)
         pulse = self._pulse()
-        alarms = _alarms(pulse)
-        for notice in alarms:
-            if notice.key not in self._before.alerted:
-                self._tell(notice)
+        lasting = self._alert(pulse)
         for name, seen in pulse.providers.items():
             for one in seen.ended:
                 text = f"ended {one['name']} ({one['kind']}): {one['evidence']}"
                 self._tell(Notice(f"{name} {one['id']} ended", "gpurun's guard ended a machine", text))
-        return self._leave(replace(pulse, alerted=[notice.key for notice in alarms]))
+        return self._leave(replace(pulse, alerted={key: self._alerted[key] for key in lasting}))
 
     def _owed(self, name: str) -> list[Owed]:
         seen = self._before.providers.get(name)
@@ -237,9 +237,11 @@ class _Pass:
         return name in self._before.providers or any(row.provider == name for row in self._memory.rented)
 
     def _breathe(self, seconds: float) -> None:
-        """Show that it lives, then wait."""
+        """Tell what is new, show that it lives, then wait."""
+        pulse = self._pulse()
+        self._alert(pulse, {one.id for post in self._posts if post.waits for one in post.owed.values()})
         with contextlib.suppress(StateError):  # said once, at the end
-            guard_pulse.write(self._home, replace(self._pulse(), alerted=self._before.alerted, under_way=True))
+            guard_pulse.write(self._home, replace(pulse, alerted=self._alerted, under_way=True))
         self._means.pause(seconds)
         self._remember_again()
 
@@ -259,6 +261,20 @@ class _Pass:
         except StateError as error:
             return replace(pulse, troubles=[*pulse.troubles, str(error)])
         return pulse
+
+    def _alert(self, pulse: Pulse, awaited: Collection[str] = ()) -> list[str]:
+        """Tell what is new, lasts for another hour, or reached nobody; gives the keys of all that lasts.
+
+        `awaited` are ids whose proof the pass still waits for.
+        """
+        alarms = _alarms(pulse, awaited)
+        for notice in alarms:
+            told = self._alerted.get(notice.key)
+            lately = told is not None and 0 <= pulse.when - told < REPEAT_SECONDS
+            if not lately or (told == self._before.alerted.get(notice.key) and self._means.lost(notice.key)):
+                self._alerted[notice.key] = pulse.when
+                self._tell(notice)
+        return [notice.key for notice in alarms]
 
     def _tell(self, notice: Notice) -> None:
         try:
@@ -299,8 +315,8 @@ class _Pass:
         )
 
 
-def _alarms(pulse: Pulse) -> list[Notice]:
-    """What is to be told once, as long as it lasts."""
+def _alarms(pulse: Pulse, awaited: Collection[str]) -> list[Notice]:
+    """What is to be told as long as it lasts."""
     damaged, on = "gpurun's guard: its home is damaged", f"on {pulse.host}"
     found = [Notice(f"home: {text.partition(':')[0]}", damaged, f"{text} ({on})") for text in pulse.troubles]
     for name, seen in pulse.providers.items():
@@ -309,6 +325,7 @@ def _alarms(pulse: Pulse) -> list[Notice]:
         found += [
             Notice(f"{name} {one['id']}", "NOT PROVEN GONE", f"{one['name']} ({one['kind']}) at {name} may still bill")
             for one in seen.unproven
+            if one["id"] not in awaited
         ]
         found += [
             Notice(f"{name} {mark}", "a machine that nobody knows", f"{mark} bills at {name}; this ledger lacks it")

@@ -48,7 +48,7 @@ class Pulse:
     providers: dict[str, Seen] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)  # of this home
     tended: list[str] = field(default_factory=list)  # runs that nobody held
-    alerted: list[str] = field(default_factory=list)  # what lasts and was told already
+    alerted: dict[str, float] = field(default_factory=dict)  # what lasts, and when it was told last
     under_way: bool = False  # the pass goes on: it waits for a proof
     watched: bool = False  # `gpurun guard watch` makes the next one
 
@@ -112,7 +112,9 @@ def parse(value: dict[str, Any]) -> Pulse:
     """
     try:
         seen = {name: Seen(**_known(Seen, one)) for name, one in value["providers"].items()}
-        return Pulse(**{**_known(Pulse, value), "providers": seen})
+        told = value.get("alerted") or {}
+        alerted = told if isinstance(told, dict) else dict.fromkeys(told, value["when"])  # as before times were kept
+        return Pulse(**{**_known(Pulse, value), "providers": seen, "alerted": alerted})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -96,18 +96,35 @@ class Herald:
 
 
 def tell_guard(home: Home, notices: Sequence[Notice], now: datetime | None = None) -> None:
-    """Tell what a guard has to say, each key at most once an hour. Never raises, never waits."""
+    """Tell what a guard has to say, each key once an hour unless it reached nobody. Never raises, never waits."""
     now = now or datetime.now(UTC)
     with _undisturbed():
         places = everyone(home) if notices else ()
         if not places:
             return
-        with closing(Ledger(home.ensure().ledger)) as ledger:
-            recent = [one for one in ledger.events(HOME_WIDE) if now.timestamp() - one.time < _REPEAT.total_seconds()]
-            lately = {key_of(one) for one in recent if one.verb == "notify"}
+        try:
+            ledger = Ledger(home.ensure().ledger)
+        except LedgerError as error:  # a damaged one is worth telling all the more
+            log.warning("notify: %s", error)
             for notice in notices:
-                if notice.key not in lately:
+                send(home, notice, places, now)
+            return
+        with closing(ledger):
+            events = ledger.events(HOME_WIDE)
+            recent = [one for one in events if now.timestamp() - one.time < _REPEAT.total_seconds()]
+            lately = {key_of(one) for one in recent if (one.verb, one.kind) == ("notify", "intent")}
+            for notice in notices:
+                if notice.key not in lately - lost_of(events, now):
                     tell(home, ledger, notice, places, now, actor="guard")
+
+
+def lost(home: Home, now: datetime | None = None) -> set[str]:
+    """Keys of what a guard told last and reached nobody, a while ago. Never raises."""
+    with _undisturbed():
+        if home.ledger.exists():
+            with closing(Ledger(home.ledger)) as ledger:
+                return lost_of(ledger.events(HOME_WIDE), now or datetime.now(UTC))
+    return set()
 
 
 def catch_up(home: Home, now: datetime | None = None) -> None:
@@ -166,11 +183,16 @@ def of_defaults(home: Home) -> tuple[Target, ...]:
 def everyone(home: Home) -> tuple[Target, ...]:
     """All who are to hear of what concerns no run: the defaults' targets and those of the unfinished runs."""
     found = list(of_defaults(home))
-    if home.ledger.exists():
-        with closing(Ledger(home.ledger)) as ledger:
-            for row in ledger.runs(unfinished=True):
-                found += targets_of(home, row.run_id)
+    with suppress(LedgerError):  # a damaged one is worth telling all the more
+        found += _of_runs(home)
     return tuple(dict.fromkeys(found))[: targets.MOST_TARGETS]
+
+
+def _of_runs(home: Home) -> list[Target]:
+    if not home.ledger.exists():
+        return []
+    with closing(Ledger(home.ledger)) as ledger:
+        return [place for row in ledger.runs(unfinished=True) for place in targets_of(home, row.run_id)]
 
 
 def chosen(home: Home, texts: Sequence[str]) -> tuple[Target, ...]:
@@ -216,6 +238,18 @@ def told_of(events: Collection[Event], now: datetime) -> set[str]:
     return over | under_way | {key for key, count in intents.items() if count > 1}
 
 
+def lost_of(events: Collection[Event], now: datetime) -> set[str]:
+    """Keys whose last telling failed with every target, or was cut off, some minutes ago."""
+    last: dict[str, tuple[float, set[str]]] = {}
+    for one in events:
+        if one.verb == "notify" and one.kind == "intent":
+            last[key_of(one)] = (one.time, set())
+        elif one.verb == "notify" and key_of(one) in last:
+            last[key_of(one)][1].add(one.kind)
+    old = now.timestamp() - _UNDER_WAY_SECONDS
+    return {key for key, (time_, outcomes) in last.items() if time_ < old and "done" not in outcomes}
+
+
 def tell(
     home: Home,
     ledger: Ledger,
@@ -232,6 +266,19 @@ def tell(
         ledger.note(run_id, attempt, actor, "notify", "intent", f"{notice.key} {notice.title}", now)
     except LedgerError as error:  # a full disk is worth telling all the more
         log.warning("notify: %s", error)
+    send(home, notice, places, now, run_id=run_id, attempt=attempt)
+
+
+def send(
+    home: Home,
+    notice: Notice,
+    places: Sequence[Target],
+    now: datetime,
+    *,
+    run_id: str = HOME_WIDE,
+    attempt: int = 0,
+) -> None:
+    """Hand it to a sender."""
     scope = {"run_id": run_id, "attempt": attempt}
     spawn(home, {**scope, "notice": notice.as_json(now), "targets": [one.text for one in places]})
 

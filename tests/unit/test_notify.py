@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -249,12 +250,39 @@ def test_what_a_guard_says_is_told_once_an_hour(home: Path, hook: Hook, capsys: 
     assert output(capsys, "config", "set", "notify", f"{hook.url}/{TOKEN}")[0] == 0
     found, now = Home(home), datetime.now(UTC)
     trouble = [guard_says("lambda-unreachable", "the guard can't reach lambda", "no answer")]
-    for minutes in (0, 1, 59):
+    notify.tell_guard(found, trouble, now)
+    until(lambda: [one.kind for one in events(found, "")] == ["intent", "done"])
+    for minutes in (1, 59):
         notify.tell_guard(found, trouble, now + timedelta(minutes=minutes))
-    until(lambda: len(hook.got) == 1)
+    assert [one.kind for one in events(found, "")] == ["intent", "done"]
     notify.tell_guard(found, trouble, now + timedelta(minutes=62))
     until(lambda: len(hook.got) == 2)
     assert (hook.got[0].json["event"], hook.got[0].json["run_id"]) == ("guard", None)
+
+
+def test_what_reached_nobody_is_told_again_within_the_hour(home: Path, hook: Hook) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text(f'notify = "{hook.url}/x"\n')
+    found, now = Home(home), datetime.now(UTC)
+    trouble = guard_says("lambda unreachable", "title", "text")
+    with closing(Ledger(found.ledger)) as ledger:
+        ledger.note("", 0, "guard", "notify", "intent", f"{trouble.key} title", now)
+        ledger.note("", 0, "notifier", "notify", "failed", f"{trouble.key} ntfy: answered 500", now)
+    assert [notify.lost(found, now + timedelta(minutes=minutes)) for minutes in (1, 6)] == [set(), {trouble.key}]
+    notify.tell_guard(found, [trouble], now + timedelta(minutes=1))
+    notify.tell_guard(found, [trouble], now + timedelta(minutes=6))
+    until(lambda: [one.kind for one in events(found, "")] == ["intent", "failed", "intent", "done"])
+    assert len(hook.got) == 1
+    assert notify.lost(found, now + timedelta(minutes=12)) == set()
+
+
+def test_a_damaged_ledger_keeps_nobody_from_hearing_of_it(home: Path, hook: Hook) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text(f'notify = "{hook.url}/x"\n')
+    Home(home).ledger.write_bytes(b"not SQLite at all" * 100)
+    notify.tell_guard(Home(home), [guard_says("home", "its home is damaged", "the ledger can't be used")])
+    until(lambda: bool(hook.got))
+    assert notify.lost(Home(home)) == set()
 
 
 def test_a_guard_tells_the_unfinished_runs_targets_too(home: Path, hook: Hook) -> None:
