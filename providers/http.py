@@ -26,7 +26,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from providers.clocks import Ahead
+from providers.clocks import Ahead, steady
 from providers.errors import ProviderError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Reply:
     body: Mapping[str, Any] | None
     kind: str  # the content type, for a person
     at: datetime  # by the vendor's clock where it tells, else by ours
-    asked: float = 0.0  # epoch seconds by our clock: when the first try was sent,
+    asked: float = 0.0  # steady seconds (clocks.py): when the first try was sent,
     heard: float = 0.0  # and when this answer was there
 
     @property
@@ -120,7 +120,7 @@ class Http:
         first = 0.0
         for left in reversed(range(_TRIES if safe else 1)):
             self._pacer.wait(lane)
-            first = first or time.time()
+            first = first or steady()
             wait = _BACK_OFF_SECONDS * 2.0 ** (_TRIES - 1 - left) * random.uniform(0.6, 1.4) / self._pace  # noqa: S311 (jitter)
             try:
                 reply, rest = self._send(method, path, params, body, read_seconds)
@@ -147,14 +147,14 @@ class Http:
         """Send once; gives the answer and the seconds that it asks to wait."""
         what = f"{self._vendor}: {method} {path}"
         read = max(read_seconds / self._pace, _LEAST_READ_SECONDS)
-        before = time.time()
+        before = steady()
         try:
             with self._exchange(method, self._base + path, params, body, read) as response:
                 data = read_body(response, time.monotonic() + read, what, _BODY_LIMIT)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # From None: what requests raises holds the request, and that holds the key.
             raise UnreachableError(f"{what}: {trouble(error, read)}", hint="gpurun doctor") from None
-        heard = time.time()
+        heard = steady()
         at = self._read_clock(response, before, heard)
         self._pacer.spare(response.headers.get("RateLimit", ""), _WINDOW_SECONDS / self._pace)
         if 300 <= response.status_code < 400:
@@ -174,15 +174,16 @@ class Http:
         adapter = self._session.get_adapter(url)
         return adapter.send(prepared, timeout=(CONNECT_SECONDS, read), **settings)  # type: ignore[arg-type]  # its stubs
 
-    def _read_clock(self, response: requests.Response, before: float, after: float) -> datetime:
-        here = datetime.fromtimestamp((before + after) / 2, UTC)
+    def _read_clock(self, response: requests.Response, asked: float, heard: float) -> datetime:
+        here = datetime.fromtimestamp(time.time() - (heard - asked) / 2, UTC)
         there = _date(response.headers.get("Date", ""))
         if there is None:
             return here
         if response.ok and not response.is_redirect:  # else it may be the clock of something in front
-            self.ahead.hear(there, before, after)
+            self.ahead.hear(there, asked, heard)
         low, high = self.ahead.bounds
-        skew = timedelta(seconds=(low + high) / 2) if low > -inf else there + timedelta(milliseconds=500) - here
+        told = there.timestamp() + 0.5 if low == -inf else (asked + heard + low + high) / 2
+        skew = datetime.fromtimestamp(told, UTC) - here
         self.skew = skew if abs(skew) > timedelta(seconds=_SKEW_SECONDS) else timedelta(0)
         return here + self.skew
 

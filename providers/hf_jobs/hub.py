@@ -145,7 +145,8 @@ class Hub:
 
         def call(api: HfApi) -> JobInfo:
             from huggingface_hub import JobInfo
-            from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+            from huggingface_hub.utils._headers import build_hf_headers
+            from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
             # As the client's own inspect_job does, whose JobInfo drops the time limit (2.4.0): it is to be read back.
             address = f"{api.endpoint}/api/jobs/{namespace}/{job_id}"

@@ -146,7 +146,7 @@ def spell(pod: Pod, now: float, user: str) -> dict[str, object]:
         "cudaVersion": order.cuda,
         "ssh": {"proxy": _proxy(pod), "direct": _direct(pod.address, port, user)},
         "template": None,
-        "cost": float(round(pod.cost, 5)),
+        "cost": float(round(pod.cost, 6)),
         "locked": pod.locked,
         "globalNetworking": {"enabled": False},
         "runtime": _runtime(pod, port, now) if running else None,

@@ -66,14 +66,14 @@ MUTANTS = (
     Mutant(
         "a second order to end keeps what was read after the first",
         _WITNESS,
-        "        self._taken.setdefault(pod_id, self._asked(reply))\n        self._gone.pop(pod_id, None)\n",
-        "        self._taken.setdefault(pod_id, self._asked(reply))\n",
+        "        self._taken.setdefault(pod_id, self._ahead.note(reply.asked))\n        self._gone.pop(pod_id, None)\n",
+        "        self._taken.setdefault(pod_id, self._ahead.note(reply.asked))\n",
         (_MONEY, "-k", "dated"),
     ),
     Mutant(
         "what ended by itself is dated by our order",
         _WITNESS,
-        "            self._taken[pod_id] = min(self._taken[pod_id], self._alive[pod_id])\n",
+        "            self._taken[pod_id] = self._alive[pod_id]\n",
         "            pass\n",
         (_MONEY, "-k", "dated"),
     ),

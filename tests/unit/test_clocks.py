@@ -19,40 +19,49 @@ def told(ahead: Ahead, ours: float, by: float, took: float = 0.05) -> None:
 
 
 def test_before_the_first_answer_nothing_is_known() -> None:
-    assert (Ahead().earliest(START), Ahead().latest(START)) == (None, None)
+    ahead = Ahead()
+    assert ahead.between(ahead.note(START)) is None
 
 
 @given(st.floats(-1e5, 1e5), st.lists(st.tuples(st.floats(0.1, 60), st.floats(0.001, 3)), min_size=1, max_size=40))
 def test_the_truth_lies_between_the_bounds(by: float, answers: list[tuple[float, float]]) -> None:
-    ahead, at = Ahead(), START
+    ahead, at, noted = Ahead(), START, []
     for wait, took in answers:
         at += wait
         told(ahead, at, by, took)
         at += took
-        low, high = ahead.earliest(at), ahead.latest(at)
-        assert low is not None
-        assert high is not None
-        assert low.timestamp() - 1e-4 <= at + by <= high.timestamp() + 1e-4
-        assert (high - low).total_seconds() <= 1 + took + 1e-4
+        noted.append(ahead.note(at))
+        for one in noted:
+            between = ahead.between(one)
+            assert between is not None
+            low, high = (moment.timestamp() for moment in between)
+            assert low - 1e-4 <= one.ours + by <= high + 1e-4
+        assert high - low <= 1 + took + 1e-4
 
 
-def test_a_dozen_answers_tell_a_tenth_of_a_second() -> None:
+def test_a_dozen_answers_tell_a_tenth_of_a_second_and_of_what_was_noted_before_them_too() -> None:
     ahead = Ahead()
+    told(ahead, START, 0.3)
+    first = ahead.note(START)
     for number in range(12):
         told(ahead, START + 6.09 * number, 0.3)
-    low, high = ahead.bounds
-    assert low <= 0.3 <= high
+    low, high = (moment.timestamp() for moment in ahead.between(first) or ())
+    assert low <= START + 0.3 <= high
     assert high - low < 0.2
 
 
-def test_a_clock_that_was_set_is_seen_at_the_next_answer_and_old_words_are_forgotten() -> None:
+def test_a_clock_that_was_set_is_seen_at_the_next_answer_and_moves_nothing_of_before() -> None:
     ahead = Ahead()
     for number in range(12):
         told(ahead, START + 6.09 * number, 0.3)
+    before = ahead.note(START + 80)
     told(ahead, START + 100, 40.0)
     assert ahead.bounds[0] <= 40 <= ahead.bounds[1]
-    told(ahead, START + 50, 40.0)  # ours went back
-    assert ahead.bounds[0] <= 40 <= ahead.bounds[1]
+    low, high = (moment.timestamp() for moment in ahead.between(before) or ())
+    assert low <= START + 80.3 <= high
+
+
+def test_old_words_are_forgotten() -> None:
     ahead = Ahead()
     for number in range(12):
         told(ahead, START + 6.09 * number, 0.3)
