@@ -120,6 +120,10 @@ class Bounds:
         """How long the budget lasts at a price an hour, seconds from the launch on."""
         return affordable(price, self.max_cost, step_seconds, self.max_attempts)[0]
 
+    def enough(self, price: Decimal, seconds: float, step_seconds: int) -> Decimal:
+        """Give a budget that lasts so many seconds at a price an hour."""
+        return worst(price, seconds, step_seconds, self.max_attempts)
+
     def ceiling(self, price: Decimal, step_seconds: int) -> tuple[float, int]:
         """Seconds from the launch to the ceiling at a price an hour, and the attempts that the budget leaves."""
         lasts, attempts = affordable(price, self.max_cost, step_seconds, self.max_attempts)

@@ -31,7 +31,8 @@ _SIGNS = {"cheapest": "$", "fastest": "»", "best value": "*"}
 _STOPPERS = {"lambda": "nobody", "runpod": "itself", "hf": "vendor", "colab": "nobody", "local": "itself"}
 _LEGEND = """\
 $ cheapest  » fastest  * best value; GIB: used of what a card has, ! = tight;
-HOURS, LIKELY: the likely quote; LOW-WORST: from low to what the limits allow;
+HOURS, LIKELY: the likely quote, ! = longer than the limits allow;
+LOW-WORST: from low to what the limits allow;
 SEEN: the price's age, + free now, - sold out;
 STOPS: who can end the billing while this computer sleeps"""
 _MOST_REASONS = 6
@@ -195,6 +196,7 @@ class Comparison:
 
     def _row(self, one: Quoted) -> tuple[str, ...]:
         hours = f"{one.found.seconds.likely / 3600:.2f}" if one.found.seconds else "?"
+        hours += "!" if one.late else ""
         likely = money(one.dollars.likely) if one.dollars else "?"
         span = f"{one.dollars.low:.2f}-{one.dollars.worst:.2f}" if one.dollars else "?"
         used = f"{one.found.memory.process.likely:.0f}/{one.offer.card.memory_gib:.0f}"

@@ -101,7 +101,7 @@ def choose(offers: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, waiting: bool 
         return _by_price(ready, gpu, wanted, force=force)
     if not fit:
         raise _does_not_fit([quoted for _, quoted in cards], offers, wanted)
-    best = _best(fit, gpu, wanted, force=force)
+    best = _best(fit, gpu, force=force)
     most = compare.by_cost(best[0][1])[0] * _DEAREST
     tried = planning.alike([one for one, quoted in best if compare.by_cost(quoted)[0] <= most])
     kinds = tuple(dict.fromkeys(bare(one.name) for one, _ in best))
@@ -119,15 +119,19 @@ def _judge(offer: Offer, wanted: Wanted) -> Quoted | None:
     return compare.quoted(wanted.asked, listed, wanted.known)
 
 
-def _best(fit: list[tuple[Offer, Quoted]], gpu: Gpus, wanted: Wanted, *, force: bool) -> list[tuple[Offer, Quoted]]:
+def _best(fit: list[tuple[Offer, Quoted]], gpu: Gpus, *, force: bool) -> list[tuple[Offer, Quoted]]:
     """Order by likely cost. What is tight, or likely not done in time, only where nothing else is to be had."""
     fit = sorted(fit, key=lambda one: (one[1].found.fits != fix.FITS, compare.by_cost(one[1])))
+    hopeful = fit if force else [one for one in fit if not one[1].hopeless]
+    if not hopeful:
+        raise _too_late([quoted for _, quoted in fit])
+    fit = hopeful
     open_choice = not planning.names(gpu) or len(planning.names(gpu)) > 1
     if not open_choice:
         return fit
     in_time = [one for one in fit if not one[1].late]
     if not in_time and gpu and "auto" in gpu and not force:
-        raise _too_late([quoted for _, quoted in fit], wanted)
+        raise _too_late([quoted for _, quoted in fit])
     fit = in_time or fit
     return [one for one in fit if one[1].found.fits == fit[0][1].found.fits]
 
@@ -255,6 +259,8 @@ def _does_not_fit(cards: Sequence[Quoted], offers: Sequence[Offer], wanted: Want
     """Refuse with the fix: what to set, or what else is on offer here."""
     kinds = {_kind(one): one for one in sorted(cards, key=lambda one: -one.offer.price)}
     nearest = max(kinds.values(), key=_nearness)
+    if nearest.too_dear and nearest.found.fits != fix.NO:
+        return _too_dear(nearest)
     title = nearest.found.work.model.name
     among = "" if len(kinds) == 1 else f" nor any other of the {len(kinds)} kinds asked for"
     fixes = [*_flags(nearest), *_elsewhere(offers, wanted), _FORCE]
@@ -272,7 +278,7 @@ def _nearness(one: Quoted) -> tuple[bool, float, Decimal]:
 def _elsewhere(offers: Sequence[Offer], wanted: Wanted) -> list[str]:
     """Name the cheapest kind of this vendor's that holds the job as it is."""
     judged = [quoted for one in offers if one.available and (quoted := _judge(one, wanted)) is not None]
-    fitting = [one for one in judged if one.found.fits == fix.FITS and one.fits]
+    fitting = [one for one in judged if one.found.fits == fix.FITS and one.fits and not one.hopeless]
     if not fitting:
         return []
     # GPUs that would idle are taken for their memory only where nothing less has it.
@@ -312,17 +318,20 @@ def _plain(name: str, value: object) -> str:
     return str(value).lower()
 
 
-def _too_late(fit: Sequence[Quoted], wanted: Wanted) -> RefusedError:
-    """Refuse where nothing is likely done within the limits; the quickest says how long it takes."""
-    quickest = min(fit, key=lambda one: one.found.seconds.likely if one.found.seconds else float("inf"))
-    takes = quickest.found.seconds or Range(0, 0, 0)
-    bounds = wanted.known.bounds
-    reach = bounds.ceiling(quickest.offer.price, quickest.offer.step_seconds)[0]
-    longer = f"--max-hours {takes.high / 3600:.1f}"
-    enough = bounds.max_cost / max(Decimal(reach), Decimal(1)) * Decimal(takes.high) * Decimal("1.1")
-    short = reach < bounds.max_seconds
+def _too_late(fit: Sequence[Quoted]) -> RefusedError:
+    """Refuse where nothing is likely done within the limits; what comes nearest says how long it takes."""
+    nearest = min(fit, key=lambda one: one.found.seconds.likely / max(one.reach, 1.0) if one.found.seconds else 0.0)
+    takes = nearest.found.seconds or Range(0, 0, 0)
     return RefusedError(
-        f"nothing on offer is likely done within the limits: {_kind(quickest)}, the quickest, takes"
-        f" {duration(takes.likely)}, and {'the budget' if short else 'the time'} ends after {duration(reach)}",
-        hint=(f"{longer} --max-cost {enough:.0f}" if short else longer) + f"; or {_FORCE}",
+        f"nothing on offer is likely done within the limits: {_kind(nearest)}, which comes nearest, takes"
+        f" {duration(takes.likely)}, {duration(takes.low)} at best, and {nearest.short()}",
+        hint=f"{nearest.longer()}; or {_FORCE}",
+    )
+
+
+def _too_dear(one: Quoted) -> RefusedError:
+    """Refuse where the budget buys no time at all: to force it would be of no use."""
+    return RefusedError(
+        f"a budget of ${one.found.bounds.max_cost} buys no time on {_kind(one)} at {price(one.offer.price)}",
+        hint=one.longer(),
     )

@@ -183,7 +183,7 @@ def _run(seed: int, chance: Random, home: Home, ledger: Ledger, rows: Path, *, l
     cloud.stages, cloud.weight = _truth(template, offer, nature)
     cloud.setup, cloud.total_steps = nature.setup, int(nature.setup + sum(cloud.stages.values()))
     cloud.checkpoint_every = 10**9
-    prepared = launch.prepare(home, ledger, cloud, template, None, START)
+    prepared = launch.prepare(home, ledger, cloud, template, None, START, launch.Leave(force=True))
     quote = prepared.plan.quote
     run_id = launch.commit(prepared, ledger, clock())
     lease = ledger.acquire(run_id, "host:1:1", clock(), lambda _holder: False)

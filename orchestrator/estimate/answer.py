@@ -278,8 +278,7 @@ def _disk(found: Estimate) -> float:
 def _late(one: Quoted) -> list[str]:
     if not one.late or one.found.seconds is None:
         return []
-    hours = one.found.bounds.ceiling(one.offer.price, one.offer.step_seconds)[0] / 3600
-    return [f"likely longer than the limits allow, {hours:.1f} h: --max-hours {one.found.seconds.high / 3600:.1f}"]
+    return [f"likely longer than the limits allow, {one.short()}: {one.longer()}"]
 
 
 def _offer(offer: Listed | None) -> dict[str, Any] | None:

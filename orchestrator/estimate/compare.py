@@ -5,6 +5,7 @@ Pure: offers are handed in. Equal cards are estimated once; an offer costs micro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from orchestrator.cost import Bounds
 from orchestrator.estimate import ask, fix
 from orchestrator.estimate.learnt import NOTHING, Past, bare
 from orchestrator.estimate.quote import FOUR_HOURS, estimate, usd
+from orchestrator.render import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,8 +54,43 @@ class Quoted:
     @property
     def late(self) -> bool:
         """It likely takes longer than the limits allow."""
-        seconds, bounds = self.found.seconds, self.found.bounds
-        return seconds is not None and seconds.likely > bounds.ceiling(self.offer.price, self.offer.step_seconds)[0]
+        seconds = self.found.seconds
+        return seconds is not None and seconds.likely > self.reach
+
+    @property
+    def hopeless(self) -> bool:
+        """It takes longer than the limits allow even where all goes as well as it may."""
+        seconds = self.found.seconds
+        return seconds is not None and seconds.low > self.reach
+
+    @property
+    def too_dear(self) -> bool:
+        """The budget buys no time at all there."""
+        return self.dollars is not None and not self.dollars.worst and bool(self.offer.price)
+
+    @property
+    def reach(self) -> float:
+        """Seconds that the limits allow here."""
+        return self.found.bounds.ceiling(self.offer.price, self.offer.step_seconds)[0]
+
+    def short(self) -> str:
+        """Say which limit ends it first, and when."""
+        bounds, reach = self.found.bounds, self.reach
+        which = "time" if reach >= max(bounds.max_seconds, bounds.ceiling_seconds) else "budget"
+        return f"the {which} ends after {duration(max(reach, 0.0))}"
+
+    def longer(self) -> str:
+        """Spell the limits with which it would be done, though it went slowly."""
+        bounds, seconds = self.found.bounds, self.found.seconds
+        if seconds is None:
+            return ""
+        flags = []
+        if seconds.high > max(bounds.max_seconds, bounds.ceiling_seconds):
+            flags.append(f"--max-hours {math.ceil(seconds.high / 360) / 10:g}")
+        if seconds.high > bounds.lasts(self.offer.price, self.offer.step_seconds):
+            budget = bounds.enough(self.offer.price, math.ceil(seconds.high / 360) * 360, self.offer.step_seconds)
+            flags.append(f"--max-cost {budget}")
+        return " ".join(flags)
 
     def as_json(self, today: date, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Give plain values; `facts` are those of its estimate, where they are at hand: many offers share one."""
@@ -71,6 +108,7 @@ class Quoted:
             "who_stops_the_meter": STOPPERS.get(self.offer.provider, ""),
             "marks": list(self.marks),
             "why_not": self.why or None,
+            "late": self.late,
             **{name: values[name] for name in wanted},
             "usd": usd(self.dollars),
         }
@@ -175,13 +213,14 @@ def _hours(one: Quoted) -> float:
 
 
 def _marked(fit: list[Quoted]) -> list[Quoted]:
-    """Mark the cheapest, the fastest, and the best value: least of cost times hours."""
-    if not fit:
-        return []
+    """Mark the cheapest, the fastest, and the best value, least of cost times hours, of what is likely done in time."""
+    done = [one for one in fit if not one.late]
+    if not done:
+        return fit
     best = {
-        "cheapest": fit[0],
-        "fastest": min(fit, key=_hours),
-        "best value": min(fit, key=lambda one: float(by_cost(one)[0]) * _hours(one)),
+        "cheapest": done[0],
+        "fastest": min(done, key=_hours),
+        "best value": min(done, key=lambda one: float(by_cost(one)[0]) * _hours(one)),
     }
     chosen = {id(one) for one in best.values()}
     return [

@@ -126,8 +126,24 @@ def test_auto_leaves_out_what_is_not_done_in_time_and_refuses_where_nothing_is(
     with pytest.raises(RefusedError, match="likely done within the limits") as caught:
         plan(home, ledger, rows, f"max_hours={quick * 0.5 / 3600}", gpu="auto")
     assert "--max-hours" in caught.value.hint
-    late = plan(home, ledger, rows, f"max_hours={quick * 0.5 / 3600}", gpu="h100")
-    assert any("likely longer than the limits allow" in note for note in late.quote.notes)
+    late = plan(home, ledger, rows, f"max_hours={quick * 0.9 / 3600}", gpu="h100")
+    (note,) = (note for note in late.quote.notes if "likely longer than the limits allow, the time ends" in note)
+    longer = note.rpartition("--max-hours ")[2]
+    assert not any("limits allow" in n for n in plan(home, ledger, rows, f"max_hours={longer}", gpu="h100").quote.notes)
+
+
+@pytest.mark.parametrize(("limit", "flag"), [("max_cost=0.20", "--max-cost"), ("max_hours=0.05", "--max-hours")])
+def test_what_cant_be_done_within_the_limits_even_at_best_is_refused_with_limits_that_do(
+    home: Home, ledger: Ledger, rows: str, limit: str, flag: str
+) -> None:
+    with pytest.raises(RefusedError, match=r"takes .* at best, and the (budget|time) ends after") as caught:
+        plan(home, ledger, rows, limit)
+    name, _, enough = caught.value.hint.partition(";")[0].partition(" ")
+    assert (name, caught.value.exit_code) == (flag, 4)
+    told = plan(home, ledger, rows, f"{name.removeprefix('--').replace('-', '_')}={enough}")
+    assert not any("limits allow" in note for note in told.quote.notes)
+    forced = plan(home, ledger, rows, limit, force=True)
+    assert any(f"limits allow, the {'budget' if 'cost' in flag else 'time'}" in note for note in forced.quote.notes)
 
 
 def test_several_names_are_chosen_among(home: Home, ledger: Ledger, rows: str) -> None:
@@ -148,8 +164,11 @@ def test_what_does_not_fit_is_refused_with_a_fix_that_fits(home: Home, ledger: L
 
 
 def test_a_budget_that_is_too_small_is_held_against_the_cheapest(home: Home, ledger: Ledger, rows: str) -> None:
-    with pytest.raises(RefusedError, match="needs a budget of more than") as caught:
+    with pytest.raises(RefusedError, match=r"a budget of \$0.001 buys no time") as caught:
         plan(home, ledger, rows, "max_cost=0.001", gpu=("a100", "h100"))
+    assert "--force" not in caught.value.hint, "it would be refused all the same"
+    enough = caught.value.hint.removeprefix("--max-cost ")
+    assert not any("limits" in note for note in plan(home, ledger, rows, f"max_cost={enough}", gpu="a100").quote.notes)
     told = re.search(r"at \$([0-9.]+)/h", str(caught.value))
     assert told is not None
     assert told[1] == f"{min(one.price for one in STOCK if one.gpu in {'a100-40gb', 'h100-sxm'}):.2f}"
@@ -165,11 +184,12 @@ def test_force_launches_what_does_not_fit_and_says_so(home: Home, ledger: Ledger
 
 
 def test_another_card_of_the_vendors_is_named_where_one_holds_the_job(home: Home, ledger: Ledger) -> None:
+    sets = ("quantization=none", "max_length=4096", "epochs=1")
     with pytest.raises(RefusedError) as caught:
-        plan(home, ledger, "quantization=none", "max_length=4096", gpu="t4")
+        plan(home, ledger, *sets, gpu="t4")
     named = re.search(r"--gpu (\S+) \(\1 at \$[0-9.]+/h\)", caught.value.hint)
     assert named is not None
-    assert plan(home, ledger, "quantization=none", "max_length=4096", gpu=named[1]).quote.fits == "fits"
+    assert plan(home, ledger, *sets, gpu=named[1]).quote.fits == "fits"
 
 
 @pytest.mark.parametrize(("small", "what"), [({"disk_gib": 5.0}, "of disk"), ({"memory_gib": 3.0}, "of host memory")])

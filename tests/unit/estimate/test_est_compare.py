@@ -50,6 +50,15 @@ def test_the_cheapest_the_fastest_and_the_best_value_are_marked_once():
     assert sorted(marks) == ["best value", "cheapest", "fastest"]
 
 
+def test_what_is_not_done_in_time_is_told_and_never_marked():
+    quoted = [one for one in compare(ASKED, LISTED, 1.0) if one.fits]
+    late = [one for one in quoted if one.as_json(date(2026, 11, 22))["late"]]
+    assert 0 < len(late) < len(quoted)
+    assert all(one.found.seconds.likely > 3600 and not one.marks for one in late)
+    assert sorted(mark for one in quoted for mark in one.marks) == ["best value", "cheapest", "fastest"]
+    assert not [one.marks for one in compare(ASKED, LISTED, 0.01) if one.marks]
+
+
 def test_what_does_not_fit_says_what_is_missing():
     full = replace(ASKED, work=replace(WORK, method="full", bits=16))
     reasons = {one.offer.card.name: one.why for one in compare(full, LISTED, 4.0) if not one.fits}
