@@ -13,6 +13,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.measuring import measured
 from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table
 from orchestrator.screens import console_of, is_adopted, run_json
+from orchestrator.words import has_begun, proof_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +151,11 @@ def _steps(known: Dossier) -> str:
 def _holders(known: Dossier) -> str:
     if known.run.is_done:
         return ""  # there is nothing left to stop
-    holders = known.run.held_by()
-    rows = [[str(one.get(key, "")) for key in ("name", "place", "proof", "evidence")] for one in holders]
+    begun = has_begun(known.run.state)
+    rows = [
+        (one["name"], one["place"], proof_words({**one, "proven_at": ""}, begun=begun), str(one.get("evidence", "")))
+        for one in known.run.held_by()
+    ]
     return table(("WHO STOPS IT", "WHERE", "PROOF", "EVIDENCE"), rows)
 
 

@@ -24,7 +24,7 @@ from orchestrator.proof import what_counts
 from orchestrator.reach import check_account
 from orchestrator.safeguard import ids_of
 from orchestrator.words import Launch, State
-from providers.base import Phase, seconds_between, utc
+from providers.base import Phase, Proof, seconds_between, utc
 from providers.errors import (
     CredentialsError,
     GpurunError,
@@ -77,7 +77,7 @@ class Looker:
         self._clock = clock
         self._trouble = trouble
         self._read: dict[str, str] = {}  # the last words on each id
-        self._held = ("", 0.0)  # the last proof of the machine's holder, and when it was noted
+        self._held: dict[str, tuple[str, float]] = {}  # the last proof of each holder, and when it was noted
 
     def look(self, row: RunRow) -> Seen:
         """Ask what the run's state calls for."""
@@ -215,6 +215,9 @@ class Looker:
                     self._ledger.saw_billing(self._provider.name, one, self._now(), look, lag=age)
                 if row.memory.state is State.TERMINATING:
                     self._note_read(row, one, look)
+                if look.holder is not None:
+                    at = self._clock() if look.holder.proof is Proof.PROVEN else None
+                    self._note_holder(row, replace(look.holder, proven_at=at))
         except LedgerError as error:  # a full disk must not keep us from deciding: what is to end is ended
             self._trouble(f"ledger: {error}")
 
@@ -257,10 +260,10 @@ class Looker:
             self._trouble(f"status: {error}")
 
     def _note_holder(self, row: RunRow, holder: Holder) -> None:
-        proof, at = self._held
+        proof, at = self._held.get(holder.name, ("", 0.0))
         if holder.proof != proof or time.monotonic() - at > _PROOF_SECONDS:
             self._ledger.saw_holders(self._lease, row.memory.attempt, [holder], self._clock())
-            self._held = (holder.proof, time.monotonic())
+            self._held[holder.name] = (holder.proof, time.monotonic())
 
     def open(self, row: RunRow, allocation_id: str, intended: datetime) -> None:
         """Note that this allocation of the present attempt may bill, since the intent at the earliest."""

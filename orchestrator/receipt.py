@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import NOTHING, Interval, accrued
 from orchestrator.render import WIDTH, clean, duration, facts, moment, money, money_range, price, rfc3339, wrap
-from orchestrator.words import outcome_of
-from providers.base import Proof
+from orchestrator.words import has_begun, outcome_of, proof_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -271,12 +270,11 @@ def _limits(known: Receipt) -> str:
 
 
 def _holders(known: Receipt) -> str:
-    lines = []
+    lines, memory = [], known.row.memory
     for one in known.holders:
-        at = f"{_clock(datetime.fromisoformat(one['proven_at']).timestamp())} UTC" if one.get("proven_at") else ""
-        proven = at and (f", {at}" if one["proof"] == Proof.PROVEN else f", last proven {at}")
+        proof = proof_words(one, begun=has_begun(memory.state), over=memory.is_done)
         words = f": {clean(str(one['evidence']))}" if one.get("evidence") else ""
-        lines.append(wrap(f"  {one['name']} ({one['place']}): {one['proof']}{proven}{words}", indent="    "))
+        lines.append(wrap(f"  {one['name']} ({one['place']}): {proof}{words}", indent="    "))
     return "\n".join(lines)
 
 

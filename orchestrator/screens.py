@@ -25,7 +25,7 @@ from orchestrator.render import (
     table,
     wrap,
 )
-from orchestrator.words import ADOPTED
+from orchestrator.words import ADOPTED, has_begun, proof_words
 from providers.table import CONSOLES
 
 if TYPE_CHECKING:
@@ -109,7 +109,12 @@ def _held(run: Run) -> str:
     """Who ends it when: what is proven, else that nothing is. Of what costs nothing nobody asks."""
     holders = [one for one in run.held_by() if one["place"] != "here"]
     proven = [one["name"] for one in holders if one["proof"] == "proven"]
-    hoped = [f"{one['name']} ({one['proof']})" for one in holders if one["proof"] not in {"proven", "absent"}]
+    begun = has_begun(run.state)
+    hoped = [
+        f"{one['name']} ({proof_words({**one, 'proven_at': ''}, begun=begun)})"
+        for one in holders
+        if one["proof"] not in {"proven", "absent"}
+    ]
     absent = "".join(f"; {one['name']} is absent" for one in holders if one["proof"] == "absent")
     who = f"{', '.join(proven)}: proven" if proven else ", ".join(hoped) or f"this computer only{absent}"
     return f"ends by {moment(run.deadline)[11:16]} UTC · held by {who}"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ADOPTED = "adopted from"  # how the evidence of a run begins that is known from a store alone
 
@@ -71,6 +76,23 @@ def exit_code(state: State, reason: Reason | None) -> int:
     if state is not State.DONE or reason is None:
         return EXIT_MAY_BILL
     return _EXITS[reason]
+
+
+def has_begun(state: str) -> bool:
+    """Whether a training was seen to run, so that whoever is to stop it had the time to prove that it can."""
+    return state not in {State.PENDING, State.PROVISIONING, State.STARTING}
+
+
+def proof_words(one: Mapping[str, Any], *, begun: bool, over: bool = False) -> str:
+    """Say what is known of a holder: before the start as planned, while it runs as read, after the end as it was."""
+    proof, at = str(one.get("proof", "")), str(one.get("proven_at") or "")
+    day = f"{datetime.fromisoformat(at).astimezone(UTC):%d %b %H:%M:%S} UTC" if at else ""
+    if over:
+        return f"was proven until {day}" if day else "was proven" if proof == "proven" else "was never proven"
+    if proof.startswith("unproven"):
+        proof = "unproven" if begun else proof
+        return f"{proof}, last proven {day}" if day else proof
+    return proof if not day else f"{proof}, {day}" if proof == "proven" else f"{proof}, last proven {day}"
 
 
 class Launch(StrEnum):

@@ -106,6 +106,7 @@ class FakeCloud:
     holder_on_machine: bool = True
     proof: Proof = Proof.PROVEN  # what the holder on the machine shows
     movable: bool = True  # whether the vendor lets a mark be changed
+    limit: Holder | None = None  # of its own, as each look reads it back
     behind_seconds: float = 0.0  # by which the machines' clocks are slow
     hidden: dict[str, float] = field(default_factory=dict)  # id -> seconds for which no list shows it
     deaf: bool = False  # orders reach the machines and nobody there takes them up
@@ -214,7 +215,9 @@ class FakeCloud:
         up = (self.clock.now - machine.since).total_seconds() >= machine.boot_seconds
         phase = Phase.READY if up else Phase.QUEUED  # what runs on it is told by the machine itself
         failure, evidence = "unhealthy" if machine.sick else "", f"GET {allocation_id} → {phase}"
-        return Observation(phase, billing=True, evidence=evidence, price=machine.price, failure=failure)
+        return Observation(
+            phase, billing=True, evidence=evidence, price=machine.price, failure=failure, holder=self.limit
+        )
 
     def terminate(self, allocation_ids: Sequence[str]) -> None:
         fault = self._fault("terminate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from worlds import RUN, START, World
 from orchestrator.facts import Memory
 from orchestrator.ledger import Ledger
 from orchestrator.processes import this_process
-from orchestrator.words import Reason, State
+from orchestrator.words import Reason, State, proof_words
 from providers.base import Holder, Place, Proof
 
 if TYPE_CHECKING:
@@ -33,6 +33,26 @@ def test_a_proof_is_read_and_noted_once(world: World) -> None:
     world.drive()
     assert [one["proof"] for one in world.row.holders] == ["proven"]
     assert [one.text for one in world.ledger.events(RUN) if one.verb == "holder"] == ["the watchdog: proven"]
+
+
+def test_the_vendor_s_own_limit_is_proven_once_it_was_read_back(fast_path: Path) -> None:
+    limit = Holder("the vendor's time limit", Place.SERVER, Proof.UNPROVEN)
+    world = World(fast_path, plan=plan(limit, HERE))
+    world.cloud.limit = replace(limit, proof=Proof.PROVEN, evidence="GET m-1 → timeout 600 s")
+    world.drive()
+    world.check_ended()
+    (theirs,) = (one for one in world.row.holders if one["place"] == "server")
+    assert (theirs["proof"], theirs["evidence"]) == ("proven", "GET m-1 → timeout 600 s")
+    assert theirs["proven_at"]
+
+
+def test_after_the_end_nobody_is_still_to_be_proven_or_absent() -> None:
+    at = {"proven_at": "2026-11-22T12:01:35+00:00"}
+    assert proof_words({"proof": "unproven until start"}, begun=False) == "unproven until start"
+    assert proof_words({"proof": "unproven until start"}, begun=True) == "unproven"
+    assert proof_words({"proof": "unproven until start"}, begun=True, over=True) == "was never proven"
+    assert proof_words({"proof": "absent"} | at, begun=True) == "absent, last proven 22 Nov 12:01:35 UTC"
+    assert proof_words({"proof": "absent"} | at, begun=True, over=True) == "was proven until 22 Nov 12:01:35 UTC"
 
 
 def test_without_a_holder_on_the_machine_a_run_that_counts_on_it_alone_is_ended(fast_path: Path) -> None:

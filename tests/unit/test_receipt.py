@@ -81,7 +81,7 @@ def test_a_receipt_says_what_was_quoted_and_paid_and_how_the_end_was_read_back(
         "from 2026-11-22 12:00:00 UTC at the earliest, 12:00:02 UTC at the latest",
         "steps 2 to 3",
         "budget $2.50",
-        "watchdog (machine): proven, 22 Nov 12:01:35 UTC: lives, and may end it",
+        "watchdog (machine): was proven until 22 Nov 12:01:35 UTC: lives, and may end it",
         "12:01:41 terminate failed: UnreachableError: no answer (3 times, until 22 Nov 12:02:01)",
         f"12:02:11 terminate accepted: {ONE}",
         f"12:02:15 read GET /instances/{ONE} → terminating",

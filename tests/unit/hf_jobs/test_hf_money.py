@@ -11,7 +11,7 @@ import requests
 
 from orchestrator import checks
 from orchestrator.home import Home
-from providers.base import Phase, Place, Secret
+from providers.base import Phase, Place, Proof, Secret
 from providers.errors import (
     CredentialsError,
     NoCapacityError,
@@ -20,7 +20,7 @@ from providers.errors import (
     UnreachableError,
     UsageError,
 )
-from providers.hf_jobs import HfProvider
+from providers.hf_jobs import HfProvider, reading
 
 
 def submitted(hf) -> dict:
@@ -38,6 +38,19 @@ def test_a_job_is_submitted_with_a_limit_that_ends_before_its_ceiling_however_lo
     assert began + timedelta(seconds=queue + body["timeoutSeconds"]) <= job.mark.ceiling + timedelta(seconds=5)
     assert body["attempts"] == 1
     assert body["labels"]["gpurun-mark"] == body["labels"]["name"] == str(job.mark)
+    hf.provider.terminate([allocation_id])
+
+
+def test_the_hub_s_limit_is_proven_by_its_own_answer_and_absent_where_it_is_longer_than_was_asked_for(hf):
+    job, allocation_id = hf.launch()
+    (planned, *_) = hf.provider.holders(job, hf.offer())
+    (read, look) = hf.provider.inspect(allocation_id).holder, hf.provider.look(allocation_id)
+    assert (planned.proof, read.proof, read.name) == (Proof.UNPROVEN, Proof.PROVEN, planned.name)
+    assert read.evidence == f"GET /api/jobs/…/{allocation_id} → timeout {submitted(hf)['body']['timeoutSeconds']} s"
+    look.timeout += 60
+    assert reading.limit_of(look).proof is Proof.ABSENT
+    look.timeout = None
+    assert reading.limit_of(look) is None, "an answer that names none proves nothing"
     hf.provider.terminate([allocation_id])
 
 
