@@ -5,11 +5,13 @@ Not here: what the tables mean (ledger.py). Standard library only.
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import shlex
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from orchestrator.schema import MIGRATIONS
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY_SECONDS = 20.0
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # a file system without them: SQLite makes it
 _HINTS = {
     "SQLITE_FULL": "free some space on its disk, then the same again",
     "SQLITE_BUSY": "another gpurun is writing to it: the same again",
@@ -39,6 +42,16 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if not path.stat().st_size:  # a new one is never seen empty, and a home has one identity
+                raise self.broken("it is empty")
+        except FileNotFoundError:
+            self._create()
+        except OSError:
+            pass  # SQLite says what is wrong with it
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
+        try:
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             self._use_wal()
@@ -47,6 +60,23 @@ class Database:
             self._migrate()
         except sqlite3.Error as error:
             raise self.broken(error) from error
+
+    def _create(self) -> None:
+        """Make a new ledger aside, whole, then put it in its place; of two that race one counts."""
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            self._open(aside)
+            self.close()
+            os.link(aside, self.path)
+        except FileExistsError:
+            pass  # another process was quicker
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise self.broken(error) from error
+        finally:
+            for end in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    aside.with_name(aside.name + end).unlink()
 
     def close(self) -> None:
         """Close the connection."""

@@ -318,6 +318,23 @@ def test_a_damaged_ledger_is_told_with_the_next_step(tmp_path: Path, damage: byt
     assert "gpurun doctor" in caught.value.hint
 
 
+def test_an_empty_ledger_is_refused_and_gives_its_home_no_new_identity(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="it is empty") as caught:
+            Ledger(path)
+    assert caught.value.hint == f"move it away, then see what still runs: mv {path} {path}.damaged && gpurun doctor"
+    assert (path.stat().st_size, [one.name for one in tmp_path.iterdir()]) == (0, [path.name])
+
+
+def test_a_new_ledger_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert Ledger(path).home_id == Ledger(path).home_id
+
+
 def test_a_ledger_that_is_damaged_under_an_open_connection_is_told_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
