@@ -24,7 +24,7 @@ class Pulled:
     folder: Path
     files: tuple[str, ...]
     size: int  # bytes
-    is_all: bool = True  # else it ended without a result, and this is what it had left by then
+    is_all: bool = True  # else no result names any, and this is what it had left by then
 
 
 def pull(run: RunFolder, dest: Path) -> Pulled:
@@ -35,7 +35,8 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
         IntegrityError: a copy here is not what the machine wrote.
         StateError: the disk.
     """
-    listed = (read_json(run.result) or read_json(run.so_far) or {}).get("artifacts")
+    made = (read_json(run.result) or {}).get("artifacts")
+    listed = made or (read_json(run.so_far) or {}).get("artifacts")
     if not isinstance(listed, list) or not listed:
         raise UsageError(f"{run.path.name} has no artifacts yet", hint=f"gpurun wait {run.path.name}")
     names, total = [], 0
@@ -48,7 +49,7 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
                 f"{dest / relative} can't be written: {error.strerror}", hint="gpurun pull --to FOLDER"
             ) from error
         names.append(relative.as_posix())
-    return Pulled(dest, tuple(names), total, is_all=run.result.exists())
+    return Pulled(dest, tuple(names), total, is_all=bool(made))
 
 
 def bring_from_store(home: Home, run_id: str) -> None:
@@ -66,7 +67,11 @@ def bring_from_store(home: Home, run_id: str) -> None:
     finally:
         ledger.close()
     listed = (read_json(folder.result) or {}).get("artifacts")
-    here = isinstance(listed, list) and all((folder.artifacts / _trusted(one)[0]).is_file() for one in listed)
+    here = (
+        bool(listed)
+        and isinstance(listed, list)
+        and all((folder.artifacts / _trusted(one)[0]).is_file() for one in listed)
+    )
     if row.memory.is_done and row.plan.get("store") and not here:
         stored.bring_result(row, folder)
 

@@ -84,7 +84,13 @@ class StoreRemote:
 
     def named(self, *, results_only: bool = False) -> set[str]:
         """Name the keys, below the attempt's prefix, that a seal names; `results_only` = no checkpoint's."""
-        return {key for file in (self._final() if results_only else self._all()) for key, _ in file.parts}
+        return {key for file in (self._results() if results_only else self._all()) for key, _ in file.parts}
+
+    def kinds(self) -> set[str]:
+        """Tell what there is beside checkpoints: "artifacts" of a whole result, what a user's own script had "left"."""
+        named = any(file.entry.name.startswith("artifacts/") for file in self._final())
+        made = {"artifacts"} if named and self.is_whole() else set()
+        return made | {"left"} if self._left() else made
 
     def status(self) -> RemoteStatus:
         """Tell how it ended: EXITED with its reason, or without one where no result came."""
@@ -134,7 +140,17 @@ class StoreRemote:
 
     def _all(self) -> list[Filed]:
         files = [file for _, listed in sorted(self._checkpoints().items()) for file in listed]
-        return [*files, *(self._final() or self._so_far())]
+        return [*files, *self._results()]
+
+    def _results(self) -> list[Filed]:
+        return [*self._final(), *self._left()]
+
+    def _left(self) -> list[Filed]:
+        """Read what a user's own script had left and no result took over: a late agent can't hash all at the end."""
+        final = {file.entry.name for file in self._final()}
+        if final and _object(self._store.get(self._prefix + "result.json")).get("reason") == "completed":
+            return []
+        return [file for file in self._so_far() if file.entry.name not in final]
 
     def _checkpoints(self) -> dict[int, list[Filed]]:
         """Read the files of each checkpoint that the seal names."""

@@ -259,27 +259,31 @@ def bring_newest(row: RunRow, folder: RunFolder) -> None:
 def bring_result(row: RunRow, folder: RunFolder) -> bool:
     """Bring home what the last attempt with a result has in the store; False = there is none, or no store.
 
-    Without one, what a script of the user's had left by then; `pull` finds it named in so_far.json.
+    Without one, or where it names no artifacts, what a script of the user's had left by then; `pull` finds it named in
+    so_far.json.
     """
     left: list[tuple[StoreRemote, Manifest]] = []
+    final = False
     for attempt in range(row.memory.attempt, 0, -1):
         there = remote(row, attempt)
         if there is None:
             return False
         manifest = there.manifest()
-        if manifest.final:
-            fetch(there, manifest, folder.path)
-            return True
         named = tuple(one for one in manifest.entries if one.name.startswith("artifacts/"))
+        if manifest.final and not final:
+            fetch(there, manifest, folder.path)
+            final = True
+            if named:
+                return True
         left += [(there, Manifest(named, final=False))] if named else []
     for there, manifest in left[:1]:
         fetch(there, manifest, folder.path)
         write_json(folder.so_far, {"artifacts": [asdict(entry) for entry in manifest.entries]})
-    return False
+    return final
 
 
 def tidy(row: RunRow) -> None:
-    """Delete what nobody needs any more: attempts before one that is whole, and parts that no seal names.
+    """Delete what nobody needs any more: attempts that a later one makes up for, and parts that no seal names.
 
     What can't be deleted now costs little, and is told by `gpurun store ls`.
     """
@@ -295,22 +299,31 @@ def tidy(row: RunRow) -> None:
 
 
 def superfluous(store: Store, row: RunRow) -> list[str]:
-    """Name the keys of a run that is over which no reader will ask for."""
+    """Name the keys of a run that is over which no reader will ask for.
+
+    Before a completed attempt that is whole there nobody needs any. Else an attempt stays as long as it has what no
+    later one has: a newer checkpoint, files that a script left, artifacts.
+    """
     doomed: list[str] = []
-    newer = False
+    step, kinds = -1, set[str]()  # of the attempts after the one looked at
+    completed = later = False
     for attempt in range(row.memory.attempt, 0, -1):
         prefix = store.address.attempt(row.run_id, attempt)
         there = StoreRemote(store.address, row.run_id, attempt, store=store)
-        keys = [one.key for one in store.kept(prefix)]
-        if newer:
+        keys = sorted((one.key for one in store.kept(prefix)), key=lambda key: not key.endswith(".json"))  # seals first
+        newest, found = there.newest_step(), there.kinds()
+        if completed or (later and newest <= step and found <= kinds):
             doomed += keys
             continue
         whole = there.is_whole()
-        over = whole and row.memory.reason is Reason.COMPLETED  # nobody carries on from its checkpoints
-        named = {prefix + key for key in there.named(results_only=over)}
-        doomed += [prefix + "CHECKPOINT.json"] * over + [key for key in keys if whole and key == f"{prefix}SOFAR.json"]
-        doomed += [key for key in keys if key.startswith(f"{prefix}parts/") and key not in named]
-        newer = whole or there.newest_step() >= 0
+        over = whole and attempt == row.memory.attempt and row.memory.reason is Reason.COMPLETED
+        stale = over or newest <= step  # nobody carries on from its checkpoints
+        named = {prefix + key for key in there.named(results_only=stale)}
+        gone = {f"{prefix}CHECKPOINT.json"} if stale else set[str]()
+        gone |= {f"{prefix}SOFAR.json"} if whole and "left" not in found else set()
+        doomed += [key for key in keys if key in gone or (key.startswith(f"{prefix}parts/") and key not in named)]
+        completed, later = over, later or whole or newest >= 0 or bool(found)
+        step, kinds = max(step, newest), kinds | found
     return doomed
 
 

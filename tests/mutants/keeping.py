@@ -49,14 +49,14 @@ MUTANTS = (
     Mutant(
         "store: the only checkpoint is tidied away",
         _STORED,
-        "        newer = whole or there.newest_step() >= 0\n",
-        "        newer = True\n",
+        "        completed, later = over, ",
+        "        completed, later = True, ",
         world(174),
     ),
     Mutant(
         "store: parts that a seal names are tidied away",
         _STORED,
-        "there.named(results_only=over)",
+        "there.named(results_only=stale)",
         "there.named(results_only=True)",
         world(54),
     ),

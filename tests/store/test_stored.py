@@ -10,7 +10,7 @@ import pytest
 from decisions import GONE, in_state, saw
 from folders import RUN, Folder, run_row
 
-from orchestrator import stored
+from orchestrator import pull, stored
 from orchestrator.credentials import Redactor
 from orchestrator.home import RunFolder
 from orchestrator.reach import Reach
@@ -27,15 +27,17 @@ SURE = Ability(policies=True, checksums=True)
 def brought(bucket, tmp_path):
     """Have an attempt's files brought into the store."""
 
-    def bring(attempt: int, *steps: int, result: str = "") -> Folder:
+    def bring(attempt: int, *steps: int, result: str = "", **files: bytes) -> Folder:
         folder = Folder(tmp_path / f"attempt-{attempt}")
         store = open_store(parse(bucket.address, bucket.endpoint))
         grant = store.grant(RUN, attempt, datetime.now(UTC) + timedelta(hours=1), SURE)
         folder.write("store.json", grant.reveal().encode())
         for step in steps:
             folder.checkpoint(step)
+        for name, content in files.items():
+            folder.write(f"code/outputs/{name}", content)
         if result:
-            folder.result(reason=result)
+            folder.result(None if result == "completed" or steps else {}, reason=result)
         else:
             folder.write("watchdog.json", b'{"ended": "the agent is gone"}')
         assert folder.upload()["state"] == "whole"
@@ -194,3 +196,29 @@ def test_what_nobody_needs_any_more_is_tidied_and_a_result_never(row, bucket, br
     stored.tidy(row(State.DONE, attempt=2, reason=Reason.COMPLETED))
     there = stored.remote(row(attempt=2))
     assert (there.newest_step(), there.is_whole()) == (-1, True)
+
+
+def test_an_attempt_that_ended_with_nothing_takes_nothing_of_an_earlier_one_along(row, brought, tmp_path) -> None:
+    brought(1, 500, model=b"half")
+    brought(2, result="failed")
+    over = row(State.DONE, attempt=2, reason=Reason.FAILED)
+    stored.tidy(over)
+    there = stored.remote(over, 1)
+    assert (there.newest_step(), there.kinds()) == (500, {"left"})
+    home = RunFolder(tmp_path / "home-run")
+    home.path.mkdir()
+    assert stored.bring_result(over, home)
+    pulled = pull.pull(home, tmp_path / "out")
+    assert (pulled.files, pulled.is_all) == (("outputs/model",), False)
+
+
+def test_a_newer_checkpoint_makes_up_for_an_older_one_and_for_no_artifact(row, bucket, brought) -> None:
+    brought(1, 2, result="deadline")
+    brought(2, 3)
+    stored.tidy(row(State.DONE, attempt=2, reason=Reason.LOST))
+    first, second = (stored.remote(row(attempt=2), number) for number in (1, 2))
+    assert (first.newest_step(), first.is_whole(), second.newest_step()) == (-1, True, 3)
+    assert not [name for name in bucket.names() if "/1/parts/" in name]
+    brought(3, result="completed")
+    stored.tidy(row(State.DONE, attempt=3, reason=Reason.COMPLETED))
+    assert not [name for name in bucket.names() if "/1/" in name or "/2/" in name]
