@@ -92,10 +92,10 @@ def scope() -> str:
 def costs_table(each: Sequence[Entry], by: By) -> str:
     """What was quoted beside what was paid; what goes on is said under its line."""
     if by == "run":
-        head, right = ("RUN", "WHERE", "DAY", "LIKELY", "AT MOST", "PAID"), (3, 4, 5)
+        head, right = ("RUN", "WHERE", "DAY", "LIKELY", "QUOTED MOST", "PAID"), (3, 4, 5)
         rows = [(one.name, one.provider, _day(one.first), *_money(one)) for one in each]
     else:
-        head, right = (by.upper(), "RUNS", "", "LIKELY", "AT MOST", "PAID"), (3, 4, 5)
+        head, right = (by.upper(), "RUNS", "", "LIKELY", "QUOTED MOST", "PAID"), (3, 4, 5)
         rows = [(one.name, str(one.runs), "", *_money(one)) for one in each]
     summed = total(each)
     rows.append(("total", "" if by == "run" else str(summed.runs), "", *_money(summed)))

@@ -11,7 +11,7 @@ from orchestrator import requote, store_words, truth
 from orchestrator.home import read_json
 from orchestrator.ledger import Ledger
 from orchestrator.measuring import measured
-from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table
+from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table, wrap
 from orchestrator.screens import console_of, is_adopted, run_json
 from orchestrator.words import has_begun, proof_words
 
@@ -123,7 +123,7 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
     offer, quote = plan["offer"], plan["quote"]
     whole, *stages = (one for one in known.beside(now) if one.kind in {"time", "stage"})
     name, likely, took = whole.cells()
-    cost = truth.dollars(quote, run.low, run.high)
+    cost = truth.dollars(quote, run.low, run.high, run.worst)
     cost = (*cost[:2], "not known in this home") if is_adopted(run) else cost
     rows = [
         ("where", f"{offer['provider']} {offer['name']}", _short(run.allocation_id) or "nothing launched yet"),
@@ -160,8 +160,13 @@ def _holders(known: Dossier) -> str:
 
 
 def _history(events: Sequence[Event]) -> str:
-    rows = [(moment(one.time)[11:19], one.actor, one.verb, one.kind, one.text) for one in events]
-    return table(("UTC", "WHO", "VERB", "", "WHAT"), rows) if rows else ""
+    """Each event, its words whole: they are what is asked for when a run went wrong."""
+    rows = [(moment(one.time)[11:19], one.actor, one.verb, one.kind) for one in events]
+    lines = table(("UTC", "WHO", "VERB", ""), rows).split("\n")
+    column = max(map(len, lines)) + 2
+    said = ("WHAT", *(clean(one.text) for one in events))
+    folded = (wrap(f"{line:<{column}}{text}", indent=" " * column) for line, text in zip(lines, said, strict=True))
+    return "\n".join(line.rstrip() for line in folded) if rows else ""
 
 
 def _file_table(files: Sequence[tuple[str, int]]) -> str:

@@ -20,6 +20,7 @@ from orchestrator.cost import Spell
 from orchestrator.database import Database
 from orchestrator.measuring import Measuring
 from orchestrator.records import Deed, Event, Lease, RunRow
+from orchestrator.render import money
 from orchestrator.reopening import Reopening
 from orchestrator.spending import Spending
 from providers.errors import GpurunError, LeaseLostError, UsageError
@@ -196,7 +197,7 @@ class Ledger(Spending, Measuring, Reopening):
             if monthly_cap is not None:
                 check_cap(self.runs(), run_id, wish.worst, now, monthly_cap)
             self._db.execute("UPDATE runs SET wish = ? WHERE run_id = ?", (memo.dump_wish(wish), run_id))
-            text = f"{wish.id}: to {wish.deadline:%Y-%m-%d %H:%M:%S} UTC, worst case ${wish.worst}"
+            text = f"{wish.id}: to {wish.deadline:%d %b %H:%M:%S} UTC, at most {money(wish.worst)}"
             self._event(now, run_id, row.memory.attempt, "cli", "extend", "intent", text)
             return wish.id
 
@@ -220,7 +221,7 @@ class Ledger(Spending, Measuring, Reopening):
                 lease.run_id,
             ),
         )
-        text = f"{wish.id}: ends by {wish.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        text = f"{wish.id}: ends by {wish.deadline:%d %b %H:%M:%S} UTC"
         self._event(now, lease.run_id, attempt, lease.actor, "extend", "done", text)
 
     # ── the lease ───────────────────────────────────────────────────────────────────────────────

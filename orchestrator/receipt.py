@@ -265,8 +265,16 @@ def _limits(known: Receipt) -> str:
             ("  deadline", f"{moment(row.deadline)}{', as extended' if granted else ''}"),
             ("  ceiling", moment(row.ceiling)),
             ("  budget", "" if row.max_cost is None else money(row.max_cost)),
+            ("  at most", f"{money(row.worst)}, as extended" if granted else ""),
+            ("  extension", "\n".join(_extension(one) for one in known.events if one.verb == "extend")),
         ]
     )
+
+
+def _extension(one: Event) -> str:
+    number, _, words = one.text.partition(": ")
+    verb = {"intent": "asked", "done": "granted", "failed": "refused"}.get(one.kind, one.kind)
+    return f"{_clock(one.time)} {verb}: {words or number}"
 
 
 def _holders(known: Receipt) -> str:

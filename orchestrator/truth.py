@@ -56,9 +56,13 @@ def as_json(found: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def dollars(quote: Mapping[str, Any], low: Decimal, high: Decimal) -> tuple[str, str, str]:
-    """Give the cost as quoted and as paid, between `low` and `high` where not all was witnessed."""
-    most = f"at most {money(Decimal(quote['worst']))}"
+def dollars(quote: Mapping[str, Any], low: Decimal, high: Decimal, worst: Decimal) -> tuple[str, str, str]:
+    """Give the cost as quoted and as paid, between `low` and `high` where not all was witnessed.
+
+    `worst` is what it may come to now: more than was quoted, once it was extended.
+    """
+    quoted, now = money(Decimal(quote["worst"])), money(worst)
+    most = f"at most {now}" + (f" (quoted {quoted})" if now != quoted else "")
     if quote.get("likely") is None:
         return "cost", most, money_range(low, high)
     return "cost", f"{money_range(Decimal(quote['low']), Decimal(quote['likely']))}, {most}", money_range(low, high)

@@ -268,7 +268,7 @@ def test_costs_fit_80_columns_and_say_whose_ledger_they_are(
     assert code == 0
     assert all(len(line) <= 80 for line in out.splitlines())
     words = " ".join(out.split())
-    for part in ("LIKELY", "AT MOST", "so far; at most $", "This home's ledger only", "exactly $0.00", "█"):
+    for part in ("LIKELY", "QUOTED MOST", "so far; at most $", "This home's ledger only", "exactly $0.00", "█"):
         assert part in words
     assert "lambda not asked: no key for Lambda" in words
     assert "\x1b" not in out

@@ -16,7 +16,7 @@ from orchestrator import extend, glance, processes
 from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
-from orchestrator.render import rfc3339
+from orchestrator.render import money, rfc3339
 from orchestrator.words import Launch, Reason, State
 from providers.base import utc
 
@@ -34,7 +34,11 @@ def running(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     admit(home, RUN, RUNNING)
     with closing(Ledger(home / "ledger.sqlite")) as ledger, ledger._db.write():
         offer = {"provider": "fake", "name": "a10", "gpu": "a10", "gpu_count": 1, "price": "1.20", "seen_at": None}
-        plan = {"offer": offer, "quote": {}, "holders": [{"name": "x", "place": "elsewhere", "proof": "proven"}]}
+        plan = {
+            "offer": offer,
+            "quote": {"worst": "3.00"},
+            "holders": [{"name": "x", "place": "elsewhere", "proof": "proven"}],
+        }
         ledger._db.execute("UPDATE runs SET plan = ?", (json.dumps(plan),))
     return home
 
@@ -83,6 +87,21 @@ def test_a_granted_extension_tells_the_new_end_its_price_and_who_holds_it(
     for words in ("1 h later", "at most $", "x (elsewhere): proven"):
         assert words in out
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_after_an_extension_show_and_receipt_say_what_it_may_cost_now_beside_what_was_quoted(
+    capsys: pytest.CaptureFixture[str], running: Path
+) -> None:
+    with controller(running):
+        output(capsys, "extend", "--hours", "2")
+    with closing(Ledger(running / "ledger.sqlite")) as ledger:
+        now = money(ledger.run(RUN).worst)
+    shown, receipt = (" ".join(output(capsys, command, RUN)[1].split()) for command in ("show", "receipt"))
+    assert f"at most {now} (quoted $3.00)" in shown
+    assert f"UTC, at most {now}" in shown, "the event's words are cut"
+    assert f"at most {now}, as extended" in receipt
+    assert "asked: to " in receipt
+    assert "granted: ends by " in receipt
 
 
 def test_a_refused_extension_leaves_with_4_and_the_reason(capsys: pytest.CaptureFixture[str], running: Path) -> None:
