@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "RUNPOD_API_KEY"
 KEY_PAGE = "https://console.runpod.io/user/settings"
 NEW_KEY = f"make a key at {KEY_PAGE}, export {KEY_VARIABLE}=…, then: gpurun doctor"
-_CAPACITY = ("no longer any instances", "no instances", "not enough free gpus")  # seen on v2 and before (2026-08)
+CAPACITY = ("no longer any instances", "no instances", "not enough free gpus")  # seen on v2 and before (2026-08)
 _PAGES = 200
 _IDLE_SECONDS = 2.0  # that a log may be silent until it is taken for told
 _LOG_BYTES = 4 * 2**20
@@ -92,6 +92,11 @@ class Api:
         body = reply.body or {}
         data = body.get("data")
         return data if reply.status == 200 and not body.get("errors") and isinstance(data, dict) else {}
+
+    def graph(self, query: str, variables: Mapping[str, Any], read_seconds: float) -> Reply:
+        """Send an order by GraphQL, once, and leave the judging to the caller."""
+        body = {"query": query, "variables": variables}
+        return self._http.call("POST", "/graphql", body=body, read_seconds=read_seconds)
 
     def log(self, pod_id: str, enough: Callable[[str], bool] | None) -> list[str]:
         """Read the lines that its container printed, up to the first that is enough; [] = none are to be had.
@@ -193,7 +198,7 @@ def error_of(reply: Reply) -> ProviderError:
     if words is None:
         front = f"{text} with {reply.kind}: not RunPod's own words, but of something in front of it"
         return UnreachableError(front, hint="try another network, without a VPN or a proxy")
-    if reply.status == 400 and any(known in words.lower() for known in _CAPACITY):
+    if reply.status == 400 and any(known in words.lower() for known in CAPACITY):
         return NoCapacityError(text, hint="wait for it: --wait-for-capacity 2h")
     kinds: dict[int, tuple[type[ProviderError], str]] = {
         401: (CredentialsError, NEW_KEY),

@@ -16,7 +16,7 @@ from providers.errors import (
     UnclearError,
     UsageError,
 )
-from providers.runpod import api, command, reading
+from providers.runpod import api, command, reading, strangers
 from providers.ssh.keys import public_path, read_public
 
 if TYPE_CHECKING:
@@ -46,11 +46,16 @@ def launch(runpod: Api, job: Job, offer: Offer, orders: dict[str, Any], witness:
     if wanted is None:
         raise UsageError(f"{offer.name!r} is no offer of RunPod's", hint="gpurun offers --provider runpod")
     wish = _wish(job, offer, wanted, orders)
+    read = _id_of
     try:
-        reply = runpod.reply("POST", "/pods", body=wish, read_seconds=_CREATE_SECONDS)
+        reply = strangers.deploy(runpod, wish, _CREATE_SECONDS) if wanted.cloud == "COMMUNITY" else None
+        if reply is not None:
+            read = strangers.id_of
+        else:
+            reply = runpod.reply("POST", "/pods", body=wish, read_seconds=_CREATE_SECONDS)
     except ProviderError as error:
         raise UnclearError(f"{error}; it may have rented {job.mark}", hint=error.hint) from error
-    made = _id_of(reply, str(job.mark))
+    made = read(reply, str(job.mark))
     witness.made(made, reply)
     return made
 

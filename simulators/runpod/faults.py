@@ -50,6 +50,7 @@ _ROWS = (
     on_instance("vanish", "gone so long after RUNNING, without a word", after=60),
     on_instance("ssh_late", "no direct SSH until so long after RUNNING", seconds=120),
     on_instance("ssh_never", "RUNNING, and never a direct SSH"),
+    on_instance("no_public_ip", "the same, unless the order asked for a public address"),
     on_instance("sshd_never", "a mapped port behind which nobody listens"),
     on_instance("container_restart", "restarted so long after RUNNING, `count` times", after=60, count=1, every=60),
     on_instance("port_change", "another public port so long after RUNNING; what runs goes on", after=60),

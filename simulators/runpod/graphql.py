@@ -27,7 +27,7 @@ _FORBIDDEN = "Unauthorized: this key has no access to the requested resource"
 # RunPod's own names of PodFindAndDeployOnDemandInput that change nothing here.
 _IGNORED = frozenset(
     {
-        *("minDisk", "minDownload", "minUpload", "countryCode", "supportPublicIp", "startSsh", "startJupyter"),
+        *("minDisk", "minDownload", "minUpload", "countryCode", "startSsh", "startJupyter"),
         *("stopAfter", "terminateAfter", "deployCost", "volumeKey", "compliance", "cudaVersion"),
     }
 )
@@ -36,6 +36,7 @@ _TAKEN = frozenset(
         *("cloudType", "gpuTypeId", "gpuCount", "name", "imageName", "dockerArgs", "env", "ports", "containerDiskInGb"),
         *("volumeInGb", "volumeMountPath", "minVcpuCount", "minMemoryInGb", "dataCenterId", "allowedCudaVersions"),
         *("minCudaVersion", "gpuTypeIdList", "networkVolumeId", "templateId", "containerRegistryAuthId"),
+        "supportPublicIp",
     }
 )
 
@@ -196,7 +197,10 @@ class Graph:
             raise RefusedError("There are no longer any instances available with the requested specifications.")
         if world.account.balance() < world.account.price(order.kind.id, order.cloud) * order.count:
             raise RefusedError("You do not have enough balance to rent this pod.")  # the words are ours
-        return self._spell(world.lives.create(order, faults=world.faults.take_for_instance(**where)))
+        faults = world.faults.take_for_instance(**where)
+        if wish.get("supportPublicIp"):
+            faults.pop("no_public_ip", None)
+        return self._spell(world.lives.create(order, faults=faults))
 
     def _stop(self, field: Field, pod: Pod | None) -> dict[str, Any]:
         found = self._own(field, pod)

@@ -109,7 +109,7 @@ class Lives:
         self._then(pod, since + span * 5 / 6, self._start_container)
         self._then(pod, since + span, self._run)
         late = faults.get("ssh_late")
-        if "ssh_never" not in faults:
+        if not faults.keys() & {"ssh_never", "no_public_ip"}:
             mapped = since + (span + late.number("seconds") if late else span * 7 / 6)
             self._then(pod, mapped, lambda one, _moment: setattr(one, "mapped", True))
 

@@ -258,7 +258,10 @@ def test_a_pod_comes_to_grief_after_a_while(still: RunPodSim, fault: dict, statu
     end(still)
 
 
-@pytest.mark.parametrize(("fault", "after"), [({"ssh_late": {"seconds": 300}}, 290), ({"ssh_never": 1}, 10**6)])
+@pytest.mark.parametrize(
+    ("fault", "after"),
+    [({"ssh_late": {"seconds": 300}}, 290), ({"ssh_never": 1}, 10**6), ({"no_public_ip": 1}, 10**6)],
+)
 def test_running_is_not_reachable(still: RunPodSim, fault: dict, after: float) -> None:
     still.tell("/clock", {"prices": {"NVIDIA GeForce RTX 3090": "0.0001"}})  # days for cents
     still.faults(fault)
@@ -267,7 +270,7 @@ def test_running_is_not_reachable(still: RunPodSim, fault: dict, after: float) -
     pod = look(still, one)
     assert (pod["status"], pod["ssh"]["direct"]) == ("RUNNING", None)
     still.advance(20)
-    assert (look(still, one)["ssh"]["direct"] is None) is ("ssh_never" in fault)
+    assert (look(still, one)["ssh"]["direct"] is None) is ("ssh_late" not in fault)
     end(still)
 
 

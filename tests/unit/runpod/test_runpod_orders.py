@@ -9,10 +9,12 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from boxes import PAYLOAD
+from boxes import PAYLOAD, until
+from fakes import OFFER
 from runpods import RTX_3090, offer_of, runpod_job
 from scripted import Answer
 
+from providers.base import Phase
 from providers.errors import CredentialsError, GpurunError, NoCapacityError, QuotaError, UnclearError, UsageError
 from providers.runpod import command
 
@@ -23,6 +25,10 @@ ROW = {
     "id": RTX_3090, "name": "RTX 3090", "manufacturer": "NVIDIA", "memory": 24, "secure": True, "community": False,
     "price": {"secure": 0.5, "community": 0.0}, "maxCount": {"secure": 1, "community": 0}, "availability": "HIGH",
 }  # fmt: skip
+
+
+DEPLOY = "podFindAndDeployOnDemand"
+STRANGERS = replace(OFFER, name=f"{RTX_3090}@community", cloud="community", disk_gib=60.0)
 
 
 def problem(status: int, detail: str, *errors: str) -> Answer:
@@ -110,10 +116,57 @@ def test_what_a_watchdog_imports_is_sent_with_it():
     assert {"watchdog.py", "ender.py", "lever.py"} <= set(sent)
 
 
-def test_a_stranger_s_machine_is_never_pinned_to_a_data_center(sim, provider, tmp_path):
-    provider.terminate([provider.launch(runpod_job(tmp_path / "home"), offer_of(provider, f"{RTX_3090}@community"))])
+def test_a_stranger_s_machine_is_asked_for_an_address_and_never_pinned_to_a_data_center(sim, provider, tmp_path):
+    sim.faults({"no_public_ip": {"times": None}})
+    job = runpod_job(tmp_path / "home")
+    made = provider.launch(job, offer_of(provider, f"{RTX_3090}@community"))
     (record,) = [one for one in sim.asked() if one["method"] == "POST"]
+    wish = record["body"]["variables"]["input"]
+    assert (wish["cloudType"], wish["supportPublicIp"], wish["name"]) == ("COMMUNITY", True, str(job.mark))
+    assert "dataCenterId" not in wish
+    until(lambda: provider.inspect(made).phase is Phase.READY, "its address")
+    provider.terminate([made])
+
+
+def test_without_graphql_a_stranger_s_machine_is_rented_as_any_other(sim, provider, tmp_path):
+    sim.faults({"graphql_retired": {"times": None}})
+    provider.terminate([provider.launch(runpod_job(tmp_path / "home"), offer_of(provider, f"{RTX_3090}@community"))])
+    _, record = [one for one in sim.asked() if one["method"] == "POST"]
     assert (record["body"]["cloud"], "dataCenterIds" in record["body"]) == ("COMMUNITY", False)
+
+
+def graphql(status: int, message: str = "", **made: object) -> Answer:
+    errors = {"errors": [{"message": message}], "data": None} if message else {"data": {DEPLOY: made}}
+    return Answer(status, json.dumps(errors).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (graphql(200, CAPACITY), NoCapacityError, "no longer any instances"),
+        (graphql(200, "Your balance is too low"), QuotaError, "balance"),
+        (graphql(200, "Something went wrong. Please try again later"), UnclearError, "may have rented"),
+        (graphql(200, id="x", name="another"), UnclearError, "may have rented"),
+        (graphql(200), UnclearError, "may have rented"),
+        (Answer(500, b"{}"), UnclearError, "500"),
+        (Answer(429, b"{}"), UnclearError, "429"),
+        (Answer(200, b"not json"), UnclearError, "may have rented"),
+        (Answer(hang_up=True), UnclearError, "may have rented"),
+    ],
+)
+def test_each_answer_to_an_order_by_graphql_proves_what_it_proves(client, server, tmp_path, answer, error, words):
+    server.script = [answer]
+    with pytest.raises(error, match=words):
+        client.launch(runpod_job(tmp_path / "home"), STRANGERS)
+    assert len(server.asked) == 1  # sent once, whatever came
+
+
+@pytest.mark.parametrize("answer", [graphql(400, "Unknown field"), graphql(200, "Unauthorized"), Answer(410, b"")])
+def test_an_order_that_graphql_does_not_take_goes_by_v2(client, server, tmp_path, answer):
+    server.script = [answer, problem(400, CAPACITY)]
+    with pytest.raises(NoCapacityError):
+        client.launch(runpod_job(tmp_path / "home"), STRANGERS)
+    assert [one.path for one in server.asked] == ["/graphql", "/v2/pods"]
 
 
 @pytest.mark.parametrize(
