@@ -316,5 +316,4 @@ def skew_note(post: Post) -> str:
 
 def _words(error: GpurunError) -> str:
     """What happened, and what to do about it."""
-    what = f"the key was not taken: {error}" if isinstance(error, CredentialsError) else str(error)
-    return f"{what} {error.hint}".strip()
+    return f"{'the key was not taken: ' if isinstance(error, CredentialsError) else ''}{error.in_a_line}"

@@ -286,7 +286,7 @@ class _Pass:
         seen = {post.provider.name: self._seen(post) for post in self._posts}
         for name, error in self._shut.items():
             last = self._before.providers.get(name, Seen())
-            seen[name] = Seen(last.account, unproven=last.unproven, troubles=[f"{error} {error.hint}".strip()])
+            seen[name] = Seen(last.account, unproven=last.unproven, troubles=[error.in_a_line])
         for name, last in self._before.providers.items():
             if name not in seen and last.unproven:
                 seen[name] = Seen(last.account, unproven=last.unproven, troubles=["it is not looked at any more"])

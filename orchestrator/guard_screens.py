@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.guard_pulse import Pulse, Seen
     from orchestrator.guard_timer import Timer
     from providers.base import Allocation
-    from providers.errors import GpurunError
 
 _ORDER = tuple(Kind)
 _WORDS = {Kind.OVERDUE: "OVERDUE", Kind.ORPHAN: "ORPHAN", Kind.FOREIGN: "also billing here"}
@@ -108,12 +107,10 @@ def _cells(where: str, verdict: Verdict) -> tuple[str, ...]:
 
 def unseen(looked: Sequence[Looked]) -> list[str]:
     """Say which accounts nobody could look at."""
-    named = [(one.provider.name, one.trouble) if isinstance(one, Post) else (one[0], _why(one[1])) for one in looked]
+    named = [
+        (one.provider.name, one.trouble) if isinstance(one, Post) else (one[0], one[1].in_a_line) for one in looked
+    ]
     return [f"{name}: CAN'T TELL: {clean(why)}" for name, why in named if why]
-
-
-def _why(error: GpurunError) -> str:
-    return f"{error} {error.hint}".strip()
 
 
 def _name(one: Allocation) -> str:

@@ -36,6 +36,11 @@ class GpurunError(Exception):
         self.hint = hint
         self.allocation_id = allocation_id
 
+    @property
+    def in_a_line(self) -> str:
+        """What happened and the way out, for where both stand in one line."""
+        return f"{self}: {self.hint}" if self.hint else str(self)
+
 
 class UsageError(GpurunError):
     """What was asked for makes no sense; nothing was started."""

@@ -152,7 +152,7 @@ def test_a_key_that_was_there_before_is_missed(scene: Scene) -> None:
     scene.providers["fake"] = missing
     pulse = scene.once()
     assert guard_pass.exit_code(pulse) == 5
-    assert pulse.blind == ["fake: no key export it"]
+    assert pulse.blind == ["fake: no key: export it"]
 
 
 def test_what_is_owed_at_a_vendor_that_is_looked_at_no_more_stays_owed(scene: Scene) -> None:

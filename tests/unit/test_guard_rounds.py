@@ -113,7 +113,7 @@ def test_only_whole_lists_are_counted_as_reads_and_a_good_one_ends_the_trouble()
     hands.at(0)
     hands.vendor.deaf = ProviderError("no list", hint="try again")
     hands.at(1)
-    assert (hands.post.reads, hands.post.trouble, hands.post.may_bill) == (1, "no list try again", True)
+    assert (hands.post.reads, hands.post.trouble, hands.post.may_bill) == (1, "no list: try again", True)
     hands.vendor.deaf = None
     hands.at(2)
     assert (hands.post.reads, hands.post.trouble, hands.post.may_bill) == (2, "", False)
@@ -191,7 +191,7 @@ def test_an_order_that_was_not_taken_is_owed_said_and_given_again_at_once() -> N
     hands = Hands(Vendor(row()))
     hands.vendor.deaf = CredentialsError("401", hint="make a new one")
     hands.at(0)
-    assert hands.post.trouble == "the key was not taken: 401 make a new one"
+    assert hands.post.trouble == "the key was not taken: 401: make a new one"
     assert [(one.id, one.told) for one in hands.post.owed.values()] == [("i-1", 0.0)]
     hands.vendor.deaf = None
     hands.at(1)
@@ -320,7 +320,7 @@ def test_what_can_not_be_written_is_said_and_keeps_nobody_from_ending_it() -> No
     for seconds in (1, 2, 1 + LAG):
         hands.at(seconds)
     assert [one.id for one in hands.post.ended] == ["i-1"]
-    assert hands.post.notes == ["the disk is full make room"] * 2
+    assert hands.post.notes == ["the disk is full: make room"] * 2
 
 
 # ── pauses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
