@@ -38,6 +38,7 @@ while step < 40:
 pathlib.Path("artifacts").mkdir(exist_ok=True)
 pathlib.Path("artifacts/model.bin").write_bytes(b"weights")
 """
+TOKEN = "hf_" + "Qz7" * 11
 LONG = SCRIPT.replace("40", "100000")
 GPU = ("--provider", "runpod", "--gpu", "3090", "-y")
 
@@ -58,7 +59,8 @@ def test_a_pod_is_rented_restarted_and_moved_and_what_it_made_comes_home_with_th
     sim.may_hurry = True
     sim.faults({"reply_500": 1, "capacity": 1})  # the first offer is gone; the second is made, and nobody says so
     desk = desk_at(sim, tmp_path)
-    desk.write("mine", SCRIPT)
+    desk.environ["HF_TOKEN"] = TOKEN
+    desk.write("mine", SCRIPT + 'assert os.environ["HF_TOKEN"].startswith("hf_Qz7")\n', secrets="HF_TOKEN")
     launched = desk.start("launch", "mine.yaml", *GPU, "--accept-risk")
     folder = desk.running()
     private = re.findall(rb"[\w+/=]{60,}", next(folder.glob("ssh/*/client_ed25519")).read_bytes())[1:]
@@ -80,7 +82,7 @@ def test_a_pod_is_rented_restarted_and_moved_and_what_it_made_comes_home_with_th
     assert low <= Decimal(meter["usd"]) <= high
     # nothing that opens anything is where others look
     told = json.dumps(sim.asked()) + json.dumps(sim.state())
-    for secret in (sim.key.encode(), *private):
+    for secret in (sim.key.encode(), TOKEN.encode(), *private):
         assert holding(secret, desk.home) == []
         assert secret.decode() not in told
     assert not (folder / "ssh").exists()
