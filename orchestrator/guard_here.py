@@ -10,12 +10,13 @@ import os
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator import glance, guard_pass, guard_pulse, keys
 from orchestrator.guard import Post
 from orchestrator.guard_pass import FREE, Means, Memory
 from orchestrator.ledger import Ledger
+from orchestrator.words import EXIT_MAY_BILL
 from providers.errors import CredentialsError, GpurunError, StateError, UnreachableError
 from providers.table import looked_at, open_provider
 
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
 WATCHED = "GPURUN_GUARD_WATCHED"  # set for the passes of `gpurun guard watch`
 _LOCK = "guard.lock"
+
+
+class Debt(NamedTuple):
+    """What a guard told to end and did not prove gone yet."""
+
+    provider: str
+    id: str
+    name: str
+    kind: str
 
 
 def once(home: Home) -> Pulse | None:
@@ -69,14 +79,8 @@ def sweep(home: Home, pause: Callable[[float], None] = time.sleep) -> Pulse:
 
 def look(home: Home) -> list[Looked]:
     """Judge all that bills now, and touch nothing; an account that can't be opened gives its name and why."""
-    memory = Memory()
-    if home.ledger.exists():
-        try:
-            with closing(Ledger(home.ledger)) as ledger:
-                memory = guard_pass.remember(ledger)
-        except GpurunError as error:
-            memory = Memory(troubles=(str(error),))
-    found: list[Looked] = []
+    memory = _remember(home)
+    found: list[Looked] = [(guard_pulse.HOME, StateError(text)) for text in memory.troubles]
     for name, one in vendors(home).items():
         if isinstance(one, GpurunError):
             expected = any(row.provider == name for row in memory.rented)
@@ -86,6 +90,33 @@ def look(home: Home) -> list[Looked]:
         post.look()
         found += [post, *((name, UnreachableError(text)) for text in guard_pass.strays(memory, post))]
     return found
+
+
+def _remember(home: Home) -> Memory:
+    damaged = ""
+    try:
+        guard_pulse.read(home)
+    except StateError as error:
+        damaged = str(error)
+    if not home.ledger.exists():
+        return Memory(troubles=(damaged,) if damaged else ())
+    try:
+        with closing(Ledger(home.ledger)) as ledger:
+            return guard_pass.remember(ledger, damaged)
+    except GpurunError as error:
+        troubles = (damaged, f"judged by marks alone: {error.in_a_line}")
+        return Memory(troubles=tuple(filter(None, troubles)))
+
+
+def debts(home: Home, looked: Sequence[Looked]) -> list[Debt]:
+    """Give what a guard told to end and did not prove gone, where these lists don't show it: one proves nothing."""
+    try:
+        pulse = guard_pulse.read(home)
+    except StateError:
+        return []  # look() says so
+    listed = {verdict.allocation.id for post in looked if isinstance(post, Post) for verdict in post.verdicts}
+    owed = [(name, one) for name, seen in (pulse.providers.items() if pulse else ()) for one in seen.unproven]
+    return [Debt(name, one["id"], one["name"], one["kind"]) for name, one in owed if one["id"] not in listed]
 
 
 def vendors(home: Home) -> dict[str, Provider | GpurunError]:
@@ -149,8 +180,21 @@ def to_end(looked: Sequence[Looked]) -> int:
     return sum(verdict.to_end for post in looked if isinstance(post, Post) for verdict in post.verdicts)
 
 
+def exit_code(looked: Sequence[Looked], owed: Sequence[Debt]) -> int:
+    """Give 5 where something may bill that should not, or nobody could look; 3 where only this home is damaged."""
+    if to_end(looked) or owed or is_blind(looked):
+        return EXIT_MAY_BILL
+    return StateError.exit_code if any(is_of_home(one) for one in looked) else 0
+
+
+def is_of_home(one: Looked) -> bool:
+    """Whether it is a trouble of this home's, and no account."""
+    return not isinstance(one, Post) and one[0] == guard_pulse.HOME
+
+
 def is_blind(looked: Sequence[Looked]) -> bool:
     """Whether an account that has a key, or all, could not be looked at."""
     posts = [one for one in looked if isinstance(one, Post)]
     shut = [one for one in looked if not isinstance(one, Post) and not isinstance(one[1], CredentialsError)]
-    return bool(shut or not posts or any(post.trouble for post in posts))
+    blind = [one for one in shut if not is_of_home(one)]
+    return bool(blind or not posts or any(post.trouble for post in posts))

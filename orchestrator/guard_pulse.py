@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.home import Home
 
 NAME = "guard.json"
+HOME = "this home"  # whose trouble it is where no provider is named
 SCRIPT = "guard.sh"  # what a timer runs: there while one is installed
 SILENT_SECONDS = 180.0  # three beats missed
 AHEAD_SECONDS = 60.0  # by which clocks may differ

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from orchestrator.guard import Verdict
     from orchestrator.guard_afar import Afar
-    from orchestrator.guard_here import Looked
+    from orchestrator.guard_here import Debt, Looked
     from orchestrator.guard_pulse import Pulse, Seen
     from orchestrator.guard_timer import Timer
     from providers.base import Allocation
@@ -88,8 +88,8 @@ def status_json(pulse: Pulse | None, timer: Timer | None, now: float, afar: Afar
 # ── sweep ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sweep_screen(looked: Sequence[Looked], *, colour: bool = False) -> str:
-    """Everything that bills on each account, what is to be ended first."""
+def sweep_screen(looked: Sequence[Looked], owed: Sequence[Debt] = (), *, colour: bool = False) -> str:
+    """Everything that bills on each account, what is to be ended first; `owed` stands on none of these lists."""
     rows = [(post.provider.name, verdict) for post in looked if isinstance(post, Post) for verdict in post.verdicts]
     rows.sort(key=lambda row: _ORDER.index(row[1].kind))
     cells = [_cells(where, verdict) for where, verdict in rows]
@@ -97,7 +97,13 @@ def sweep_screen(looked: Sequence[Looked], *, colour: bool = False) -> str:
     told = [head] if cells else []
     for (_, verdict), line in zip(rows, lines, strict=True):
         told.append(paint(line, "bad", colour=colour and verdict.to_end))
+    told += [paint(wrap(_owed(one), indent="  "), "bad", colour=colour) for one in owed]
     return "\n".join([*told, *(wrap(text, indent="  ") for text in unseen(looked))]) or "nothing bills"
+
+
+def _owed(one: Debt) -> str:
+    what = f"{clean(one.name)} ({one.kind}), id {clean(one.id)}"
+    return f"{one.provider}: NOT PROVEN GONE: {what}: one list without it proves nothing: gpurun guard once"
 
 
 def _cells(where: str, verdict: Verdict) -> tuple[str, ...]:
@@ -106,11 +112,14 @@ def _cells(where: str, verdict: Verdict) -> tuple[str, ...]:
 
 
 def unseen(looked: Sequence[Looked]) -> list[str]:
-    """Say which accounts nobody could look at."""
-    named = [
-        (one.provider.name, one.trouble) if isinstance(one, Post) else (one[0], one[1].in_a_line) for one in looked
-    ]
-    return [f"{name}: CAN'T TELL: {clean(why)}" for name, why in named if why]
+    """Say which accounts nobody could look at, and what is wrong with this home."""
+    told = []
+    for one in looked:
+        name, why = (one.provider.name, one.trouble) if isinstance(one, Post) else (one[0], one[1].in_a_line)
+        if why:
+            blind = "" if name == guard_pulse.HOME else "CAN'T TELL: "
+            told.append(f"{name}: {blind}{clean(why)}")
+    return told
 
 
 def _name(one: Allocation) -> str:
@@ -130,15 +139,16 @@ def _end(one: Allocation) -> str:
     return "" if one.mark is None else f"{one.mark.ceiling:%d %b %H:%M} UTC"
 
 
-def sweep_json(looked: Sequence[Looked], pulse: Pulse | None) -> dict[str, Any]:
+def sweep_json(looked: Sequence[Looked], owed: Sequence[Debt], pulse: Pulse | None) -> dict[str, Any]:
     """The same for programs; `pulse` is the pass that ended what was to end, if one was made."""
+    passed = pulse.providers.values() if pulse else ()
     return {
         "allocations": [
             _row(post.provider.name, verdict) for post in looked if isinstance(post, Post) for verdict in post.verdicts
         ],
         "unseen": unseen(looked),
-        "ended": [one for seen in (pulse.providers if pulse else {}).values() for one in seen.ended],
-        "unproven": [one for seen in (pulse.providers if pulse else {}).values() for one in seen.unproven],
+        "ended": [one for seen in passed for one in seen.ended],
+        "unproven": [one for seen in passed for one in seen.unproven] if pulse else [one._asdict() for one in owed],
         "guard": None if pulse is None else guard_pulse.summary(pulse),
     }
 

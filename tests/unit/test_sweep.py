@@ -1,0 +1,74 @@
+"""A sweep by hand: what it says of a damaged home and of what a guard could not prove gone, and with what it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import START
+from past import output
+from scenes import Scene, mark
+
+from orchestrator import guard_here, guard_pulse
+from orchestrator.guard_pulse import Pulse, Seen
+from providers.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def scene(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """One account in which nothing bills, opened by the command line too."""
+    made = Scene(fast_path)
+    monkeypatch.setattr(guard_here, "vendors", lambda _home: made.providers)
+    monkeypatch.setattr(guard_here, "_now", made.clock)
+    monkeypatch.setenv("GPURUN_HOME", str(made.home.root))
+    return made
+
+
+def owes(scene: Scene, one: str) -> None:
+    debt = {"id": one, "account": "acct-fake", "name": str(mark(-1)), "kind": "overdue", "told": 1.0, "unlisted": []}
+    seen = {"fake": Seen("acct-fake", {}, unproven=[debt])}
+    guard_pulse.write(scene.home, Pulse(START.timestamp(), "here", providers=seen))
+
+
+def test_where_nothing_bills_a_sweep_says_so(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "sweep")[:2] == (0, "nothing bills\n")
+    scene.providers["fake"] = CredentialsError("no key")
+    assert output(capsys, "sweep")[0] == 5
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "guard.json"])
+@pytest.mark.parametrize("damage", [b"", b"neither of them" * 100])
+def test_a_damaged_home_is_said_and_is_no_success(
+    scene: Scene, capsys: pytest.CaptureFixture[str], name: str, damage: bytes
+) -> None:
+    (scene.home.root / name).write_bytes(damage)
+    for words in (["sweep"], ["sweep", "--json"]):
+        code, out, _ = output(capsys, *words)
+        assert code == 3
+        assert "this home: " in out
+        assert "CAN'T TELL" not in out
+    scene.bills(mark(-1))
+    assert output(capsys, "sweep", "--json")[0] == 5
+
+
+def test_what_a_guard_did_not_prove_gone_is_not_gone_because_one_list_lacks_it(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owes(scene, "m-9")
+    code, out, _ = output(capsys, "sweep")
+    assert code == 5
+    assert f"fake: NOT PROVEN GONE: {mark(-1)} (overdue), id m-9" in " ".join(out.split())
+    assert "gpurun guard once" in out
+    code, out, _ = output(capsys, "sweep", "--json")
+    assert (code, '"m-9"' in out) == (5, True)
+
+
+def test_what_a_guard_owes_and_the_list_shows_stands_there_once(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owes(scene, scene.bills(mark(-1)).id)
+    code, out, _ = output(capsys, "sweep", "--json")
+    assert (code, out.count('"overdue"')) == (5, 1)
