@@ -195,7 +195,7 @@ def _unfinished(home: Home) -> Iterator[Check]:
     except GpurunError:
         return  # the ledger's own check has said it
     if not runs:
-        yield Check("unfinished", "ok", "the ledger has no run under way")
+        yield Check("unfinished", "ok", "this ledger has no run under way; what bills: gpurun sweep")
     for run in runs:
         held = "a controller holds it" if run.held(now) else "nobody holds it"
         if run.state == "terminating":

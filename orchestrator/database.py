@@ -121,7 +121,7 @@ class Database:
         hint = next((words for name, words in _HINTS.items() if kind.startswith(name)), "")
         if not hint:  # only what is damaged is to be moved away: the ledger knows what may bill
             old, aside = shlex.quote(str(self.path)), shlex.quote(f"{self.path}.damaged")
-            hint = f"move it away, then see what still runs: mv {old} {aside} && gpurun doctor"
+            hint = f"move it away, then see what still runs: mv {old} {aside} && gpurun sweep"
         return LedgerError(f"the ledger {self.path} can't be used: {error}", hint=hint)
 
     def _use_wal(self) -> None:

@@ -9,6 +9,7 @@ Nothing of it is run or imported here.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -99,7 +100,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no file {path}", hint="gpurun templates") from error
+        raise ConfigError(f"there is no file {path}", hint=f"ls {shlex.quote(str(path.parent))}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
 

@@ -27,7 +27,7 @@ class Pulled:
     is_all: bool = True  # else no result names any, and this is what it had left by then
 
 
-def pull(run: RunFolder, dest: Path) -> Pulled:
+def pull(run: RunFolder, dest: Path, *, over: bool = False) -> Pulled:
     """Copy every artifact of a run that ended; a file that is already there and whole is left alone.
 
     Raises:
@@ -38,7 +38,10 @@ def pull(run: RunFolder, dest: Path) -> Pulled:
     made = (read_json(run.result) or {}).get("artifacts")
     listed = made or (read_json(run.so_far) or {}).get("artifacts")
     if not isinstance(listed, list) or not listed:
-        raise UsageError(f"{run.path.name} has no artifacts yet", hint=f"gpurun wait {run.path.name}")
+        name = run.path.name
+        if over:
+            raise UsageError(f"{name} is over and left no artifacts", hint=f"gpurun logs {name}")
+        raise UsageError(f"{name} has no artifacts yet", hint=f"gpurun wait {name}")
     names, total = [], 0
     for entry in listed:
         relative, sha256 = _trusted(entry)

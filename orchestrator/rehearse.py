@@ -127,12 +127,31 @@ def simulator(provider: str, options: Sequence[str], log: Path, environ: Mapping
             _end(child)
 
 
-def _refuse_incomplete(provider: str) -> None:
+def list_faults(provider: str) -> str:
+    """Give what can go wrong there, a line each, as the simulator says it.
+
+    Raises:
+        UsageError: no such provider.
+        StateError: the simulator does not start.
+    """
+    _refuse_unknown(provider)
+    argv = [sys.executable, "-P", "-m", "simulators", provider, "--list-faults"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_START_SECONDS, check=False)
+    if done.returncode:
+        raise StateError(f"the simulator of {provider} did not start: {clean(done.stderr)}", hint="gpurun doctor")
+    return done.stdout.rstrip()
+
+
+def _refuse_unknown(provider: str) -> None:
     if provider not in PROVIDERS:
         raise UsageError(
             f"there is no rehearsal of {provider!r}; there are: {' '.join(PROVIDERS)}",
             hint=f"gpurun rehearse {next(iter(PROVIDERS))}",
         )
+
+
+def _refuse_incomplete(provider: str) -> None:
+    _refuse_unknown(provider)
     if provider in {"hf", "colab"}:  # no machine there is reached over SSH
         return
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
@@ -157,7 +176,7 @@ def _introduce(child: subprocess.Popen[bytes], provider: str, log: Path) -> Vend
         if child.returncode == UsageError.exit_code:
             raise UsageError(
                 f"the simulator of {provider} says: {why.rpartition('error: ')[2]}",
-                hint=f"python -m simulators {provider} --list-faults",
+                hint=f"gpurun rehearse {provider} --list-faults",
             ) from error
         raise StateError(f"the simulator of {provider} did not start: {why}", hint="gpurun doctor") from error
 

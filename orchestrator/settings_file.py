@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.home import write_private
 from providers.errors import ConfigError, StateError
+from providers.table import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,13 +30,13 @@ _MOST = {"hours": 720, "minutes": 60 * 24 * 31, "count": 9, "dollars": 100_000} 
 class Key(NamedTuple):
     """What a key takes."""
 
-    kind: str  # text, path, hours, minutes, count, dollars, yes, leave, guard, targets, url
+    kind: str  # provider, path, hours, minutes, count, dollars, yes, leave, guard, targets, url
     about: str
     built_in: str = ""  # what holds where it is not set
 
 
 KEYS = {
-    "provider": Key("text", "where to launch without --provider", "local"),
+    "provider": Key("provider", "where to launch without --provider", "local"),
     "python": Key("path", "trains on local where gpurun's own has no torch"),
     "max-hours": Key("hours", "the deadline where a template sets none", "4"),
     "extendable-to": Key("hours", "how far extend may go, from the launch on", "max-hours"),
@@ -52,7 +53,7 @@ KEYS = {
     "heartbeat": Key("url", "pinged after each pass of the guard: https://…"),
 }
 _WANTED = {
-    "text": "a name of lower-case letters, digits and hyphens",
+    "provider": f"one of {' '.join(PROVIDERS)}",
     "path": "the path of a file",
     "hours": f"a number of hours above 0, at most {_MOST['hours']}",
     "minutes": f"a number of minutes above 0, at most {_MOST['minutes']}",
@@ -65,6 +66,21 @@ _WANTED = {
     "endpoint": "an address that begins with https:// or http://",
     "targets": "at least one target",
     "url": "an address that begins with https://",
+}
+_EXAMPLES = {  # of what to type instead
+    "provider": "local",
+    "path": "/path/to/bin/python",
+    "hours": "4",
+    "minutes": "30",
+    "count": "3",
+    "dollars": "50",
+    "yes": "yes",
+    "leave": "yes",
+    "guard": "ssh://user@box",
+    "store": "s3://my-bucket/runs",
+    "endpoint": "https://my-account.r2.cloudflarestorage.com",
+    "targets": "ntfy://my-topic",
+    "url": "https://hc-ping.com/my-check",
 }
 _PRIVATE = ("targets", "url")  # may hold a token: shown in part only
 
@@ -113,13 +129,18 @@ def parse(key: str, text: str) -> Value:
     value = _value(known.kind, text.strip())
     if value is None:
         is_text = "" if known.kind in _PRIVATE else f' is "{text}"'
-        raise ConfigError(f"{key}{is_text}: {_WANTED[known.kind]} is needed")
+        raise ConfigError(f"{key}{is_text}: {_WANTED[known.kind]} is needed", hint=_example(key, known))
     return value
 
 
+def _example(key: str, known: Key) -> str:
+    """Spell a command that would do."""
+    return f"for example: gpurun config set {_spelt(key)} {_EXAMPLES[known.kind]}"
+
+
 def _value(kind: str, text: str) -> Value | None:
-    if kind == "text":
-        return text if re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", text) else None
+    if kind == "provider":
+        return text if text in PROVIDERS else None
     if kind == "path":
         return str(Path(text).expanduser().absolute()) if text else None
     if kind in _PRIVATE:
@@ -225,7 +246,7 @@ def set_value(path: Path, key: str, text: str) -> Value:
     """
     value = parse(key, text)
     if KEYS[_spelt(key)].kind == "path" and not Path(str(value)).is_file():
-        raise ConfigError(f"{key}: there is no file {value}")
+        raise ConfigError(f"{key}: there is no file {value}", hint=_example(key, KEYS[_spelt(key)]))
     if KEYS[_spelt(key)].kind == "targets":
         from orchestrator import targets
 

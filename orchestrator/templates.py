@@ -150,15 +150,16 @@ def find(wanted: str, own: Path | None = None) -> Path:
         path = Path(wanted).expanduser()
         if path.is_file():
             return path.absolute()
-        raise ConfigError(f"there is no template file {wanted}", hint="gpurun templates")
+        what = "is a folder, and no template file" if path.is_dir() else "is not there: no such template file"
+        raise ConfigError(f"{wanted} {what}", hint="gpurun templates")
     known = {listed.name: listed.source for listed in sorted(names(own), key=lambda listed: not listed.builtin)}
     if wanted in known:
         return known[wanted]
-    close = difflib.get_close_matches(wanted.lower(), known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(wanted.lower(), known, n=1)
     guess = f"; did you mean {close[0]}?" if close else "."
     raise ConfigError(
         f"there is no template {explain.show(wanted)}{guess} Templates: {' '.join(sorted(known))}",
-        hint=f"gpurun launch {close[0]}" if close else "gpurun templates",
+        hint="gpurun templates",
     )
 
 

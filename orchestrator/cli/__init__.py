@@ -156,7 +156,7 @@ def run(args: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        _tell(error.format_message(), hint=_help_hint(error))
+        _tell(_words(error), hint=_help_hint(error))
         return error.exit_code
     except (_PipeClosedError, BrokenPipeError):
         return _pipe_closed()
@@ -166,6 +166,17 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (a bug of ours must not look like a failed training: that is exit code 1)
         return _bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _words(error: click.ClickException) -> str:
+    """Say what click says; of options only what is close without the hyphens, which all share, may have been meant."""
+    if not isinstance(error, click.NoSuchOption) or not error.possibilities:
+        return error.format_message()
+    from difflib import get_close_matches
+
+    names = {name.lstrip("-"): name for name in error.possibilities}
+    close = [names[name] for name in get_close_matches(error.option_name.lstrip("-"), names)]
+    return click.NoSuchOption(error.option_name, possibilities=close).format_message()
 
 
 def _bug(error: Exception) -> int:

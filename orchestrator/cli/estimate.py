@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _WHERE = (
     click.option("--gpu", metavar="NAME", required=True, help="The card: a100, h100, 4090, t4, rtx-pro-6000…"),
-    click.option("--count", type=int, default=1, metavar="N", help="So many of them; 1."),
+    click.option("--count", type=click.IntRange(1), default=1, metavar="N", help="So many of them; 1."),
     click.option("--provider", default="", metavar="NAME", help="Price it there: lambda, runpod, hf, colab."),
     click.option("--price", metavar="USD", help="An hour of all GPUs, in place of the bundled price."),
     click.option("--max-hours", type=hours, metavar="HOURS", help="The limit: what the worst case is counted with."),

@@ -19,9 +19,12 @@ from orchestrator.cli.common import WithCommand
     "--boot", type=float, default=15.0, metavar="SECONDS", help="To boot; 15, where real machines take minutes."
 )
 @click.option("--home", "folder", type=click.Path(path_type=Path, file_okay=False), help="Rehearse in this folder.")
+@click.option("--list-faults", is_flag=True, help="Name what can go wrong there, and stop.")
 @click.option("--keep", is_flag=True, help="Keep the rehearsal's home; --home always does.")
 @click.pass_obj
-def rehearse(command: list[str], /, provider: str, folder: Path | None, *, keep: bool, **given: object) -> int:
+def rehearse(
+    command: list[str], /, provider: str, folder: Path | None, *, list_faults: bool, keep: bool, **given: object
+) -> int:
     """Practise on a simulated vendor: real commands, no account, no bill.
 
     Opens your shell, or runs CMD, in an environment where gpurun reaches a simulator on this computer: its API over
@@ -38,6 +41,9 @@ def rehearse(command: list[str], /, provider: str, folder: Path | None, *, keep:
     """
     from orchestrator import rehearse as rehearsing
 
+    if list_faults:
+        click.echo(rehearsing.list_faults(provider))
+        return 0
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     return rehearsing.rehearse(provider, options, command, folder, os.environ, say=_say, keep=keep)
 

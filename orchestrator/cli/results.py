@@ -33,7 +33,7 @@ def pull(run: str | None, dest: Path | None) -> None:
     take_up(home)
     found = find_run(home, run)
     pulling.bring_from_store(home, found.run_id)
-    pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id))
+    pulled = pulling.pull(home.run(found.run_id), dest or Path(found.run_id), over=found.is_done)
     many = f"{len(pulled.files)} file{'' if len(pulled.files) == 1 else 's'}"
     click.echo(f"{pulled.folder}: {many}, {size(pulled.size)}, all as the machine wrote them")
     if not pulled.is_all:

@@ -82,7 +82,8 @@ def get(key: str) -> int:
     return int(value is None)
 
 
-@config.command("set")
+# -3 is a value that is refused with its reason, and no option
+@config.command("set", context_settings={"ignore_unknown_options": True})
 @_key
 @click.argument("value")
 def set_one(key: str, value: str) -> None:

@@ -137,6 +137,16 @@ def test_completion_offers_commands_templates_and_runs(home: Path, monkeypatch: 
         (["stop", "nope"], "there are no runs yet"),
         (["templates", "nope"], "there is no template"),
         (["completion", "tcsh"], "bash"),
+        (["compare", "nope"], "next: gpurun templates"),
+        (["launch", "/"], "/ is a folder"),
+        (["launch", "nope.py"], "next: ls "),
+        (["launch", "--bogus"], "No such option '--bogus'.\n"),
+        (["config", "set", "provider", "aws"], "next: for example: gpurun config set provider local"),
+        (["config", "set", "monthly-cap", "abc"], "next: for example: gpurun config set monthly-cap 50"),
+        (["config", "set", "monthly-cap", "-3"], "above 0"),
+        (["config", "set", "python", "/nope"], "next: for example: gpurun config set python"),
+        (["estimate", "--gpu", "a10", "--count", "0"], "next: gpurun estimate -h"),
+        (["rehearse", "hf", "--faults", "{bad"], "next: gpurun rehearse hf --list-faults"),
     ],
 )
 def test_a_typo_leaves_with_2_and_says_what_was_meant(

@@ -231,7 +231,7 @@ def test_a_path_with_nasty_characters_survives_the_file(config: Path, nasty_fold
         ("max-hours", "721", "at most 720"),
         ("max-cost", "free", "an amount in USD above 0"),
         ("accept-risk", "maybe", "true or false"),
-        ("provider", "a b", "lower-case letters"),
+        ("provider", "aws", "one of local lambda hf runpod colab is needed"),
         ("python", "/no/such/python", "there is no file"),
     ],
 )

@@ -315,7 +315,7 @@ def test_a_damaged_ledger_is_told_with_the_next_step(tmp_path: Path, damage: byt
     with pytest.raises(LedgerError) as caught:
         Ledger(path).check()
     assert "ledger.sqlite" in str(caught.value)
-    assert "gpurun doctor" in caught.value.hint
+    assert "gpurun sweep" in caught.value.hint
 
 
 def test_an_empty_ledger_is_refused_and_gives_its_home_no_new_identity(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_an_empty_ledger_is_refused_and_gives_its_home_no_new_identity(tmp_path:
     for _ in range(2):
         with pytest.raises(LedgerError, match="it is empty") as caught:
             Ledger(path)
-    assert caught.value.hint == f"move it away, then see what still runs: mv {path} {path}.damaged && gpurun doctor"
+    assert caught.value.hint == f"move it away, then see what still runs: mv {path} {path}.damaged && gpurun sweep"
     assert (path.stat().st_size, [one.name for one in tmp_path.iterdir()]) == (0, [path.name])
 
 

@@ -61,6 +61,9 @@ def test_a_name_that_leads_elsewhere_is_refused(folder: RunFolder, tmp_path: Pat
 
 
 def test_a_run_without_artifacts_says_so(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is over and left no artifacts") as over:
+        pull(Home(home).run("demo-1"), tmp_path, over=True)
+    assert over.value.hint.startswith("gpurun logs ")
     with pytest.raises(UsageError, match="has no artifacts yet"):
         pull(Home(home).run("demo-1"), tmp_path)
 

@@ -137,7 +137,7 @@ def test_an_unknown_template_names_the_near_one_and_all() -> None:
     error = refusal("dmo")
     assert "did you mean demo?" in str(error)
     assert all(name in str(error) for name in NAMES)
-    assert error.hint == "gpurun launch demo"
+    assert error.hint == "gpurun templates", "a launch is no answer to a typo: it may be one of compare's"
 
 
 def test_a_missing_template_file_is_named() -> None:
