@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import elsewhere, settings_file, stored, wish
+from orchestrator import elsewhere, origins, settings_file, stored, wish
 from orchestrator import plan as planning
 from orchestrator.caps import committed
 from orchestrator.cloud import of_cloud
@@ -23,6 +23,7 @@ from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
 from orchestrator.launch import HERE, SETUP, Leave
 from orchestrator.ledger import Ledger
 from orchestrator.processes import spawn_controller
+from orchestrator.store import from_json
 from orchestrator.words import Reason
 from providers.errors import UsageError
 
@@ -68,13 +69,13 @@ class Again:
         Raises:
             RefusedError: the monthly cap.
         """
-        stored.keep_data(self.row, self.job)
         folder, ledger = self.home.run(self.row.run_id), Ledger(self.home.ledger)
         try:
+            self.job.write(folder)
+            stored.keep_run(self.row, folder, ledger.home_id)  # who looks from elsewhere finds that it is ours now
             ledger.reopen(self.row, datetime.now(UTC), monthly_cap=self.monthly_cap)
         finally:
             ledger.close()
-        self.job.write(folder)
         for path in (folder.result, folder.path / "summary.json", folder.status):
             path.unlink(missing_ok=True)
         spawn_controller(self.home, self.row.run_id)
@@ -103,6 +104,8 @@ def prepare(home: Home, run_id: str, wanted: Wanted, now: datetime) -> Again:
         if not is_open_to(row):
             words = f"it is {row.memory.reason or row.memory.state}"
             raise UsageError(f"{run_id} can't be carried on elsewhere: {words}", hint=f"gpurun show {run_id}")
+        others = _refuse_elsewhere(home, row, ledger.home_id, now)
+        row = replace(row, plan={**row.plan, "origins": others}) if others else row
         folder = home.run(run_id)
         provider = open_provider(wanted.provider or row.provider, home.root)
         address = str(defaults.get("guard-elsewhere", ""))
@@ -124,6 +127,24 @@ def prepare(home: Home, run_id: str, wanted: Wanted, now: datetime) -> Again:
     offers = found.plan["offer"]["gpu_count"]
     job = replace(job, gpus=offers, setup=_setup(job, provider))
     return Again(home, found, job, -1 if step is None else checkpoint_step(step), leave.monthly_cap)
+
+
+def _refuse_elsewhere(home: Home, row: RunRow, home_id: str, now: datetime) -> list[dict[str, Any]]:
+    """Refuse while another home's machine of it may bill, or where it completed there; gives who launched it.
+
+    Raises:
+        RefusedError, UsageError: as said.
+        ProviderError: the store can't be read.
+    """
+    from providers.table import open_provider
+
+    origins.refuse(row, home_id, now, lambda name: open_provider(name, home.root))
+    others = origins.of(row, home_id)
+    there = stored.remote(row, stored.last_attempt(row)) if others else None
+    if there is not None and there.status().reason == Reason.COMPLETED:
+        where = f"gpurun adopt --store {from_json(row.plan['store'])[0]} {row.run_id}"
+        raise UsageError(f"{row.run_id} completed in another home", hint=f"{where}, then gpurun pull {row.run_id}")
+    return origins.as_json(others)
 
 
 def _setup(job: JobFile, provider: Provider) -> tuple[str, ...]:

@@ -207,7 +207,8 @@ def store_troubles(home: Home, found: Sequence[Run]) -> dict[str, list[str]]:
     from orchestrator.home import read_json
 
     said = {run.run_id: (run, read_json(home.run(run.run_id).status) or {}) for run in found if not run.is_done}
-    if not any(status.get("store_error") or status.get("store_silent") for _, status in said.values()):
+    why = ("store_error", "store_silent", "launch_waits")
+    if not any(status.get(key) for _, status in said.values() for key in why):
         return {}
     from orchestrator import store_words
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from orchestrator import stored
+from orchestrator import origins, stored
 from orchestrator.capacity import wants_planned
 from orchestrator.cloud import of_cloud
 from orchestrator.cost import Spell
@@ -35,6 +35,7 @@ from providers.errors import (
     StateError,
     UnreachableError,
 )
+from providers.table import open_provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -143,15 +144,27 @@ class Looker:
         return Seen(offers=self._offers(row), accrued_high=accrued, strays=strays, last_attempt=last)
 
     def _stored(self, row: RunRow) -> int | None:
-        """Bring what the last machine left in the store, to carry on from it; gives the last attempt there."""
+        """Bring what the last machine left in the store, to carry on from it; gives the last attempt there.
+
+        None = nothing may be launched now: it can't be told, or another home's machine of the run may bill.
+        """
+        last: int | None = None
         try:
-            stored.bring_newest(row, self._folder)
-            return stored.last_attempt(row)
-        except CredentialsError:
-            return 0  # the launch will say so
-        except ProviderError as error:
+            found = origins.what_bills(row, self._ledger.home_id, self._now(), self._vendor)
+            why = f"another home's machine of it goes first: {found[1].text}" if found else ""
+            if found is None:
+                stored.bring_newest(row, self._folder)
+                last = stored.last_attempt(row)
+        except (
+            ProviderError
+        ) as error:  # a refused key too: a leave is signed offline, and only the machine would see it
             self._trouble(f"look: {error}")
-            return None
+            why = words_of(error)
+        self._note_status(launch_waits=why)
+        return last
+
+    def _vendor(self, name: str) -> Provider:
+        return self._provider if name == self._provider.name else open_provider(name, self._folder.path.parents[1])
 
     def _strays(self, row: RunRow, looks: Iterable[tuple[str, Observation]] = ()) -> tuple[str, ...]:
         """Name what is listed for this run, whichever attempt, and is not proven gone.
@@ -254,8 +267,13 @@ class Looker:
     def _silent(self, words: str) -> None:
         """Keep why the store could not be asked where a person looks; the machine's next word overwrites it."""
         self._trouble(words)
+        self._note_status(store_silent=words)
+
+    def _note_status(self, **words: str) -> None:
         try:
-            write_json(self._folder.status, {**(read_json(self._folder.status) or {}), "store_silent": words})
+            said = read_json(self._folder.status) or {}
+            if any(said.get(key, "") != text for key, text in words.items()):
+                write_json(self._folder.status, {**said, **words})
         except (OSError, StateError) as error:
             self._trouble(f"status: {error}")
 

@@ -51,13 +51,20 @@ class Reopening:
             self._event(now, row.run_id, row.memory.attempt, "cli", "resume", "done", words)
 
     def enter_ended(self, row: RunRow, now: datetime, evidence: str) -> None:
-        """Enter a run of another home's as one that is over: nothing is rented or ended for it from here."""
+        """Enter a run of another home's as one that is over: nothing is rented or ended for it from here.
+
+        One that was entered before is known anew; one that goes on here meanwhile is left as it is.
+        """
         with self._db.write():
             self._db.execute(
                 "INSERT INTO runs (run_id, template, provider, created, deadline, ceiling, grace_seconds, max_attempts,"
                 " max_cost, worst, plan, memory, state, reason, ended)"
                 " VALUES (:run_id, :template, :provider, :created, :deadline, :ceiling, :grace_seconds, :max_attempts,"
-                " :max_cost, '0', :plan, :memory, :state, :reason, :ended)",
+                " :max_cost, '0', :plan, :memory, :state, :reason, :ended)"
+                " ON CONFLICT (run_id) DO UPDATE SET provider = excluded.provider, deadline = excluded.deadline,"
+                " ceiling = excluded.ceiling, grace_seconds = excluded.grace_seconds, plan = excluded.plan,"
+                " max_attempts = excluded.max_attempts, max_cost = excluded.max_cost, memory = excluded.memory,"
+                " reason = excluded.reason, ended = excluded.ended WHERE state = excluded.state",
                 memo.columns(row) | {"ended": now.timestamp()},
             )
             self._event(now, row.run_id, row.memory.attempt, "cli", "adopt", "done", evidence)

@@ -25,7 +25,7 @@ from orchestrator.render import (
     table,
     wrap,
 )
-from orchestrator.words import ADOPTED, has_begun, proof_words
+from orchestrator.words import ADOPTED, STILL_BILLS, has_begun, proof_words
 from providers.table import CONSOLES
 
 if TYPE_CHECKING:
@@ -96,13 +96,20 @@ def _state(run: Run, now: float) -> str:
 def _note(run: Run, now: float) -> str:
     detail = clean(run.detail)
     if run.is_done:
-        return "" if run.reason == "completed" else detail
+        return _billed(run, now) or ("" if run.reason == "completed" else detail)
     if run.state == "terminating":
         return f"may still bill, at most {money(run.worst)}{': ' if detail else ''}{detail}"
     if run.seen is not None and now - run.seen > STALE_SECONDS:
         seen = f"seen {ago(now - run.seen)}; up to {money(run.high)}"
         return f"{seen}; {awake.AFTER_SLEEP}" if run.needs_us else seen
     return detail or (_held(run) if run.high else "")
+
+
+def _billed(run: Run, now: float) -> str:
+    """What another home's machine did when its run was adopted; "" = nothing that bills, or its ceiling is past."""
+    if not is_adopted(run) or STILL_BILLS not in run.evidence or now > run.ceiling:
+        return ""
+    return f"another home's machine of it billed when it was adopted; ends by {moment(run.ceiling)[11:16]} UTC"
 
 
 def _held(run: Run) -> str:

@@ -32,7 +32,13 @@ _ELSE = "nothing to type: it is tried again each minute"
 
 def trouble(run: Run, said: Mapping[str, object]) -> list[str]:
     """Say what is wrong with a run's way into its store, in two lines; [] = nothing is."""
-    silent = said.get("store_silent")
+    waits, silent = said.get("launch_waits"), said.get("store_silent")
+    if isinstance(waits, str) and waits and run.state == "pending":
+        until = moment(run.deadline)[11:16]
+        return [
+            f"nothing is launched yet: {clean(waits)}",
+            f"it is asked again until {until} UTC; next: mend that, or gpurun stop {run.run_id}",
+        ]
     if isinstance(silent, str) and silent and not run.is_done:
         until = moment(run.deadline)[11:16]
         return [

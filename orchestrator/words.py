@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ADOPTED = "adopted from"  # how the evidence of a run begins that is known from a store alone
+STILL_BILLS = "IT STILL BILLS"  # and stands in it where another home's machine was listed
 
 
 class State(StrEnum):

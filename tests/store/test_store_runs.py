@@ -85,7 +85,7 @@ def test_a_run_leaves_everything_in_its_store_and_a_new_home_knows_it_again_from
     assert adopted.returncode == 0, adopted.stderr
     shown = " ".join(later.gpurun("show", run_id).stdout.split())
     assert "succeeded" in shown
-    assert f"billing adopted from {bucket.address}: none of it is listed at local" in shown
+    assert f"billing adopted from {bucket.address}: it ran on a computer of yours, which costs nothing" in shown
     assert "nothing bills any more" not in shown  # this home never saw its meter
     assert "::metrics" in (later.run_folder() / "log.txt").read_text()
     shutil.rmtree(later.run_folder() / "artifacts")
