@@ -316,7 +316,8 @@ def refuse_sole_holder(
     absent = "".join(f"\n{one.name}: {one.evidence}" for one in holders if one.place is not Place.HERE)
     raise SoleHolderError(
         f"only this computer could stop the meter: if it sleeps or dies, the bill goes on{absent}",
-        hint="a guard on an always-on machine: gpurun config set guard-elsewhere ssh://user@box;"
+        hint="a guard at Hugging Face: gpurun guard install --on hf;"
+        " or one on an always-on machine: gpurun config set guard-elsewhere ssh://user@box;"
         f"{' or --key-on-machine;' if key_helps else ''} or take the risk: --accept-risk, or limits.accept_risk",
     )
 
