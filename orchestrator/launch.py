@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import data_preview, quoting
 from orchestrator import plan as planning
 from orchestrator.bundle import blobs, pack
-from orchestrator.caps import committed
+from orchestrator.caps import check_cap, committed
 from orchestrator.cloud import asked_for
 from orchestrator.cost import Bounds
 from orchestrator.estimate.compare import Known
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.templates import Template
     from providers.base import Blob, Offer, Provider
+    from providers.errors import RefusedError
 
 
 SETUP = ("bash", "payload/setup.sh")
@@ -62,6 +63,7 @@ class Leave:
     monthly_cap: Decimal = planning.CAP
     probe_steps: int = 0  # judged by so many steps on the machine, it goes on or stops there; 0 = not judged
     force: bool = False  # launch what does not fit, or can't be quoted
+    alone: bool = False  # plan although this computer alone can stop the meter: to be shown, and refused then
     guards: Callable[[Provider, datetime], Sequence[Holder]] = lambda _provider, _now: ()
     # What can be found wrong before any money moves, of the worst case and the dearest price an hour; gives what was
     # found in order, in words for the plan.
@@ -93,6 +95,17 @@ class Prepared:
     home: Home
     planned: datetime  # by our clock
     monthly_cap: Decimal
+    refused: RefusedError | None = None  # it is planned to be shown, and may not be launched
+
+    def check(self, ledger: Ledger) -> None:
+        """Refuse what may not be launched as it is planned; asked before the question, and again by `commit`.
+
+        Raises:
+            RefusedError: this computer alone could stop the meter, or the monthly cap.
+        """
+        if self.refused is not None:
+            raise self.refused
+        check_cap(ledger.runs(), self.row.run_id, self.row.worst, self.planned, self.monthly_cap)
 
     def discard(self) -> None:
         """Throw the packed run away: a dry run, a "no", a refusal."""
@@ -137,7 +150,7 @@ def prepare(
         job_file.write(folder)
         row = _row(run_id, template, times, quote, provider, now, {"key_on_machine": key})
         theirs = provider.holders(job_file.job(row, folder, ledger.home_id, {}), offer)
-        holders = _held(provider, theirs, dearest, limits, planned, leave)
+        holders, refused = _held(provider, theirs, dearest, limits, planned, leave)
         plan = planning.Plan(
             *(run_id, settings.name, made.work, offer, offers, _typed(gpu), provider.account(), times, quote, holders),
             data=tuple((blob.name, blob.size, blob.sha256) for blob in data),
@@ -158,17 +171,22 @@ def prepare(
             checked=checked,
         )
         undo.pop_all()
-    return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap)
+    return Prepared(plan, replace(row, plan=plan.as_json()), home, planned, leave.monthly_cap, refused)
 
 
 def _held(
     provider: Provider, theirs: Sequence[Holder], dearest: Offer, limits: Limits, planned: datetime, leave: Leave
-) -> tuple[Holder, ...]:
-    """Name who can stop the meter, and refuse where that is this computer alone."""
+) -> tuple[tuple[Holder, ...], RefusedError | None]:
+    """Name who can stop the meter, and refuse where that is this computer alone; `alone` keeps it for later."""
     holders = (*theirs, *(leave.guards(provider, planned) if dearest.price else ()), HERE)
     helps = provider.traits.key_on_machine
-    planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
-    return holders
+    try:
+        planning.refuse_sole_holder(holders, dearest.price, accept_risk=limits.accept_risk, key_helps=helps)
+    except planning.SoleHolderError as error:
+        if leave.alone:
+            return holders, error
+        raise
+    return holders, None
 
 
 def choice(
@@ -248,7 +266,7 @@ def commit(prepared: Prepared, ledger: Ledger, now: datetime) -> str:
     The limits were planned from the moment of planning; thinking about the question shortens nothing.
 
     Raises:
-        RefusedError: the monthly cap; nothing was entered.
+        RefusedError: the monthly cap, or nobody else can stop the meter; nothing was entered.
     """
     waited = int(max((now - prepared.planned), timedelta(0)).total_seconds())
     row = replace(
@@ -257,6 +275,8 @@ def commit(prepared: Prepared, ledger: Ledger, now: datetime) -> str:
         deadline=prepared.row.deadline + waited,
         ceiling=prepared.row.ceiling + waited,
     )
+    if prepared.refused is not None:
+        raise prepared.refused
     ledger.admit(row, now, monthly_cap=prepared.monthly_cap)
     return row.run_id
 

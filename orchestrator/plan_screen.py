@@ -79,7 +79,9 @@ def _month(plan: Mapping[str, Any]) -> str:
     if not month:
         return ""
     cap, spent, reserved = (money(Decimal(month[key])) for key in ("cap", "spent", "reserved"))
-    return f"cap {cap}: {spent} spent, {reserved} reserved by open runs (this home's ledger only)"
+    over = sum(Decimal(month[key]) for key in ("spent", "reserved")) + Decimal(plan["quote"]["worst"])
+    more = f"; OVER THE CAP with {money(Decimal(plan['quote']['worst']))} more" if over > Decimal(month["cap"]) else ""
+    return f"cap {cap}: {spent} spent, {reserved} reserved by open runs (this home's ledger only){more}"
 
 
 def _offer(offer: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ flags > template > config.toml > built-in;  wish -> plan -> (asked) -> ledger + 
 from __future__ import annotations
 
 import shlex
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,7 +26,7 @@ from orchestrator import (
     vendors,
 )
 from orchestrator.ledger import Ledger
-from orchestrator.plan import CAP
+from orchestrator.plan import CAP, SoleHolderError
 from orchestrator.processes import spawn_controller
 from providers.errors import ConfigError, UsageError
 
@@ -97,12 +97,22 @@ class Planned:
         self.launched = False
         self.push: Push | None = None
 
+    def check(self) -> None:
+        """Refuse what was planned only to be shown.
+
+        Raises:
+            RefusedError: the monthly cap, or this computer alone could stop the meter.
+        """
+        with closing(Ledger(self._home.ledger)) as ledger:
+            self._prepared.check(ledger)
+
     def go(self) -> str:
         """Enter the run into the ledger and start its controller; gives the run's id.
 
         Raises:
-            RefusedError: the monthly cap.
+            RefusedError: as `check`.
         """
+        self.check()  # before a repository is made
         if self.push is not None:
             self.push.make()
         ledger = Ledger(self._home.ledger)
@@ -162,7 +172,11 @@ def planned(
         told = (*template.remarks, *([push.remark()] if push else ()))
         leave = replace(_leave(home, wish, defaults), remarks=told)
         store = stored.wanted(wish.store, wish.s3_endpoint, defaults)
-        prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
+        try:
+            prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
+        except SoleHolderError:  # shown all the same, and refused by `check`
+            leave = replace(leave, alone=True)
+            prepared = vendors.cheapest(home, ledger, providers, template, wish.gpu, datetime.now(UTC), leave)
         prepared = stored.with_store(prepared, store, typed=wish.store is not None)
     finally:
         ledger.close()

@@ -201,6 +201,7 @@ def _go(how: _How, wished: dict[str, Any]) -> int:
         places = notify.chosen(home, how.notify)
         with _planned(home, wished, rented=how.rented) as plan:
             show_plan(plan.plan, plan.limits, as_json=how.as_json, as_data=how.dry_run)
+            plan.check()
             if how.dry_run:
                 return 0
             if not agreed("Launch?", yes=how.yes):

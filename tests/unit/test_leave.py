@@ -210,5 +210,18 @@ def test_without_a_word_there_is_a_cap_and_the_plan_says_what_it_leaves(made: Ho
     launch.commit(prepared, ledger, START)
     assert f"${prepared.row.worst} reserved" in screen(prepare(made, cloud=FakeCloud(Clock())))
     tight = prepare(made, cloud=FakeCloud(Clock()), leave=Leave(monthly_cap=prepared.row.worst))
+    assert f"OVER THE CAP with ${tight.row.worst} more" in screen(tight)
+    with pytest.raises(RefusedError, match="monthly cap"):
+        tight.check(ledger)
     with pytest.raises(RefusedError, match="monthly cap"):
         launch.commit(tight, ledger, START)
+
+
+def test_what_this_computer_alone_could_end_is_planned_to_be_shown_and_refused_then(made: Home) -> None:
+    shown, ledger = prepare(made, leave=Leave(alone=True)), Ledger(made.ledger)
+    assert "$" in screen(shown)
+    for refuse in (lambda: shown.check(ledger), lambda: launch.commit(shown, ledger, START)):
+        with pytest.raises(RefusedError, match="only this computer could stop the meter") as caught:
+            refuse()
+        assert "gpurun guard install --on hf" in caught.value.hint
+    assert ledger.runs() == []
