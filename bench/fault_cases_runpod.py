@@ -90,7 +90,7 @@ _SECOND_POD: dict[str, tuple[Wish, str]] = {
     "cuda_broken": ({"cuda_broken": True}, "CUDA error 802"),
     "driver_old": ({"driver_old": True}, "driver"),
 }
-_NEVER_UP = ("stuck_provisioning", "stuck_starting", "pull_fails", "ssh_never", "sshd_never")
+_NEVER_UP = ("stuck_provisioning", "stuck_starting", "pull_fails", "ssh_never", "no_public_ip", "sshd_never")
 _LOST_WHILE_RUNNING: dict[str, tuple[Wish, str]] = {
     "vanish": ({"vanish": here(after=0)}, "vanished"),
     "exited": ({"exited": here(after=0)}, "EXITED"),

@@ -40,6 +40,7 @@ TABLES = {
     "runpod": (fault_cases_runpod.cases, "faults_runpod.json"),
     "colab": (fault_cases_colab.cases, "faults_colab.json"),
 }
+_STEP_SECONDS = {"lambda": 60, "runpod": 1}  # what is begun is billed
 GPURUN = [sys.executable, "-m", "orchestrator.cli"]
 TEMPLATE = """name: tiny
 training: {{method: script, code: tiny.py, command: ["{{python}}", code/tiny.py, "{steps}"]}}
@@ -184,6 +185,9 @@ def judge_end(outcome: Outcome, case: Case, vendor: Vendor, rows: list[dict[str,
         outcome.wrong.append(f"{meter['billing_now']} still billing, runs {[row['state'] for row in rows]}")
     if not low <= Decimal(meter["usd"]) <= high:
         outcome.wrong.append(f"the meter's {meter['usd']} lies outside {outcome.ledger}")
+    step = sum(Decimal(row["price"]) for row in meter["allocations"]) * _STEP_SECONDS.get(case.provider, 0) / 3600
+    if case.name == "none" and step and high - low > step + Decimal("1e-8"):
+        outcome.wrong.append(f"{outcome.ledger} is wider than a billing step, {step}")
     if vendor.overlap():
         outcome.wrong.append("two machines at once")
     wanted = [name for wish in (case.faults, case.running or {}) for name in list(wish)[:1]]
