@@ -142,8 +142,10 @@ def _refuse_elsewhere(home: Home, row: RunRow, home_id: str, now: datetime) -> l
     others = origins.of(row, home_id)
     there = stored.remote(row, stored.last_attempt(row)) if others else None
     if there is not None and there.status().reason == Reason.COMPLETED:
-        where = f"gpurun adopt --store {from_json(row.plan['store'])[0]} {row.run_id}"
-        raise UsageError(f"{row.run_id} completed in another home", hint=f"{where}, then gpurun pull {row.run_id}")
+        where, name = from_json(row.plan["store"])[0], row.run_id
+        server = f" --s3-endpoint {where.endpoint}" if where.endpoint else ""
+        hint = f"gpurun adopt {name} --store {where}{server}, then gpurun pull {name}"
+        raise UsageError(f"{name} completed in another home", hint=hint)
     return origins.as_json(others)
 
 
