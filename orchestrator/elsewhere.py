@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator import guard_pulse
+from orchestrator import guard_pulse, guard_timer
 from orchestrator.cost import OVERRUN_SECONDS
 from orchestrator.home import read_json
 from orchestrator.plan import GUARD_HERE
@@ -69,9 +69,11 @@ def _here(home: Home, provider: Provider, now: datetime) -> Holder:
         told = read_json(guard_pulse.path_of(home))
     except StateError as error:
         return _holder(GUARD_HERE, Place.HERE, str(error), None)
-    if not guard_pulse.is_installed(home):
+    timer, told = guard_timer.find(home), told or {}
+    if timer is None and not told.get("watched"):
         return _holder(GUARD_HERE, Place.HERE, "not installed: gpurun guard install", None)
-    trouble, beat = judge(told or {}, provider.name, provider.account(), now)
+    runs = {"installed": timer.way, "note": timer.note} if timer else {}
+    trouble, beat = judge({**told, **runs}, provider.name, provider.account(), now)
     return _holder(GUARD_HERE, Place.HERE, trouble, beat, provider.account())
 
 

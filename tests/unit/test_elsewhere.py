@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import Clock, FakeCloud
 
-from orchestrator import elsewhere, guard_pulse, settings_file
+from orchestrator import elsewhere, guard_pulse, guard_timer, settings_file
+from orchestrator.guard_timer import Timer
 from orchestrator.home import Home
 from orchestrator.plan import GUARD_HERE
 from providers.base import Place, Proof
@@ -226,17 +227,25 @@ def here(home: Home) -> elsewhere.Holder:
     return found
 
 
-def test_a_timer_on_this_computer_is_shown_as_what_it_is(tmp_path: Path) -> None:
+def test_a_timer_on_this_computer_is_shown_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, cloud = Home(tmp_path / "home").ensure(), FakeCloud(Clock())
-    assert "not installed" in here(home).evidence
+    timer: list[Timer | None] = [None]
+    monkeypatch.setattr(guard_timer, "find", lambda _home: timer[0])
     (home.root / guard_pulse.SCRIPT).write_text("")
+    assert "not installed" in here(home).evidence
+    timer[0] = Timer("cron", ())
     assert "never run" in here(home).evidence
     seen = guard_pulse.Seen(account=cloud.account(), counts={})
     beat = guard_pulse.Pulse(time.time(), "me", providers={cloud.name: seen})
     guard_pulse.write(home, beat)
     found = here(home)
     assert (found.name, found.place, found.proof) == (GUARD_HERE, Place.HERE, Proof.PROVEN)
-    guard_pulse.write(home, replace(beat, when=time.time() - 600))
+    for nobody in (Timer("systemd", (), "its timer is not active"), None):
+        timer[0] = nobody
+        assert here(home).proof is Proof.ABSENT
+    guard_pulse.write(home, replace(beat, watched=True))
+    assert here(home).proof is Proof.PROVEN  # no timer: gpurun guard watch
+    guard_pulse.write(home, replace(beat, watched=True, when=time.time() - 600))
     assert "10 min ago" in here(home).evidence
     guard_pulse.path_of(home).write_text("{half")
     assert here(home).proof is Proof.ABSENT
