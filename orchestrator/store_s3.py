@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PART_BYTES = 2**30  # a file goes in pieces of this: what a cut costs to send again
 SLOTS = 600  # of a store without policies: three checkpoints, the artifacts
-FIXED = ("log.txt", "metrics.jsonl", "summary.json", "CHECKPOINT.json", "files.json", "result.json")
+FIXED = ("log.txt", "metrics.jsonl", "summary.json", "CHECKPOINT.json", "SOFAR.json", "files.json", "result.json")
 _MOST_BYTES = 5 * 10**9  # of one object by POST or PUT (S3's own limit)
 _BLOCK = 2**20
 _PATIENCE = 20.0  # seconds

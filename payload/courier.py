@@ -21,6 +21,7 @@ BLOCK = 1 << 19  # bytes
 TIMEOUT = 60.0  # seconds without a byte
 LAST_WORD = 2.0  # seconds for what a store says that takes no more
 LONGEST = 65536  # bytes of an answer that are read
+SEALS = ("CHECKPOINT.json", "SOFAR.json", "files.json", "result.json")  # they name others, by names of their own
 PLAIN = re.compile(r"[A-Za-z0-9._ +@=-]+(?:/[A-Za-z0-9._ +@=-]+)*")
 
 
@@ -34,6 +35,10 @@ class RefusedError(FailedError):
 
 class ChangedError(Exception):
     """The file ended early: it is not the one that was named."""
+
+
+class NoRoomError(Exception):
+    """The leave names no object that is free: signed slots are a pool, and it is used up."""
 
 
 class Courier:

@@ -23,12 +23,11 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List
 
-from courier import BLOCK, PLAIN, ChangedError, Courier, FailedError, RefusedError
+from courier import BLOCK, PLAIN, SEALS, ChangedError, Courier, FailedError, RefusedError
 
 NEEDS = ("huggingface_hub>=2.4,<3", "hf_xet>=1.6")  # buckets came with 2, stores that need no account's cache with 1.6
 INSTALL = 600.0  # seconds
 CALL, SLOWEST = 120.0, 200e3  # seconds of one call, and bytes a second that a larger file is given time for
-SEALS = ("CHECKPOINT.json", "SOFAR.json", "files.json", "result.json")
 REFUSALS = (400, 401, 403, 404)
 
 

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import processes as ps
 from cargo import File, as_object, file_of, newest, opened, read_bytes, size_of
-from courier import ChangedError, Courier, FailedError, RefusedError
-from loose import Loose, stamp_at, stamp_of
+from courier import SEALS, ChangedError, Courier, FailedError, NoRoomError, RefusedError
+from loose import Loose, stamp_at
 
 KEPT = 2  # checkpoints in the store
 LEAST, MOST = 1.0, 60.0  # seconds between two tries
@@ -39,16 +39,11 @@ REFUSED = 20.0  # seconds after a refusal: the store's clock may differ, its key
 LOG_EVERY = 20.0  # seconds between two copies of the log, and more the longer it is:
 LOG_RATE = 256e3  # bytes a second that copying it again and again may cost
 PULSE = 0.5  # seconds between two words to the watchdog
-LOOSE = 20.0  # seconds of a script's own files at once: then the log has its turn
 LOOK = 0.5  # seconds between two looks at the folder
 
 
 class GoneError(Exception):
     """What was to be brought is no longer there, or another: the next look finds what is there now."""
-
-
-class NoRoomError(Exception):
-    """The leave names no object that is free: signed slots are a pool, and it is used up."""
 
 
 class Uploader:
@@ -64,7 +59,7 @@ class Uploader:
         self.so_far: Dict[str, Dict[str, Any]] = dict(
             memory.get("so_far") or {}
         )  # of a script: as SOFAR.json names them
-        self.loose: Optional[Loose] = Loose(folder, known=bool(self.so_far))
+        self.loose = Loose(folder, known=bool(self.so_far))
         self.spoiled: Set[str] = set()  # seals whose files are not those that they name
         self.copied: Dict[str, int] = {}  # how much of the log, of the metrics is there
         self.log_at = -1e9  # steady seconds
@@ -72,7 +67,9 @@ class Uploader:
         self.said.update(sent=0, rate=0.0, seconds=0.0)
         self.said["step"] = self.checkpoints[0]["step"] if self.checkpoints else -1
         self.tries = 0  # in a row, in vain
-        self.short = ""  # what found no room there
+        self.short, self.short_step = "", -1  # the newest checkpoint that found no room there
+        self.lacking = ""  # which of the files that no result names are not there, once all is over
+        self.is_brought = False  # the result, and all that it names
         self.leave = stamp_at(folder / "store.json")
 
     # -- the whole life --
@@ -87,12 +84,13 @@ class Uploader:
             except (GoneError, NoRoomError) as error:
                 self.failed(str(error), LEAST if isinstance(error, GoneError) else MOST)
                 continue
-            while over and self.short:  # a checkpoint is here alone: whoever ends this machine must know
-                self.failed(self.short, MOST)
-            if over:
+            if over and (self.short or self.lacking):  # it is here alone: whoever ends this machine must know
+                self.failed(self.short or self.lacking, MOST)
+            elif over:
                 self.said["state"] = "whole" if self.courier.checksums else "sent"
                 return
-            time.sleep(LOOK)
+            else:
+                time.sleep(LOOK)
 
     def is_over(self) -> bool:
         """Whether no more will come: there is a result, or the watchdog has ended all."""
@@ -106,10 +104,14 @@ class Uploader:
             self.bring_checkpoint()
         if not result:
             self.copy_logs(last=over)
-            self.bring_loose(over=over)
-        else:
+            if over:
+                self.bring_small("summary.json")
+            self.lacking = self.loose.bring(self, time.monotonic, over=over)
+        elif not self.is_brought:
+            self.lacking = ""
             try:
                 self.bring_result(result)
+                self.is_brought = True
             except NoRoomError:
                 self.make_room(0 if completed else 1)
                 raise
@@ -133,10 +135,13 @@ class Uploader:
             raise GoneError(f"checkpoint {found.step} can't be read: {error}") from error
         except NoRoomError as error:  # a later one, with fewer files, may fit; the log and the artifacts do not wait
             self.spoiled.add(found.seal)
-            self.files, self.short = {}, f"checkpoint {found.step} is not there: {error}"
+            self.files = {}
+            if found.step > self.short_step:
+                self.short, self.short_step = f"checkpoint {found.step} is not there: {error}", found.step
             self.said["error"] = self.short
             return
-        self.short = ""
+        if found.step > self.short_step:
+            self.short = ""
         checkpoints = [{"step": found.step, "files": facts}, *self.checkpoints][:KEPT]
         self.seal("CHECKPOINT.json", {"checkpoints": checkpoints})
         self.checkpoints, self.files = checkpoints, {}
@@ -146,34 +151,12 @@ class Uploader:
 
     # -- a script's own files --
 
-    def bring_loose(self, *, over: bool) -> None:
-        """Bring what a script left and has not touched for a while; SOFAR.json names it, as far as it is there."""
-        if self.loose is None:
-            return
-        resting = {file.name: file for file in self.loose.resting(time.monotonic(), over=over)}
-        kept = {name: fact for name, fact in self.so_far.items() if name in self.loose.since}
-        until = time.monotonic() + LOOSE
-        for name, file in resting.items():
-            if name in kept and kept[name]["stamp"] == list(file.stamp):
-                continue
-            if not over and (time.monotonic() > until or self.is_over()):
-                break
-            try:
-                with file.path.open("rb") as handle:
-                    fact = self.bring_file(File(name, file.size, ""), handle)
-                    same = stamp_of(os.fstat(handle.fileno())) == file.stamp
-            except (ChangedError, OSError):
-                continue
-            except NoRoomError:  # at the end it goes all the same, where room is made
-                self.loose = None
-                break
-            if same:
-                kept[name] = {**fact, "stamp": list(file.stamp)}
-        if kept != self.so_far:
-            self.seal("SOFAR.json", {"files": list(kept.values())})
-            self.so_far = kept
-            self.files = {name: fact for name, fact in self.files.items() if name not in kept}
-            self.remember()
+    def name_so_far(self, facts: Dict[str, Dict[str, Any]]) -> None:
+        """Name what no result names yet, by SOFAR.json."""
+        self.seal("SOFAR.json", {"files": list(facts.values())})
+        self.so_far = facts
+        self.files = {name: fact for name, fact in self.files.items() if name not in facts}
+        self.remember()
 
     # -- the end --
 
@@ -286,7 +269,13 @@ class Uploader:
         self.write(name, json.dumps({"written": time.time(), **content}).encode())
 
     def write(self, name: str, content: bytes, *, now: bool = True) -> Dict[str, Any]:
-        """Write bytes under a name of their own; gives what a seal says of them."""
+        """Write bytes under a name of their own; gives what a seal says of them.
+
+        Raises:
+            NoRoomError: there is no leave to write that name, and it is one that readers look for.
+        """
+        if name in SEALS and not self.courier.takes(name):
+            raise NoRoomError(f"the store's leave has no slot for {name}")
         seen = hashlib.new("md5", content, usedforsecurity=False).hexdigest()
         key = name if self.courier.takes(name) or not now else self.free(self.taken())
         if now:
@@ -303,7 +292,7 @@ class Uploader:
             except FailedError as error:
                 self.failed(str(error), REFUSED if isinstance(error, RefusedError) else LEAST * 2**self.tries)
                 continue
-            self.tries, self.said["error"], self.said["failing"] = 0, self.short, 0.0
+            self.tries, self.said["error"], self.said["failing"] = 0, self.short or self.lacking, 0.0
             return seen, trial
 
     # -- words --

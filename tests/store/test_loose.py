@@ -16,6 +16,7 @@ from orchestrator.store_remote import StoreRemote
 from orchestrator.words import Reason, State
 
 SURE = Ability(policies=True, checksums=True)
+SLOTS = Ability(policies=False, checksums=True)
 AT = f"under/here/runs/{RUN}/1/"
 QUICK = "import loose; loose.RESTS = 0.3"
 
@@ -99,8 +100,61 @@ def test_at_the_end_nothing_is_sent_twice_and_the_result_takes_over(folder, buck
     assert remote_of(bucket).is_whole()
 
 
-def test_an_agent_that_died_leaves_its_script_s_files_to_the_store(folder, bucket) -> None:
+DEAD = b'{"ended": "the agent is gone"}'
+
+
+@pytest.mark.parametrize("ability", [SURE, SLOTS], ids=["policy", "slots"])
+def test_an_agent_that_died_leaves_its_files_to_the_store_a_script_s_and_any_training_s(
+    folder, store, bucket, ability
+) -> None:
+    folder.grant(store, datetime.now(UTC) + timedelta(hours=1), ability)
     folder.write("code/artifacts/half.bin", b"half" * 100)
-    folder.write("watchdog.json", b'{"ended": "the agent is gone"}')
+    folder.write("artifacts/adapter.bin", b"adapter")
+    folder.write("summary.json", b'{"device": "cpu"}')
+    folder.write("watchdog.json", DEAD)
     assert folder.upload()["state"] == "whole"
-    assert named(bucket)["artifacts/half.bin"] == sha(b"half" * 100)
+    assert named(bucket) == {"artifacts/half.bin": sha(b"half" * 100), "artifacts/adapter.bin": sha(b"adapter")}
+    assert bucket.read(f"{AT}summary.json") == b'{"device": "cpu"}'
+
+
+def words_of(folder, patch: str = "") -> dict:
+    """Let an uploader work until it is in trouble; gives what it says."""
+    with folder.uploader(patch) as process:
+        said = until(lambda: (one := json.loads(process.stdout.readline()))["error"] and one, "its trouble")
+        process.kill()
+        process.stdout.read()
+    return said
+
+
+@pytest.mark.parametrize("names", [("parts/0000", "parts/0001"), ("parts/0000", "SOFAR.json")])
+def test_files_that_find_no_slot_are_told_and_the_machine_s_results_never_called_whole(
+    folder, store, bucket, names
+) -> None:
+    folder.grant(store, datetime.now(UTC) + timedelta(hours=1), SLOTS)
+    grant = json.loads((folder.path / "store.json").read_text())
+    lack = {name for name in grant["put"] if name.startswith("parts/") or name == "SOFAR.json"} - set(names)
+    kept = {name: url for name, url in grant["put"].items() if name not in lack}
+    folder.write("store.json", json.dumps({**grant, "put": kept}).encode())
+    for number in range(3):
+        folder.write(f"code/outputs/{number}.bin", bytes([number]) * 100)
+    folder.write("watchdog.json", DEAD)
+    said = words_of(folder)
+    assert (said["state"], "no slot" in said["error"]) == ("busy", True)
+    assert len(named(bucket)) == ("SOFAR.json" in names)
+    assert not [name for name in bucket.names() if "/parts/" in name and b'"files"' in bucket.read(name)]
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"),
+    [
+        ("loose.MOST = 2", "1 files beyond 2 are not there"),
+        ("loose.stamp_of = lambda _, count=iter(range(10**9)): (next(count), 0, 0)", "or is written to"),
+    ],
+)
+def test_what_is_passed_over_at_the_end_is_told_and_the_rest_never_called_whole(folder, patch, words) -> None:
+    for number in range(3):
+        folder.write(f"code/outputs/{number}.bin", bytes([number]) * 100)
+    folder.write("watchdog.json", DEAD)
+    said = words_of(folder, f"import loose; {patch}")
+    assert said["state"] == "busy"
+    assert words in said["error"]
