@@ -175,6 +175,8 @@ def _guard(home: Home) -> Check:
 
     text = guard_pulse.line(home, time.time()).removeprefix("guard: ")
     wanted = "gpurun guard install" if any(map(os.environ.get, keys.VARIABLES.values())) else ""
+    if guard_pulse.owes(home):
+        return Check(UNPROVEN, "bad", text.partition(": gpurun")[0], "gpurun guard once")
     if not guard_pulse.is_installed(home):
         return Check("guard", "note", text.partition(": gpurun")[0], wanted)
     well = text.endswith(", all well") or "has not run yet" in text

@@ -131,6 +131,20 @@ def is_installed(home: Home) -> bool:
     return (home.root / SCRIPT).is_file()
 
 
+def is_kept(home: Home, pulse: Pulse | None) -> bool:
+    """Whether a next pass is due without anybody typing it: a timer's, or that of `gpurun guard watch`."""
+    return is_installed(home) or (pulse is not None and pulse.watched)
+
+
+def owes(home: Home) -> bool:
+    """Whether the last pass left something that is not proven gone; what can't be read is for line() to say."""
+    try:
+        pulse = read(home)
+    except StateError:
+        return False
+    return pulse is not None and pulse.unproven > 0
+
+
 def staleness(pulse: Pulse, now: float) -> str:
     """Say why a pulse proves no living guard; "" = it does. One from the future was written by a clock that was set."""
     age = now - pulse.when
@@ -151,7 +165,10 @@ def line(home: Home, now: float, *, wanted: bool = True) -> str:
         return "guard: installed, and has not run yet" if installed else none
     age, stale = max(now - pulse.when, 0.0), staleness(pulse, now)
     if stale:
-        return f"guard: {stale}: gpurun guard status" if installed else f"no guard installed, last pass {ago(age)}"
+        left = f", {summary(pulse)}" if pulse.unproven else ""
+        kept = is_kept(home, pulse)
+        words = f"guard: {stale}{left}: gpurun guard status" if kept else f"no guard installed, last pass {ago(age)}"
+        return words if kept or not left else f"{words}{left}: gpurun guard once"
     return fit(f"guard: {ago(age)}, {summary(pulse)}", WIDTH)
 
 

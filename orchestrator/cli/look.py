@@ -18,7 +18,7 @@ from orchestrator.home import Home
 def ps(*, everything: bool, as_json: bool) -> int:
     """List runs: what may still bill first.
 
-    Leaves with 5 while the end of something is not proven.
+    Leaves with 5 while the end of something is not proven, by a run's controller or by a guard.
 
     \b
     Examples:
@@ -27,6 +27,7 @@ def ps(*, everything: bool, as_json: bool) -> int:
     """
     from orchestrator import glance, guard_pulse, screens
     from orchestrator.render import to_json, wants_colour
+    from orchestrator.words import EXIT_MAY_BILL
 
     home, now = Home.default(), time.time()
     runs = glance.runs(home, now, last=None if everything else 10)
@@ -45,7 +46,7 @@ def ps(*, everything: bool, as_json: bool) -> int:
             click.echo(pulse, err=True)
     if taken_up:
         click.echo(f"nobody held {' '.join(taken_up)}: a background controller carries on", err=True)
-    return exit_code_now(runs)
+    return EXIT_MAY_BILL if guard_pulse.owes(home) else exit_code_now(runs)
 
 
 @click.command()
