@@ -64,8 +64,11 @@ def status_screen(pulse: Pulse | None, timer: Timer | None, now: float, afar: Af
     told = "" if not stale else ": SILENT" if now > pulse.when else f": CAN'T TELL: {stale}"
     when = f"{ago(max(now - pulse.when, 0))}{told} ({moment(pulse.when)}, on {pulse.host})"
     seen = [line for name, one in pulse.providers.items() for line in _of_provider(name, one)]
+    verdict = guard_pulse.summary(pulse)
+    if stale:  # whatever it found, it says nothing about now
+        verdict = f"CAN'T TELL: {stale}; when it last looked: {verdict}"
     return facts(
-        [*pairs, ("last pass", when), ("verdict", guard_pulse.summary(pulse)), ("saw", "\n".join(seen))]
+        [*pairs, ("last pass", when), ("verdict", verdict), ("saw", "\n".join(seen))]
         + [("this home", text) for text in pulse.troubles]
     )
 

@@ -24,7 +24,7 @@ from orchestrator import guard_pulse, settings_file, targets
 from orchestrator.home import Home, write_private
 from orchestrator.ledger import Ledger
 from orchestrator.notices import Notice, guard_is_silent, trial, worth_telling
-from providers.errors import GpurunError, LedgerError, UsageError
+from providers.errors import GpurunError, LedgerError, StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -82,8 +82,12 @@ class Herald:
         tell(self._home, self._ledger, notice, self._targets or (), now, run_id=run_id, attempt=attempt)
 
     def _silent_since(self, now: datetime) -> float | None:
-        """Say when the last pulse of an installed guard was, if it stood still while this computer was awake."""
-        if not guard_pulse.is_installed(self._home):
+        """Say when the last pulse of a guard that is kept going was, if it stood still while this one was awake."""
+        try:
+            kept = guard_pulse.is_kept(self._home, guard_pulse.read(self._home))
+        except StateError:
+            kept = guard_pulse.is_installed(self._home)
+        if not kept:
             return None
         try:
             written = guard_pulse.path_of(self._home).stat().st_mtime

@@ -154,7 +154,8 @@ def uninstall(on: str | None) -> None:
 def status(*, as_json: bool) -> int:
     """Say when the guard last ran, what it saw, and what runs it.
 
-    Leaves with 5 when its last pass left something unproven, could not look, or was too long ago for what is installed.
+    Leaves with 5 when its last pass left something unproven, could not look, or was too long ago for a timer or
+    `gpurun guard watch`.
 
     \b
     Examples:
@@ -170,6 +171,7 @@ def status(*, as_json: bool) -> int:
         click.echo(to_json(guard_screens.status_json(pulse, timer, now, afar)))
     else:
         click.echo(guard_screens.status_screen(pulse, timer, now, afar))
-    silent = pulse is not None and timer is not None and bool(guard_pulse.staleness(pulse, now))
+    kept = timer is not None or guard_pulse.is_kept(home, pulse)
+    silent = pulse is not None and kept and bool(guard_pulse.staleness(pulse, now))
     silent = silent or (afar is not None and afar.may_bill(now))
     return EXIT_MAY_BILL if silent or (pulse is not None and pulse.may_bill) else 0

@@ -295,7 +295,8 @@ def test_a_guard_tells_the_unfinished_runs_targets_too(home: Path, hook: Hook) -
     assert hook.got[0].path == "/run"
 
 
-def test_an_installed_guard_that_falls_silent_is_told_and_a_sleep_is_no_silence(home: Path, hook: Hook) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_guard_that_falls_silent_is_told_and_a_sleep_is_no_silence(home: Path, hook: Hook, *, watched: bool) -> None:
     admit(home, RUN, Memory(state=State.RUNNING))
     found, awake, now = Home(home), [0.0], datetime.now(UTC)
     found.run(RUN).path.mkdir(parents=True)
@@ -313,7 +314,11 @@ def test_an_installed_guard_that_falls_silent_is_told_and_a_sleep_is_no_silence(
         return len(ledger.events(notify.HOME_WIDE))
 
     assert looks(0, 1000) == 0  # a pass by hand, no guard is installed
-    (found.root / SCRIPT).touch()
+    if watched:
+        write(found, Pulse(when=now.timestamp(), host="here", watched=True))
+        os.utime(path_of(found), (written, written))
+    else:
+        (found.root / SCRIPT).touch()
     assert looks(2000, 2100) == 0  # since 2000
     assert looks(2200, 5000) == 1
     os.utime(path_of(found), (written + 60, written + 60))

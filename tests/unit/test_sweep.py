@@ -1,7 +1,8 @@
-"""A sweep by hand: what it says of a damaged home and of what a guard could not prove gone, and with what it leaves."""
+"""What commands say of a damaged home, of what a guard could not prove gone, of a guard that died; and their codes."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from fakes import START
 from past import output
 from scenes import Scene, mark
 
-from orchestrator import guard_here, guard_pulse
+from orchestrator import checks, guard_here, guard_pulse
 from orchestrator.guard_pulse import Pulse, Seen
 from providers.errors import CredentialsError
 
@@ -72,3 +73,26 @@ def test_what_a_guard_owes_and_the_list_shows_stands_there_once(
     owes(scene, scene.bills(mark(-1)).id)
     code, out, _ = output(capsys, "sweep", "--json")
     assert (code, out.count('"overdue"')) == (5, 1)
+
+
+def test_what_a_guard_did_not_prove_gone_keeps_every_look_at_5(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert output(capsys, "ps")[0] == 0
+    owes(scene, "m-9")
+    code, _, err = output(capsys, "ps")
+    assert (code, "1 NOT PROVEN GONE: gpurun guard once" in err) == (5, True)  # long ago, and nobody looks again
+    assert output(capsys, "ps", "--json")[:2] == (5, "[]\n")
+    assert output(capsys, "guard", "status")[0] == 5
+    found = checks._guard(scene.home)
+    assert (found.verdict, checks.exit_code([found])) == ("bad", 5)
+
+
+def test_a_watch_that_died_is_not_well(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = {"fake": Seen("acct-fake", {})}
+    now = time.time()
+    for age, code in ((40, 0), (7200, 5)):
+        guard_pulse.write(scene.home, Pulse(now - age, "here", providers=seen, watched=True))
+        left, out, _ = output(capsys, "guard", "status")
+        assert left == code
+        assert ("SILENT" in out) == ("CAN'T TELL: silent for 2 h; when it last looked: all well" in out) == bool(code)
