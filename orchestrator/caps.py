@@ -81,11 +81,11 @@ def extension(row: RunRow, deadline: datetime, max_cost: Decimal | None) -> Wish
     price = max(one.price for one in ((memory.offer,) if memory.offer else candidates_of(row.plan)))
     step = row.spells[-1].step_seconds if row.spells else 60
     most = worst(price, ceiling.timestamp() - row.created, step, row.max_attempts)
-    budget = max_cost or row.max_cost
+    budget, longer = max_cost or row.max_cost, (deadline.timestamp() - row.deadline) / 3600
     if budget is not None and most > budget:
         raise RefusedError(
             f"until {ceiling:%Y-%m-%d %H:%M} UTC it may cost ${most}, and the budget is ${budget}",
-            hint=f"gpurun extend {row.run_id} --max-cost {most} …",
+            hint=f"gpurun extend {row.run_id} --hours {longer:.4g} --max-cost {most}",
         )
     number = 1 + (row.wish.id if row.wish else 0)
     return Wish(number, deadline.replace(microsecond=0), ceiling.replace(microsecond=0), most, max_cost)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import settings_file
+from orchestrator.caps import check_cap, extension
 from orchestrator.config import MOST_HOURS
 from orchestrator.ledger import Ledger
 from orchestrator.render import duration, facts, moment, money, rfc3339
@@ -56,13 +57,33 @@ def ask(home: Home, run_id: str, hours: float, max_cost: Decimal | None, now: da
     cap = monthly_cap(settings_file.load(home.root / settings_file.NAME))
     with closing(Ledger(home.ledger)) as ledger:
         row = ledger.run(run_id)
-        deadline = utc(row.deadline) + timedelta(hours=hours)
-        if (deadline - utc(row.created)) > timedelta(hours=MOST_HOURS):
-            raise RefusedError(
-                f"{run_id} would last longer than {MOST_HOURS} h, which no run may", hint="ask for less: --hours"
-            )
+        deadline = _later(row, hours)
         number = ledger.wish_extension(run_id, deadline=deadline, max_cost=max_cost, now=now, monthly_cap=cap)
     return Asked(row, number)
+
+
+def preview(home: Home, run_id: str, hours: float, max_cost: Decimal | None, now: datetime) -> str:
+    """Say what an extension would come to; nothing is asked for yet.
+
+    Raises:
+        RefusedError: as `ask`.
+    """
+    cap = monthly_cap(settings_file.load(home.root / settings_file.NAME))
+    with closing(Ledger(home.ledger)) as ledger:
+        row = ledger.run(run_id)
+        wish = extension(row, _later(row, hours), max_cost)
+        check_cap(ledger.runs(), run_id, wish.worst, now, cap)
+    words = f"{run_id} would end at {moment(wish.deadline.timestamp())}"
+    return f"{words}, and cost at most {money(wish.worst)}; as it stands, {money(row.worst)}"
+
+
+def _later(row: RunRow, hours: float) -> datetime:
+    deadline = utc(row.deadline) + timedelta(hours=hours)
+    if (deadline - utc(row.created)) > timedelta(hours=MOST_HOURS):
+        raise RefusedError(
+            f"{row.run_id} would last longer than {MOST_HOURS} h, which no run may", hint="ask for less: --hours"
+        )
+    return deadline
 
 
 def wait(home: Home, asked: Asked) -> Answer:

@@ -33,7 +33,7 @@ COMMANDS = {
     "ssh": ("ssh", "Log in to a run's machine, or run one command there."),
     "pull": ("results", "Copy a run's artifacts to a folder, checked."),
     "stop": ("results", "Stop a run: save, bring home, end the billing."),
-    "extend": ("extend", "Move a run's deadline: a later end, dearer, said before it is done."),
+    "extend": ("extend", "Move a run's deadline: a later end, dearer, said and asked before it is done."),
     "costs": ("costs", "Say what was paid, what bills now and what the vendors charged."),
     "store": ("store", "List and delete what runs left in a store."),
     "receipt": ("costs", "Show what a run was quoted, what was paid, and each read-back of its end."),

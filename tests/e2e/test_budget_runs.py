@@ -77,7 +77,7 @@ def test_an_extension_past_the_ceiling_moves_the_mark_even_when_its_controller_w
     holder = wait_for(account.holder, "a controller")
     psutil.Process(holder).kill()
     until = rfc3339((before.ceiling + timedelta(hours=2)).timestamp())
-    code, out, err = account.gpurun("extend", "--hours", "2", "--json")
+    code, out, err = account.gpurun("extend", "--hours", "2", "-y", "--json")
     assert (code, json.loads(out)["granted"]) in {(0, True), (3, None)}, err  # a loaded computer answers later
     wait_for(lambda: account.shown()["ceiling"] == until, "the extension")
     (after,) = account.marks()

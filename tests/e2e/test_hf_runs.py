@@ -136,7 +136,7 @@ def test_with_the_laptop_gone_the_hub_ends_it_at_its_limit_and_a_later_resume_br
     folder = vendor.running()
 
     # The Hub has no call that moves its limit: a later end is refused, with the reason, while the job lives.
-    refused = vendor.gpurun("extend", folder.name, "--hours", "2")
+    refused = vendor.gpurun("extend", folder.name, "--hours", "2", "-y")
     assert refused.code == 4, refused
     assert "hf can't move its own limit" in refused.err
     assert "old deadline" in refused.err

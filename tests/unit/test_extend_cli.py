@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -73,8 +74,8 @@ def test_a_granted_extension_tells_the_new_end_its_price_and_who_holds_it(
     capsys: pytest.CaptureFixture[str], running: Path
 ) -> None:
     with controller(running):
-        code, out, err = output(capsys, "extend", "--hours", "2", "--json")
-    assert (code, err) == (0, "")
+        code, out, err = output(capsys, "extend", "--hours", "2", "-y", "--json")
+    assert (code, "cost at most $" in err) == (0, True)
     told = json.loads(out)
     assert told["granted"]
     assert told["deadline"] == told["ceiling"] == rfc3339(NOW + 3 * 3600)
@@ -82,7 +83,7 @@ def test_a_granted_extension_tells_the_new_end_its_price_and_who_holds_it(
     assert 3.7 < told["worst_usd"] < 3.9
     assert [one["name"] for one in told["holders"]] == ["x"]
     with controller(running):
-        code, out, _ = output(capsys, "extend", RUN, "--hours", "1")
+        code, out, _ = output(capsys, "extend", RUN, "--hours", "1", "-y")
     assert code == 0
     for words in ("1 h later", "at most $", "x (elsewhere): proven"):
         assert words in out
@@ -93,7 +94,7 @@ def test_after_an_extension_show_and_receipt_say_what_it_may_cost_now_beside_wha
     capsys: pytest.CaptureFixture[str], running: Path
 ) -> None:
     with controller(running):
-        output(capsys, "extend", "--hours", "2")
+        output(capsys, "extend", "--hours", "2", "-y")
     with closing(Ledger(running / "ledger.sqlite")) as ledger:
         now = money(ledger.run(RUN).worst)
     shown, receipt = (" ".join(output(capsys, command, RUN)[1].split()) for command in ("show", "receipt"))
@@ -104,9 +105,27 @@ def test_after_an_extension_show_and_receipt_say_what_it_may_cost_now_beside_wha
     assert "granted: ends by " in receipt
 
 
+@pytest.mark.usefixtures("running")
+def test_an_extension_says_what_it_may_cost_and_is_not_asked_for_unseen(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    code, out, err = output(capsys, "extend", RUN, "--hours", "2")
+    assert (code, out, "add -y" in err) == (2, "", True)
+    assert re.search(r"would end at .* UTC, and cost at most \$3\.\d\d; as it stands, \$3\.00", err)
+    with closing(Ledger(home / "ledger.sqlite")) as ledger:
+        assert ledger.run(RUN).wish is None
+
+
+@pytest.mark.usefixtures("running")
+def test_a_budget_with_no_room_is_refused_with_the_whole_command_that_has(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = output(capsys, "extend", RUN, "--hours", "1.5", "--max-cost", "0.50")
+    assert code == 4
+    assert re.search(rf"next: gpurun extend {RUN} --hours 1.5 --max-cost \d+\.\d\d$", err.strip())
+
+
 def test_a_refused_extension_leaves_with_4_and_the_reason(capsys: pytest.CaptureFixture[str], running: Path) -> None:
     with controller(running, "fake can't move its own limit"):
-        code, out, err = output(capsys, "extend", "--hours", "2", "--json")
+        code, out, err = output(capsys, "extend", "--hours", "2", "-y", "--json")
     assert code == 4
     assert "fake can't move its own limit" in err
     told = json.loads(out)
@@ -117,7 +136,7 @@ def test_no_answer_is_no_grant(
     capsys: pytest.CaptureFixture[str], running: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extend, "PATIENCE_SECONDS", 0.0)
-    code, out, err = output(capsys, "extend", "--hours", "2", "--json")
+    code, out, err = output(capsys, "extend", "--hours", "2", "-y", "--json")
     assert (code, json.loads(out)["granted"]) == (3, None)
     assert "asked, and not granted yet" in err
     with closing(Ledger(running / "ledger.sqlite")) as ledger:
@@ -132,7 +151,7 @@ def test_a_run_that_nobody_holds_is_taken_up_for_it(
     monkeypatch.setattr(glance.Run, "held", lambda *_: False)
     monkeypatch.setattr(processes, "spawn_controller", lambda _home, run_id: spawned.append(run_id))
     monkeypatch.setattr(extend, "PATIENCE_SECONDS", 0.0)
-    output(capsys, "extend", "--hours", "1")
+    output(capsys, "extend", "--hours", "1", "-y")
     assert spawned == [RUN]
 
 
