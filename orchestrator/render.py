@@ -296,20 +296,40 @@ def _bar(done: int, whole: int) -> str:
 # ── for programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+# Keys under which the ledger and the plan keep dollars as text, so that nothing of them is lost on the way.
+_MONEY = frozenset({"price", "low", "likely", "worst", "max_cost", "usd_per_hour", "units_per_hour"})
+_AMOUNT = re.compile(r"-?\d+(\.\d+)?(E[+-]?\d+)?")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(\+00:00|Z)")
+
+
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """JSON as every `--json` prints it: money in USD to a billionth, times as RFC 3339 in UTC, paths as text."""
+    """JSON as every `--json` prints it: money as numbers in USD, to a billionth, times in RFC 3339 with Z."""
     import json
 
-    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, key: str = "") -> object:
+    """Give plain values; `key` is the name under which a value stands."""
+    if isinstance(value, str):
+        return _text(value, key)
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, Decimal):
         return float(value.quantize(_NANO, ROUND_HALF_UP))
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat()).replace("+00:00", "Z")
+    if hasattr(value, "items"):
+        return {str(name): _plain(one, str(name)) for name, one in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    return str(value)
+        return {name: _plain(getattr(value, name), name) for name in value.__dataclass_fields__}
+    if isinstance(value, set | frozenset):
+        return [_plain(one, key) for one in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [_plain(one, key) for one in value]
+    return _text(str(value.isoformat()) if hasattr(value, "isoformat") else str(value), key)
+
+
+def _text(text: str, key: str) -> str | float:
+    if key in _MONEY and _AMOUNT.fullmatch(text):
+        return float(Decimal(text).quantize(_NANO, ROUND_HALF_UP))
+    found = _TIME.fullmatch(text)
+    return f"{found[1]}T{found[2]}Z" if found else text

@@ -175,7 +175,7 @@ def test_a_dry_run_shows_the_plan_as_data_and_leaves_nothing(capsys: pytest.Capt
     for words in ("quote", "$0.00", "limits", "holders", "2 data files", "at the latest"):
         assert words in out
     plan = json.loads(output(capsys, "launch", "demo", "--dry-run", "--json")[1])
-    assert plan["quote"]["worst"] == "0.00"
+    assert plan["quote"]["worst"] == 0
     assert plan["sentence"].startswith("Ends by")
     assert list((home / "runs").iterdir()) == []
     assert Ledger(home / "ledger.sqlite").runs() == []

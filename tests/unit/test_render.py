@@ -186,9 +186,11 @@ def test_json_has_numbers_for_money_and_text_for_times_and_paths() -> None:
         "at": datetime(2026, 1, 2, tzinfo=UTC),
         "path": Path("a/ü"),
         "names": {"b", "a"},
+        "plan": [{"price": "1.290", "read_at": "2026-01-02T00:00:00.123456+00:00", "gpu": "4090"}],
     }
     assert json.loads(render.to_json(value)) == {
         "usd": 1.2, "step": 0.000277778, "at": "2026-01-02T00:00:00Z", "path": "a/ü", "names": ["a", "b"],
+        "plan": [{"price": 1.29, "read_at": "2026-01-02T00:00:00Z", "gpu": "4090"}],
     }  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def test_a_class_that_nobody_knows_is_said_to_be_counted_as_a_llama(tmp_path):
 
 def test_a_price_of_ones_own_is_used():
     found = answered("--model", "Qwen2.5-7B", "--gpu", "a10", "--rows", 100, "--price", "7.5", "--max-hours", "2")
-    assert found["usd"]["worst"] == "15.66"  # two hours, two minutes and two more attempts, 1 % dearer
-    assert found["offer"]["usd_per_hour"] == "7.5"
+    assert found["usd"]["worst"] == 15.66  # two hours, two minutes and two more attempts, 1 % dearer
+    assert found["offer"]["usd_per_hour"] == 7.5
 
 
 def test_what_does_not_fit_has_a_fix_that_changes_the_answer():

@@ -140,7 +140,7 @@ def test_the_classic_comparison_can_be_printed():
     assert {("colab", "t4"), ("hf", "a10g"), ("lambda", "a100-40gb"), ("runpod", "rtx-3090")} <= classic
     colab = next(row for row in rows if (row["provider"], row["name"]) == ("colab", "A100"))
     assert float(colab["usd_per_hour"]) > 0.4
-    assert colab["units_per_hour"] == "5.4"
+    assert colab["units_per_hour"] == 5.4
 
 
 def test_offers_are_kept_to_what_was_asked_for():
