@@ -33,6 +33,10 @@ class RefusedError(FailedError):
     """The store does not take it: the leave is over, or the clock is wrong. Soon again is no use."""
 
 
+class StuckError(FailedError):
+    """It has not ended in time, and may still write later: only the end of this process stops that."""
+
+
 class ChangedError(Exception):
     """The file ended early: it is not the one that was named."""
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List
 
-from courier import BLOCK, PLAIN, SEALS, ChangedError, Courier, FailedError, RefusedError
+from courier import BLOCK, PLAIN, SEALS, ChangedError, Courier, FailedError, RefusedError, StuckError
 
 NEEDS = ("huggingface_hub>=2.4,<3", "hf_xet>=1.6")  # buckets came with 2, stores that need no account's cache with 1.6
 INSTALL = 600.0  # seconds
@@ -107,7 +107,8 @@ class HubCourier(Courier):
         """Do a call of the client's, which has no limits of its own, and wait for it so long.
 
         Raises:
-            FailedError, RefusedError: it failed, or has not ended; it may still happen then, which does no harm.
+            FailedError, RefusedError: it failed.
+            StuckError: it has not ended. It may lay an old seal over a newer one later, or read another file's bytes.
         """
         failed: List[Exception] = []
 
@@ -121,7 +122,7 @@ class HubCourier(Courier):
         worker.start()
         worker.join(seconds)
         if worker.is_alive():
-            raise FailedError(f"no answer within {seconds:.0f} s")
+            raise StuckError(f"no answer within {seconds:.0f} s")
         if failed:
             raise self.said(failed[0]) from None  # its own exception holds the request, and that the token
 

@@ -24,13 +24,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Optional, Set, Tuple
+from typing import Any, BinaryIO, Dict, List, NoReturn, Optional, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import processes as ps
 from cargo import File, as_object, file_of, newest, opened, read_bytes, size_of
-from courier import SEALS, ChangedError, Courier, FailedError, NoRoomError, RefusedError
+from courier import SEALS, ChangedError, Courier, FailedError, NoRoomError, RefusedError, StuckError
 from loose import Loose, stamp_at
 
 KEPT = 2  # checkpoints in the store
@@ -63,7 +63,8 @@ class Uploader:
         self.spoiled: Set[str] = set()  # seals whose files are not those that they name
         self.copied: Dict[str, int] = {}  # how much of the log, of the metrics is there
         self.log_at = -1e9  # steady seconds
-        self.said: Dict[str, Any] = {"state": "busy", "error": "", "failing": 0.0, "until": courier.until}
+        self.said: Dict[str, Any] = {"state": "busy", "error": "", "until": courier.until}
+        self.said["failing"] = float(memory.get("failing") or 0.0)
         self.said.update(sent=0, rate=0.0, seconds=0.0)
         self.said["step"] = self.checkpoints[0]["step"] if self.checkpoints else -1
         self.tries = 0  # in a row, in vain
@@ -289,6 +290,8 @@ class Uploader:
             trial = digest.copy()
             try:
                 seen = self.courier.send(name, handle, start, size, trial)
+            except StuckError as error:
+                self.leave_off(str(error))
             except FailedError as error:
                 self.failed(str(error), REFUSED if isinstance(error, RefusedError) else LEAST * 2**self.tries)
                 continue
@@ -303,6 +306,14 @@ class Uploader:
         self.said["error"] = words[:200]
         self.said["failing"] = self.said["failing"] or time.time()
         self.doze(min(wait, MOST) * random.uniform(0.7, 1.0))  # noqa: S311 (no secret: many machines must not knock at once)
+
+    def leave_off(self, words: str) -> NoReturn:
+        """End this process, so that what has not ended never happens later; the watchdog starts it anew."""
+        self.said.update(error=words[:200], failing=self.said["failing"] or time.time())
+        self.remember()
+        with contextlib.suppress(OSError):
+            os.write(1, json.dumps(self.said).encode() + b"\n")
+        os._exit(1)
 
     def doze(self, seconds: float) -> None:
         """Wait; a fresh leave to write ends it."""
@@ -328,7 +339,8 @@ class Uploader:
 
     def remember(self) -> None:
         """Keep what is there; on a full disk it would be brought again."""
-        memory = {"checkpoints": self.checkpoints, "files": self.files, "so_far": self.so_far}
+        memory: Dict[str, Any] = {"checkpoints": self.checkpoints, "files": self.files}
+        memory.update(so_far=self.so_far, failing=self.said["failing"])
         with contextlib.suppress(OSError):
             ps.write_json(self.folder / "upload.json", memory)
 

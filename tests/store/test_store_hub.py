@@ -191,3 +191,25 @@ def test_a_checkpoint_that_the_training_deletes_meanwhile_is_brought_all_the_sam
     gone += "hub_courier.HubCourier.open = open"
     assert folder.upload(gone)["state"] == "whole"
     assert StoreRemote(address, RUN, 1).newest_step() == 1
+
+
+def test_what_has_not_ended_in_time_ends_with_its_process_and_the_next_one_goes_on(hub_bucket, tmp_path) -> None:
+    folder = Folder(tmp_path / "job")
+    address = parse(hub_bucket.address)
+    folder.write("store.json", store_hub.leave(address, "lambda", RUN, 1, soon()).reveal().encode())
+    folder.checkpoint(1)
+    folder.write("watchdog.json", b'{"ended": "the agent is gone"}')
+    late = "import hub_courier, time\nsend, lay = hub_courier.HubCourier.send, hub_courier.HubCourier.lay\n"
+    late += "def hurried(self, name, *more):\n    hub_courier.CALL = 0.3 if name == 'CHECKPOINT.json' else 120.0\n"
+    late += "    return send(self, name, *more)\nhub_courier.HubCourier.send = hurried\n"
+    late += "def stuck(self, name, *more):\n    time.sleep(1000 if name == 'CHECKPOINT.json' else 0)\n"
+    late += "    return lay(self, name, *more)\nhub_courier.HubCourier.lay = stuck"
+    with folder.uploader(late) as process:
+        said = [json.loads(line) for line in process.stdout]
+    assert process.returncode == 1
+    assert "no answer within" in said[-1]["error"]
+    assert said[-1]["failing"] > 0
+    known = json.loads((folder.path / "upload.json").read_text())
+    assert (len(known["files"]), known["failing"]) == (3, said[-1]["failing"])
+    assert folder.upload()["state"] == "whole"
+    assert StoreRemote(address, RUN, 1).newest_step() == 1
