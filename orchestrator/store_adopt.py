@@ -22,7 +22,7 @@ from orchestrator.jobs import JobFile
 from orchestrator.ledger import Ledger
 from orchestrator.records import RunRow
 from orchestrator.store import BLOBS, open_store
-from orchestrator.store_page import look, pick
+from orchestrator.store_page import is_adopted, look, pick
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import ADOPTED, Reason, State
 from providers.base import Blob
@@ -74,11 +74,6 @@ def adopt(home: Home, address: Address, named: str | None, now: datetime) -> lis
         return [_adopted(home, ledger, store, one, now, alone=bool(named)) for one in fresh]
     finally:
         ledger.close()
-
-
-def is_adopted(row: RunRow) -> bool:
-    """Say whether all that is known of a run is what lay in a store."""
-    return row.memory.is_done and row.memory.evidence.startswith(ADOPTED)
 
 
 def told(one: Known) -> str:

@@ -57,7 +57,8 @@ def ls(address: str | None, s3_endpoint: str | None, *, as_json: bool) -> None:
 def rm(run: str, address: str | None, s3_endpoint: str | None, *, yes: bool) -> int:
     """Delete a run from a store for good, or the data of all runs.
 
-    RUN is the beginning of a run's id, or the word data. What is at home stays.
+    RUN is the beginning of a run's id, or the word data. What is at home stays. A run that goes on is refused, and so
+    is another home's until its ceiling, unless its result is there; data, while any such run may use them.
 
     \b
     Examples:
@@ -69,11 +70,14 @@ def rm(run: str, address: str | None, s3_endpoint: str | None, *, yes: bool) -> 
     from orchestrator.render import size
     from orchestrator.store import open_store
 
-    where = store_page.chosen(Home.default(), address, s3_endpoint)
-    one = store_page.pick(where, store_page.look(where), run)
-    store_page.refuse_live(one, datetime.now(UTC))
+    home = Home.default()
+    where = store_page.chosen(home, address, s3_endpoint)
+    kept = open_store(where)
+    found = store_page.look(where, kept)
+    one = store_page.pick(where, found, run)
+    store_page.refuse_live(home, kept, one, found, datetime.now(UTC))
     if not agreed(f"Delete {one.run_id} ({size(one.size)}) from {where}?", yes=yes):
         return NOT_WANTED
-    open_store(where).delete(one.keys)
+    kept.delete(one.keys)
     click.echo(f"{one.run_id}: {len(one.keys)} objects, {size(one.size)}, deleted from {where}", err=True)
     return 0
