@@ -12,7 +12,20 @@ from orchestrator.accounts import Answer, Verdict, Whose, ask_all
 from orchestrator.cost import NOTHING
 from orchestrator.costs import entries, plotted, total
 from orchestrator.ledger import Ledger
-from orchestrator.render import WIDTH, clean, duration, fit, moment, money, money_range, price, rfc3339, table, wrap
+from orchestrator.render import (
+    LONGEST_RUN_ID,
+    WIDTH,
+    clean,
+    duration,
+    fit,
+    moment,
+    money,
+    money_range,
+    price,
+    rfc3339,
+    table,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -172,13 +185,13 @@ def _rate(one: Account) -> str:
 def _line(allocation: Allocation, whose: Whose, now: float) -> str:
     since = f", for {duration(now - allocation.since.timestamp())}" if allocation.since else ""
     rate = "price not told" if allocation.price is None else price(allocation.price)
-    name = allocation.mark.run_id if allocation.mark else clean(allocation.name or allocation.id)
+    name = allocation.mark.run_id if allocation.mark else fit(clean(allocation.name or allocation.id), LONGEST_RUN_ID)
     words = {
         Whose.OURS: "this home's",
         Whose.OTHERS: "another home's",
         Whose.FOREIGN: "also billing here: not gpurun's",
     }[whose]
-    return fit(f"{'':8}{rate:<9} {name} ({words}{since})", WIDTH)
+    return wrap(f"{'':8}{rate:<9} {name} ({words}{since})", indent=" " * 18)
 
 
 def _charged(one: Account) -> str:

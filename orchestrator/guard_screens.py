@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import guard_pulse
 from orchestrator.guard import Kind, Post
-from orchestrator.render import WIDTH, ago, clean, facts, fit, moment, paint, price, rfc3339, table, wrap
+from orchestrator.render import (
+    LONGEST_RUN_ID,
+    WIDTH,
+    ago,
+    clean,
+    facts,
+    fit,
+    moment,
+    paint,
+    price,
+    rfc3339,
+    table,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +139,9 @@ def unseen(looked: Sequence[Looked]) -> list[str]:
 
 
 def _name(one: Allocation) -> str:
-    return one.name or one.id if one.mark is None else f"{one.mark.run_id} {one.mark.attempt}"
+    if one.mark is None:
+        return fit(clean(one.name or one.id), LONGEST_RUN_ID)
+    return f"{one.mark.run_id} {one.mark.attempt}"
 
 
 def _word(verdict: Verdict) -> str:

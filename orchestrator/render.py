@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WIDTH = 80
+LONGEST_RUN_ID = 38  # columns; a name that is another's is cut to as many
 _CENT, _MILL, _NANO = Decimal("0.01"), Decimal("0.001"), Decimal("1e-9")
 
 # CSI, OSC/DCS/PM/APC with their payload, and two-byte escapes: removed whole, so that no half of one is left to read.
@@ -57,9 +58,10 @@ def money(usd: Decimal) -> str:
 def money_range(low: Decimal, high: Decimal) -> str:
     """`$1.20-1.35` with an en dash; one amount when both ends are the same cent. The ends are rounded outwards.
 
-    Ends less than a cent apart are told by a tenth of it: as cents they would look much further apart.
+    Ends less than a cent apart are told by a tenth of it: as cents they would look much further apart. What is all
+    below a cent is `<$0.01`, as one amount would be.
     """
-    if low == high:
+    if low == high or high < _CENT:
         return money(high)
     unit = _CENT if high - low >= _CENT else _MILL
     floor, ceiling = low.quantize(_CENT, ROUND_FLOOR), high.quantize(_CENT, ROUND_CEILING)

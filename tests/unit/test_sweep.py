@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +12,10 @@ from fakes import START
 from past import output
 from scenes import Scene, mark
 
-from orchestrator import checks, guard_here, guard_pulse
+from orchestrator import bills, checks, guard_here, guard_pulse
+from orchestrator.accounts import Whose
 from orchestrator.guard_pulse import Pulse, Seen
+from providers.base import Allocation
 from providers.errors import CredentialsError
 
 if TYPE_CHECKING:
@@ -86,6 +90,24 @@ def test_what_a_guard_did_not_prove_gone_keeps_every_look_at_5(
     assert output(capsys, "guard", "status")[0] == 5
     found = checks._guard(scene.home)
     assert (found.verdict, checks.exit_code([found])) == ("bad", 5)
+
+
+def test_a_long_name_of_anothers_hides_no_verdict_at_80_columns(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.bills(mark(-1))
+    foreign, told = scene.bills(None), scene.cloud.allocations
+    long = {foreign.id: "a-box-of-my-own" * 4 + "-end"}
+    monkeypatch.setattr(
+        scene.cloud, "allocations", lambda: [replace(one, name=long.get(one.id, one.name)) for one in told()]
+    )
+    _, out, _ = output(capsys, "sweep")
+    late, box = [line for line in out.splitlines() if "  fake  " in line]
+    assert ("  OVERDUE  " in late, "  also bil" in box) == (True, True)
+    assert max(map(len, out.splitlines())) <= 80
+    line = bills._line(Allocation("i", None, long[foreign.id], billing=True, price=Decimal(1)), Whose.FOREIGN, 0.0)
+    assert "also billing here: not gpurun's" in " ".join(line.split())
+    assert max(map(len, line.splitlines())) <= 80
 
 
 def test_a_watch_that_died_is_not_well(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
