@@ -41,6 +41,7 @@ _NEVER_RUN = "nothing like it was run from this home yet: the limits are the est
 _DIGITS = Decimal("0.0001")
 _DEAREST = Decimal("1.5")  # times the first's likely cost: what is dearer is not taken in its place
 _UNJUDGED = 2  # after what fits, 0, and what is tight, 1
+_MOST_ON_CPU = 1_000_000_000  # parameters: of more, a step takes minutes on a few cores
 _REASONS = 2  # kinds of GPU that do not fit, named in a plan
 
 
@@ -147,16 +148,17 @@ def _by_price(ready: Sequence[Offer], gpu: Gpus, wanted: Wanted, *, force: bool)
 
 
 def _refuse_cpu(offer: Offer, wanted: Wanted) -> None:
-    """Refuse a CPU whose memory can't hold even the least that training takes. How long one takes nobody can say."""
-    if wanted.asked is None or offer.gpu_count or not offer.memory_gib:
+    """Refuse a CPU whose memory can't hold the least that training takes, or that would take weeks over the model."""
+    if wanted.asked is None or offer.gpu_count:
         return
+    model, hint = wanted.asked.work.model, f"a GPU: --provider lambda --gpu auto; or {_FORCE}"
     least = footprint(replace(wanted.asked.work, short="float32")).allocated.low
-    if least > offer.memory_gib:
-        title = wanted.asked.work.model.name
-        words = f"{title} does not fit {offer.provider} {offer.name}: it needs {least:.0f} GiB of memory"
-        raise RefusedError(
-            f"{words}, has {offer.memory_gib:.0f}", hint=f"a GPU: --provider lambda --gpu auto; or {_FORCE}"
-        )
+    if least > offer.memory_gib > 0:
+        words = f"{model.name} does not fit {offer.provider} {offer.name}: it needs {least:.0f} GiB of memory"
+        raise RefusedError(f"{words}, has {offer.memory_gib:.0f}", hint=hint)
+    if model.parameters > _MOST_ON_CPU:
+        size = f"{model.parameters / 1e9:.1f}B parameters"
+        raise RefusedError(f"{model.name} has {size}: {offer.provider} {offer.name} has no GPU for them", hint=hint)
 
 
 # ── the quote ───────────────────────────────────────────────────────────────────────────────────

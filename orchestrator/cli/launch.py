@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from orchestrator.wish import Planned
 
 _WHERE = (
-    click.option("--provider", metavar="NAME", help="Where to run; local unless your config says otherwise."),
+    click.option(
+        "--provider",
+        metavar="NAME",
+        help="Where to run; else your config's, else with --gpu the cheapest whose key is here, else local.",
+    ),
     click.option(
         "--gpu",
         multiple=True,

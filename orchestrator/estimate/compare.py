@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.estimate.quote import Dollars, Estimate
     from orchestrator.estimate.work import Work
 
+_MOST_HOURS = 720  # as config.py allows at most
+_NONSENSE = 1e9  # seconds, 32 years: a measurement that can't be refuses nothing
 # Who can end the billing with this computer asleep (design: "Who stops the meter").
 STOPPERS = {
     "lambda": "this computer alone",
@@ -61,7 +63,7 @@ class Quoted:
     def hopeless(self) -> bool:
         """It takes longer than the limits allow even where all goes as well as it may."""
         seconds = self.found.seconds
-        return seconds is not None and seconds.low > self.reach
+        return seconds is not None and self.reach < seconds.low < _NONSENSE
 
     @property
     def too_dear(self) -> bool:
@@ -84,6 +86,8 @@ class Quoted:
         bounds, seconds = self.found.bounds, self.found.seconds
         if seconds is None:
             return ""
+        if seconds.high > _MOST_HOURS * 3600:
+            return f"train less: no run may last longer than {_MOST_HOURS} h"
         flags = []
         if seconds.high > max(bounds.max_seconds, bounds.ceiling_seconds):
             flags.append(f"--max-hours {math.ceil(seconds.high / 360) / 10:g}")

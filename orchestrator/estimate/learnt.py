@@ -104,7 +104,8 @@ class Past:
         if not used:
             return None
         whole = band([one.seconds for one in again]) if again else None
-        return Learnt(_named(used), _peak(peaks), band(paces) if paces else None, known, whole)
+        basis = _named(used) if again or like_it else f"{_named(used)}: boot and setup alone, the rest is estimated"
+        return Learnt(basis, _peak(peaks), band(paces) if paces else None, known, whole)
 
 
 NOTHING = Past()

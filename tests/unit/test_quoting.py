@@ -215,6 +215,16 @@ def test_a_cpu_without_the_memory_for_the_weights_is_refused(home: Home, ledger:
     assert plan(home, ledger, name="loop", gpu=None, stock=[cpu]).offer == cpu
 
 
+def test_a_cpu_is_refused_for_billions_of_parameters_though_few_bits_would_fit_it(
+    home: Home, ledger: Ledger, rows: str
+) -> None:
+    cpu = replace(OFFER, gpu="", gpu_count=0, name="cpu", price=Decimal(0), memory_gib=64.0)
+    with pytest.raises(RefusedError, match=r"has 7\.[0-9]B parameters: fake cpu has no GPU") as caught:
+        plan(home, ledger, rows, gpu=None, stock=[cpu])
+    assert "--gpu auto" in caught.value.hint
+    assert plan(home, ledger, rows, gpu=None, stock=[cpu], force=True).offer == cpu
+
+
 def test_rounds_of_waiting_take_only_kinds_that_hold_the_job(home: Home, ledger: Ledger, rows: str) -> None:
     wide = plan(home, ledger, rows, "quantization=none", gpu="auto")
     assert "gpu_1x_t4" not in wide.kinds
