@@ -26,6 +26,7 @@ from orchestrator.looks import Looker, words_of
 from orchestrator.measuring import measured
 from orchestrator.notify import Herald
 from orchestrator.reach import Reach, UnderWay, check_account
+from orchestrator.render import price
 from orchestrator.safeguard import LastResort, VendorClock, ids_of
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Observation, Order, OrderKind, Phase, utc
@@ -192,7 +193,7 @@ class Controller:
             self._refused(Reason.CREDENTIALS if isinstance(error, CredentialsError) else Reason.PROVIDER, error)
             return
         intended = self._now()
-        text = f"{offer.name} at ${offer.price}/h as {job.mark}"
+        text = f"{offer.name} at {price(offer.price)} as {job.mark}"
         try:
             with self._ledger.deed(self._lease, job.mark.attempt, "launch", text, self._clock) as deed:
                 allocation_id = self._provider.launch(job, offer)

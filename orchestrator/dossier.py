@@ -13,7 +13,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.measuring import measured
 from orchestrator.render import ago, clean, facts, moment, price, rfc3339, size, table, wrap
 from orchestrator.screens import console_of, is_adopted, run_json
-from orchestrator.words import has_begun, proof_words
+from orchestrator.words import has_begun, proof_words, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def _billing(run: Run) -> str:
 
 def _state(run: Run, now: float) -> str:
     if run.is_done:
-        return f"{run.outcome}: {run.reason}, {moment(run.ended)}"
+        return f"{verdict(run.outcome, run.reason)}, {moment(run.ended)}"
     seen = f", seen {ago(now - run.seen)}" if run.seen else ", not seen yet"
     return f"{'stopping, ' if run.stopping else ''}{run.state}, attempt {run.attempt}{seen}"
 

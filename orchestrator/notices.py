@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render import clean, duration, fit, moment, money, money_range
-from orchestrator.words import Reason, State, outcome_of
+from orchestrator.words import Reason, State, outcome_of, verdict
 from providers.base import Place, Proof, seconds_between, utc
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _end(row: RunRow, accrued: Interval, facts: dict[str, Any]) -> Notice:
         f"gpurun receipt {row.run_id}",
     ]
     good = reason in {Reason.COMPLETED, Reason.STOPPED}
-    return Notice("end", Event.END, f"{row.run_id} {outcome}: {reason}", _lines(lines), not good, facts)
+    return Notice("end", Event.END, f"{row.run_id} {verdict(outcome, reason)}", _lines(lines), not good, facts)
 
 
 def _deaths(row: RunRow, facts: dict[str, Any]) -> list[Notice]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import NOTHING, Interval, accrued
 from orchestrator.render import WIDTH, clean, duration, facts, moment, money, money_range, price, rfc3339, wrap
-from orchestrator.words import has_begun, outcome_of, proof_words
+from orchestrator.words import has_begun, outcome_of, proof_words, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ def _section(title: str, body: str) -> str:
 
 def _head(known: Receipt) -> str:
     row, memory, offer = known.row, known.row.memory, known.row.plan.get("offer") or {}
-    outcome = f"{outcome_of(memory.reason)}: {memory.reason}" if memory.is_done and memory.reason else memory.state
+    outcome = verdict(outcome_of(memory.reason), memory.reason) if memory.is_done and memory.reason else memory.state
     region = f", {offer['region']}" if offer.get("region") else ""
     return facts(
         [

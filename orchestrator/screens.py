@@ -10,7 +10,6 @@ from orchestrator.render import (
     WIDTH,
     ago,
     clean,
-    clock,
     duration,
     facts,
     fit,
@@ -25,7 +24,7 @@ from orchestrator.render import (
     table,
     wrap,
 )
-from orchestrator.words import ADOPTED, STILL_BILLS, has_begun, proof_words
+from orchestrator.words import ADOPTED, STILL_BILLS, has_begun, proof_words, verdict
 from providers.table import CONSOLES
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def runs_table(
             run.run_id,
             _state(run, now),
             run.provider,
-            clock(run.seconds(now)),
+            duration(run.seconds(now)),
             steps.get(run.run_id, ""),
             "" if is_adopted(run) else money_range(run.low, run.high),
         )
@@ -165,7 +164,7 @@ def ending(run: Run, result: Mapping[str, Any], folder: RunFolder, checkpoint: P
     return facts(
         [
             ("run", run.run_id),
-            ("outcome", f"{run.outcome or 'not over'}: {run.reason or run.state}"),
+            ("outcome", verdict(run.outcome or "not over", run.reason or run.state)),
             ("why", detail),
             *_figures(metrics if isinstance(metrics, dict) else {}),
             ("artifacts", f"{folder.artifacts}\n({many})" if artifacts else "none"),

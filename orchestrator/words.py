@@ -72,6 +72,11 @@ def outcome_of(reason: Reason) -> Outcome:
     return Outcome.STOPPED if reason is Reason.STOPPED else Outcome.FAILED
 
 
+def verdict(outcome: str, reason: str) -> str:
+    """`succeeded: completed`; one word where both are the same."""
+    return outcome if outcome == reason else f"{outcome}: {reason}"
+
+
 def exit_code(state: State, reason: Reason | None) -> int:
     """Give the command's exit code; a run that is not DONE may still bill."""
     if state is not State.DONE or reason is None:

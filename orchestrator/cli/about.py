@@ -26,7 +26,9 @@ def templates(name: str | None, *, as_json: bool) -> None:
 
     own = Home.default().root / "templates"
     if name:
-        click.echo(ready.find(name, own).read_text(encoding="utf-8"), nl=False)
+        path = ready.find(name, own)
+        text = path.read_text(encoding="utf-8")
+        click.echo(to_json({"name": path.stem, "path": path, "text": text}) if as_json else text, nl=as_json)
         return
     listed = ready.listing(own)
     if as_json:

@@ -191,7 +191,7 @@ def test_a_second_ctrl_c_detaches_and_stop_ends_the_run(work: Path) -> None:
     assert "running" in gpurun(work, "ps").stdout
     stopped = gpurun(work, "stop", "-y")
     assert stopped.returncode == 0
-    assert "stopped: stopped" in stopped.stdout
+    assert "outcome     stopped\n" in stopped.stdout
     assert gpurun(work, "wait").returncode == 6
 
 

@@ -189,7 +189,7 @@ def test_a_detached_training_is_looked_at_and_stopped_with_its_newest_checkpoint
     waiting = vendor.start("wait", "--json")
     stopped = vendor.gpurun("stop", run_id, "-y")
     assert stopped.code == 0
-    assert "stopped: stopped" in stopped.out
+    assert "outcome     stopped\n" in stopped.out
     code, out, _ = waiting.end()
     assert (code, json.loads(out)["outcome"]) == (6, "stopped")
     (checkpoint,) = folder.glob("checkpoints/step-*")

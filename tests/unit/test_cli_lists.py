@@ -162,6 +162,8 @@ def test_templates_lists_all_and_prints_one_to_start_from(capsys: pytest.Capture
     assert code == 0
     assert all(len(line) <= 80 for line in out.splitlines())
     names = [one["name"] for one in json.loads(output(capsys, "templates", "--json")[1])]
+    one = json.loads(output(capsys, "templates", "loop", "--json")[1])
+    assert (one["name"], one["text"]) == ("loop", output(capsys, "templates", "loop")[1])
     assert set(names) <= set(out.split())
     mine = tmp_path / "mine.yaml"
     mine.write_text(output(capsys, "templates", "loop")[1])

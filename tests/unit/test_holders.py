@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from past import admit, output
+from past import admit, done, output
 from worlds import RUN, START, World
 
 from orchestrator.facts import Memory
@@ -164,3 +164,14 @@ def test_a_proof_that_fails_for_a_moment_ends_nothing(fast_path: Path) -> None:
     world.check_ended()
     assert world.memory.reason is Reason.COMPLETED
     assert len(world.cloud.machines) == 1
+
+
+def test_a_run_lasts_as_long_in_ps_as_in_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
+    admit(tmp_path / "home", "demo-261122-aaaaaa", done(Reason.STOPPED), ended=True)
+    listed, shown = (output(capsys, command)[1] for command in ("ps", "show"))
+    assert "  55 s  " in listed
+    assert "55 s" in shown
+    assert "state    stopped, " in shown, "one word is enough"

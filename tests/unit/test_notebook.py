@@ -167,7 +167,7 @@ def test_it_says_that_it_is_manual_and_how_to_open_it(capsys: pytest.CaptureFixt
     assert gpurun(["notebook", "loop", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["state"], said["file"], said["machine"]) == ("manual", "loop-colab.ipynb", "T4 GPU")
-    assert said["quote"]["worst"] == "0.06"
+    assert said["quote"]["worst"] == 0.06
     assert any("#upload=true" in way for way in said["open"])
     assert gpurun(["notebook", "loop"]) == 0
     out = capsys.readouterr().out
