@@ -218,7 +218,7 @@ class Agent:
         """Write the heartbeat; a full disk costs only the heartbeat."""
         self.beaten = self.clock.steady()
         took = number(ps.read_json(self.folder / "watchdog.json").get("store_seconds")) or 0.0
-        self.leaving = min(1.5 * took, self.grace)  # what must leave is saved early enough
+        self.leaving = self.limits.reserve(took, self.grace)  # what must leave is saved early enough
         beat = {
             "time": self.clock.wall(),
             "pid": os.getpid(),

@@ -21,6 +21,7 @@ import math
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 MARGIN = 5.0  # seconds past the deadline that an agent gets to have obeyed, where only processes are to be ended
+LEAVING = 1 / 3  # of the run, at most, for what must leave after the training: it is there to train
 LEAVE = 10.0  # seconds after result.json until what still runs is ended
 
 WAIT, START, END, FIRE = "wait", "start", "end", "fire"
@@ -54,6 +55,11 @@ class Limits:
     def left(self, moment: float, clock: Clock) -> float:
         """Seconds left to a moment named in wall time; negative = past it."""
         return min(moment - clock.wall(), self.armed + self.max_seconds - (self.ceiling - moment) - clock.steady())
+
+    def reserve(self, took: float, grace: float) -> float:
+        """Seconds, before the grace, in which the last checkpoint leaves: half more than the one before `took`."""
+        run = self.max_seconds - (self.ceiling - self.deadline)
+        return min(1.5 * took, max(grace, run * LEAVING))
 
 
 class Facts(NamedTuple):

@@ -159,3 +159,24 @@ def test_within_a_boot_the_arming_stands_whatever_the_wall_clock_says(limits):
     assert limits.armed_before(before, "a", 5e9, 50.0) == 50.0  # never later than now
     assert limits.armed_before({}, "a", 5e9, 50.0) == 50.0
     assert limits.armed_before({"boot": "b", "used": "x", "time": None}, "a", 5e9, 50.0) == 50.0
+
+
+# ── what must leave ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("took", "seconds"), [(0.0, 0.0), (100.0, 150.0), (1000.0, 1500.0), (1e6, 2400.0), (float("inf"), 2400.0)]
+)
+def test_a_slow_checkpoint_leaves_in_time_and_no_reserve_eats_the_training(limits, took, seconds):
+    two_of_three_hours = limits.Limits(7200.0, 10_800.0, 10_800.0, armed=0.0)
+    assert two_of_three_hours.reserve(took, 300.0) == seconds
+    assert limits.Limits(60.0, 60.0, 60.0, armed=0.0).reserve(took, 30.0) <= 30.0
+
+
+def test_the_agent_keeps_the_time_that_the_last_checkpoint_took_and_half_of_that(payload, tmp_path):
+    job = {"mark": "m", "command": ["true"], "deadline": 7200.0, "ceiling": 7200.0, "max_seconds": 7200.0}
+    (tmp_path / "watchdog.json").write_text('{"store_seconds": 1000.0}')
+    clock = payload("limits").Clock(lambda: 0.0, lambda: 0.0)
+    agent = payload("agent").Agent(tmp_path, {**job, "grace_seconds": 300}, clock)
+    agent.beat()
+    assert agent.leaving == 1500.0
