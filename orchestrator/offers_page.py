@@ -57,10 +57,14 @@ def wished(
         and (max_price is None or one.price <= max_price)
         and (not available or one.available)
     ]
-    return replace(found, offers=tuple(kept))
+    unasked = available and all(one.available is None for one in found.offers)
+    words = "nobody was asked what is free: no vendor's key is at hand; next: gpurun login lambda"
+    return replace(found, offers=tuple(kept), notes=(*found.notes, *([words] if unasked else [])))
 
 
 def _only(found: Market, provider: str) -> Market:
+    if provider == "local":
+        raise UsageError("local is free and has no offers", hint="gpurun launch demo --provider local --dry-run")
     names = sorted({one.provider for one in found.offers})
     if provider not in names:
         raise UsageError(f"no provider is called {provider!r}", hint=f"there are: {', '.join(names)}")
@@ -89,7 +93,7 @@ def age(one: Listed, found: Market) -> str:
 def listing(found: Market) -> str:
     """Show offers as a table."""
     if not found.offers:
-        return "nothing on offer is like that"
+        return "\n".join(["nothing on offer is like that", *_told(found.notes)])
     rows = [
         (
             one.provider,

@@ -7,8 +7,9 @@ import pytest
 
 from orchestrator.estimate import catalogue
 from orchestrator.home import Home
-from orchestrator.market import FRESH_SECONDS, market, of_provider
-from orchestrator.offers_page import listing
+from orchestrator.market import FRESH_SECONDS, Market, market, of_provider
+from orchestrator.offers_page import listing, wished
+from providers.errors import UsageError
 
 
 @pytest.fixture
@@ -72,3 +73,11 @@ def test_a_live_price_is_what_the_vendor_said(home):
     named = next(name for name in found if name.startswith("gpu_1x_a10"))
     assert Decimal("0.3") < found[named] < Decimal(10)
     assert date.today() >= catalogue.COMPILED  # noqa: DTZ011 (only that the catalogue is not of the future)
+
+
+def test_what_nobody_was_asked_is_not_told_as_sold_out():
+    bundled = Market(tuple(catalogue.listed()), (), date(2026, 11, 22))
+    shown = " ".join(listing(wished(bundled, None, None, 0.0, None, available=True)).split())
+    assert "nobody was asked what is free" in shown
+    with pytest.raises(UsageError, match="local is free and has no offers"):
+        wished(bundled, None, "local", 0.0, None, available=False)
