@@ -39,11 +39,17 @@ def install(home: Home, way: str, say: Callable[[str], None]) -> Installed:
         ProviderError: the guard, run as the timer will, could not look at an account.
         StateError: a tool of this computer failed.
     """
-    store(home.ensure(), say)
+    before = keys.stored(home.ensure())
+    store(home, say)
     if not any(keys.stored(home).get(name) for name in keys.VARIABLES.values()):
         hint = "gpurun login lambda, then: gpurun guard install"
         raise CredentialsError("no provider's key is stored in this home, and a timer has no other", hint=hint)
-    timer = guard_timer.install(home, way)
+    try:
+        timer = guard_timer.install(home, way)
+    except GpurunError:  # no timer needs them: no key stays behind
+        for name in [name for name, value in keys.stored(home).items() if before.get(name) != value]:
+            keys.keep(home, name, before[name]) if name in before else keys.forget(home, name)
+        raise
     begun = time.time()
     code, words = guard_timer.try_once(home, timer.way)
     while _UNDER_WAY in words and time.time() < begun + _PATIENCE_SECONDS:  # the timer itself was quicker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nasty import NASTY
 
-from orchestrator import guard_pulse, guard_timer, keys
+from orchestrator import guard_install, guard_pulse, guard_timer, keys
 from orchestrator.guard_pulse import Pulse, Seen
 from orchestrator.home import Home
 from providers.errors import StateError, UsageError
@@ -149,6 +149,15 @@ def test_an_install_that_fails_leaves_no_half_of_a_timer(tools: Path, home: Path
         guard_timer.install(here, "systemd")
     assert not guard_pulse.is_installed(here)
     assert guard_timer.find(here) is None
+
+
+def test_an_install_that_fails_leaves_no_key_behind(tools: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tools / "tab").write_text("")
+    keys.keep(Home(home), "HF_TOKEN", "kept")
+    monkeypatch.setenv("LAMBDA_API_KEY", KEY)
+    with pytest.raises(StateError, match="no bus"):
+        guard_install.install(Home(home), "systemd", lambda _text: None)
+    assert keys.stored(Home(home)) == {"HF_TOKEN": "kept"}
 
 
 def test_where_no_unit_can_be_written_the_error_names_cron(
