@@ -349,6 +349,7 @@ class Controller:
     def _settle_money(self, decision: Decision, seen: Seen, now: datetime) -> None:
         """Record the end of billing when it is proven, not when it first seemed so: one absence may be a lag."""
         before, after = self._row.memory, decision.memory
+        now = now if seen.asked is None else max(now, seen.asked)  # ours may have been set back since
         if before.launch is Launch.INTENDED and after.launch is Launch.NOT_YET:
             # Never found, or gone before it could be remembered: it may have billed from the intent until now.
             known = [one for one in self._ledger.allocations(self._row.run_id) if one.attempt == before.attempt]

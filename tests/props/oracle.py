@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MARK = re.compile(r"gpurun-([0-9a-f]{4})-([a-z0-9-]+-\d{6}-[0-9a-f]{6})-(\d+)(?:-n\d)?-t([0-9a-z]{6,7})")
 _CENT = 1e-6
+_MICRO = 2e-6  # seconds: what moments of microseconds leave of a whole step
 _ASKED = 30.0  # seconds at most from the last list before a launch or an end, all its pages, to that
 
 
@@ -48,9 +49,9 @@ class Fact:
         match = _MARK.fullmatch(self.name)
         return None if match is None else (match[1], match[2], int(match[3]), float(int(match[4], 36)))
 
-    def meter(self, now: float) -> float:
-        """Dollars by the vendor's own meter, in begun steps."""
-        seconds = max((now if self.ended is None else self.ended) - self.billed_from, 0.0)
+    def meter(self, now: float, spare: float = 0.0) -> float:
+        """Dollars by the vendor's own meter, in begun steps; `spare` = seconds to leave out, as a clock rounds."""
+        seconds = max((now if self.ended is None else self.ended) - self.billed_from - spare, 0.0)
         return self.price * math.ceil(seconds / self.step - 1e-9) * self.step / 3600
 
 
@@ -248,8 +249,8 @@ def _money(history: History, verdict: Verdict) -> None:
         mine = [one for one in history.things if one.mark is not None and one.mark[:2] == (told.home, told.run)]
         if any(one.price > told.price + _CENT and (told.home, one.id) not in history.priced for one in mine):
             continue  # dearer than was agreed to, and nobody could read that yet
-        meter = sum(one.meter(history.now) for one in mine)
-        if not told.low - _CENT <= meter <= told.high + _CENT + _unheard(history, told, mine):
+        meter, least = (sum(one.meter(history.now, spare) for one in mine) for spare in (0.0, _MICRO))
+        if not told.low - _CENT <= meter or not least <= told.high + _CENT + _unheard(history, told, mine):
             words = f"(3) {told.run}: the meter says ${meter:.6f}, the ledger ${told.low:.6f} to ${told.high:.6f}"
             verdict.violations.append(words)
         slack = told.price * told.step * max(len(told.known), 1) / 3600
