@@ -226,6 +226,15 @@ def wrap(text: str, *, width: int = WIDTH, indent: str = "") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
+_COMMAND = re.compile(r"\b(?:gpurun|export|mv|ls|cd|rm|pip|python) [^;,()]+")
+
+
+def fold(text: str, width: int, *, indent: str = "") -> str:
+    """Fold prose to a terminal's width as `wrap` does; a command to be copied stays in one piece."""
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", "\x00"), text)  # no blank, no break
+    return wrap(whole, width=max(20, width), indent=indent).replace("\x00", " ")
+
+
 # ── colour ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _STYLES = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}

@@ -206,7 +206,9 @@ def _pipe_closed() -> int:
 
 def _tell(message: str, *, hint: str = "", more: str = "") -> None:
     """Print one error: what happened, what may bill, the next thing to type."""
-    from orchestrator.render import clean, paint, wants_colour, wrap
+    from shutil import get_terminal_size
+
+    from orchestrator.render import clean, fold, paint, wants_colour
 
     terminal = sys.stderr.isatty()
     colour = wants_colour(terminal=terminal, environ=os.environ)
@@ -214,5 +216,5 @@ def _tell(message: str, *, hint: str = "", more: str = "") -> None:
     lines[0] = f"gpurun: {lines[0]}"
     lines += [f"  {clean(line)}" for line in (more, f"next: {hint}" if hint else "") if line]
     for number, line in enumerate(lines):
-        folded = wrap(line, indent="  ") if terminal else line
+        folded = fold(line, get_terminal_size().columns, indent="  ") if terminal else line
         print(paint(folded, "bad", colour=colour) if number == 0 else folded, file=sys.stderr)  # noqa: T201 (stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,16 @@ def need_ssh(forward: Sequence[Port], *, watched: bool = True) -> None:
         raise UsageError("--forward lasts as long as this command watches", hint="drop --detach or --forward")
     if len({port.here for port in forward}) < len(forward):
         raise UsageError("--forward names one port of this computer twice", hint="--forward 8888 --forward 8889:8888")
+
+
+def tell(text: str, *, err: bool = False, indent: str = "  ") -> None:
+    """Print a sentence: folded on a terminal, a line for those who read it otherwise."""
+    from shutil import get_terminal_size
+
+    from orchestrator.render import fold
+
+    terminal = (sys.stderr if err else sys.stdout).isatty()
+    click.echo(fold(text, get_terminal_size().columns, indent=indent) if terminal else text, err=err)
 
 
 def tell_end(home: Home, watched: Watched, *, as_json: bool) -> int:

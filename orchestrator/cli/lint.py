@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import json_option
+from orchestrator.cli.common import json_option, tell
 
 BAD_INPUT = 2  # as every other mistake in what was handed over
 
@@ -36,7 +36,7 @@ def lint(file: Path, *, include: tuple[str, ...], secret: tuple[str, ...], as_js
         click.echo(to_json([looked.as_json(one) for one in findings]))
     else:
         for one in findings:
-            click.echo(clean(f"{'error' if one.error else 'warning':8} {one.sentence(file.name)}"))
+            tell(clean(f"{'error' if one.error else 'warning':8} {one.sentence(file.name)}"), indent=" " * 9)
         errors = len(looked.report.errors)
         click.echo(f"{errors} will fail there, {len(findings) - errors} may" if findings else "nothing found", err=True)
     return BAD_INPUT if looked.report.errors else 0

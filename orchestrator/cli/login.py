@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from orchestrator.cli.common import tell
 from orchestrator.home import Home
 from providers.errors import UsageError
 
@@ -41,7 +42,7 @@ def login(name: str, *, from_env: bool, forget: bool) -> None:
         click.echo(f"{variable} is {'no longer' if was else 'not'} stored", err=True)
         return
     seen = keys.tried(home, name, variable, _asked(variable, from_env=from_env))
-    click.echo(f"stored {variable} in {keys.path_of(home)} (0600){seen}", err=True)
+    tell(f"stored {variable} in {keys.path_of(home)} (0600){seen}", err=True)
 
 
 def _asked(variable: str, *, from_env: bool) -> str:

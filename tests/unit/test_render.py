@@ -198,3 +198,11 @@ def test_json_has_numbers_for_money_and_text_for_times_and_paths() -> None:
 def test_what_is_being_sent_is_shown_as_a_bar_beside_the_dollars() -> None:
     line = render.live_line(render.Progress("starting", 12, shipped=(3 * 10**9, 4 * 10**9)))
     assert line == "starting 00:12  [###############.....] 3.0 GB of 4.0 GB sent  $0.00"
+
+
+def test_prose_is_folded_to_the_terminal_and_a_command_stays_in_one_piece() -> None:
+    hint = "move it away, then see what still runs: mv /a/ledger.sqlite /a/ledger.sqlite.damaged && gpurun sweep"
+    first, *rest = render.fold(hint, 50, indent="  ").split("\n")
+    assert len(first) <= 50
+    assert rest == ["  mv /a/ledger.sqlite /a/ledger.sqlite.damaged && gpurun sweep"]
+    assert all(len(line) <= 40 for line in render.fold("word " * 40, 40).split("\n"))
