@@ -23,7 +23,7 @@ from orchestrator.jobs import JobFile, checkpoint_step, newest_checkpoint
 from orchestrator.launch import HERE, SETUP, Leave
 from orchestrator.ledger import Ledger
 from orchestrator.processes import spawn_controller
-from orchestrator.store import from_json
+from orchestrator.store import as_json, from_json, open_store
 from orchestrator.words import Reason
 from providers.errors import UsageError
 
@@ -115,8 +115,7 @@ def prepare(home: Home, run_id: str, wanted: Wanted, now: datetime) -> Again:
             monthly_cap=wish.monthly_cap(defaults),
             guards=lambda provider, now: elsewhere.holders(home, address, provider, now),
         )
-        if row.plan.get("store"):
-            stored.admit(row.plan["store"], provider.name)
+        row = _with_store(row, provider.name)
         fresh = replace(row, memory=Memory(attempt=row.memory.attempt + 1))
         stored.bring_newest(fresh, folder)
         job = JobFile.read(folder)
@@ -147,6 +146,21 @@ def _refuse_elsewhere(home: Home, row: RunRow, home_id: str, now: datetime) -> l
         hint = f"gpurun adopt {name} --store {where}{server}, then gpurun pull {name}"
         raise UsageError(f"{name} completed in another home", hint=hint)
     return origins.as_json(others)
+
+
+def _with_store(row: RunRow, provider: str) -> RunRow:
+    """Try its store anew before money moves: keys and what a store can do change; tells what was found.
+
+    Raises:
+        ProviderError, RefusedError, UsageError: it does not serve (there).
+    """
+    kept = row.plan.get("store")
+    if not kept:
+        return replace(row, plan={**row.plan, "checked": []})
+    checked = stored.admit(kept, provider)
+    address = from_json(kept)[0]
+    store = as_json(address, open_store(address).try_out())
+    return replace(row, plan={**row.plan, "store": store, "checked": list(checked)})
 
 
 def _setup(job: JobFile, provider: Provider) -> tuple[str, ...]:
@@ -206,7 +220,7 @@ def _planned(
         month=planning.Month(leave.monthly_cap, *committed(ledger.runs(), now)) if dearest else None,
     ).as_json()
     kept: dict[str, Any] = {
-        name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template") if name in old
+        name: old[name] for name in ("data", "bundle_bytes", "left_out", "store", "template", "checked") if name in old
     }
     return replace(row, plan={**old, **plan, **kept})
 

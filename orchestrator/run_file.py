@@ -15,7 +15,12 @@ from providers.errors import IntegrityError
 if TYPE_CHECKING:
     from orchestrator.store import Store
 
-_PLANNED = ("offer", "store", "times", "launched")  # what a plan of a run with a store can't lack
+_PLANNED = {
+    "offer": dict,
+    "store": dict,
+    "times": dict,
+    "launched": str,
+}  # what a plan of a run with a store can't lack
 
 
 class JobFacts(BaseModel):
@@ -45,7 +50,7 @@ class RunFile(BaseModel):
 
     @model_validator(mode="after")
     def _is_planned(self) -> RunFile:
-        missing = [name for name in _PLANNED if not self.plan.get(name)]
+        missing = [name for name, kind in _PLANNED.items() if not isinstance(self.plan.get(name), kind)]
         if missing:
             raise ValueError(f"its plan lacks {', '.join(missing)}")
         return self

@@ -21,7 +21,8 @@ from orchestrator.home import write_aside
 from orchestrator.jobs import JobFile
 from orchestrator.ledger import Ledger
 from orchestrator.records import RunRow
-from orchestrator.store import BLOBS, open_store
+from orchestrator.store import BLOBS, Ability, open_store
+from orchestrator.store import as_json as kept_of
 from orchestrator.store_page import is_adopted, look, pick
 from orchestrator.store_remote import StoreRemote
 from orchestrator.words import ADOPTED, Reason, State
@@ -137,7 +138,8 @@ def _brought(home: Home, store: Store, there: There, facts: RunFile) -> RunRow:
         detail=status.detail if told else f"no result of it is in {address} (yet)",
         collected=told,
     )
-    kept = {**facts.plan["store"], "bucket": address.bucket, "prefix": address.prefix, "endpoint": address.endpoint}
+    able = facts.plan["store"]  # as its home saw it; `resume` tries it anew
+    ability = Ability(policies=bool(able.get("policies")), checksums=bool(able.get("checksums")))
     others = origins.as_json(origins.named_in(facts))
     row = RunRow(
         run_id=there.run_id,
@@ -150,7 +152,7 @@ def _brought(home: Home, store: Store, there: There, facts: RunFile) -> RunRow:
         max_attempts=attempt,
         max_cost=facts.max_cost,
         worst=Decimal(0),
-        plan={**facts.plan, "store": kept, "origins": others, "folder": str(folder.path)},
+        plan={**facts.plan, "store": kept_of(address, ability), "origins": others, "folder": str(folder.path)},
         memory=memory,
     )
     if not stored.bring_result(row, folder):

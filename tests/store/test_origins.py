@@ -19,16 +19,20 @@ from worlds import World
 from orchestrator import again, origins
 from orchestrator.glance import store_troubles
 from orchestrator.home import Home, read_json
+from orchestrator.ledger import Ledger
 from orchestrator.origins import Origin
-from orchestrator.store import Ability, Store, as_json
+from orchestrator.store import Ability, Store, as_json, parse
+from orchestrator.store_s3 import S3Store
 from orchestrator.words import State
 from providers.base import Mark
-from providers.errors import UsageError
+from providers.errors import ProviderError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from simulators_fixture import LambdaSim
+
+    from orchestrator.records import RunRow
 
 SURE = Ability(policies=True, checksums=True)
 HOUR = timedelta(hours=1)
@@ -183,6 +187,40 @@ def test_a_run_that_bills_elsewhere_is_adopted_with_5_and_waits_for_that_machine
     store.put(store.address.attempt(RUN, 1) + "result.json", b'{"reason": "completed", "exit_code": 0}')
     with pytest.raises(UsageError, match="completed in another home"):
         again.prepare(Home(home), RUN, again.Wanted(provider="local"), datetime.now(UTC))
+
+
+def adopted(store: Store, home: Path, capsys: pytest.CaptureFixture[str], able: Ability) -> RunRow:
+    """A run of a computer that is gone, known in this home; its store was seen to be `able` of this once."""
+    left_behind(store, provider="local")
+    facts = json.loads(store.get(store.address.run(RUN, "run.json")) or b"")
+    facts["plan"] |= {"store": as_json(store.address, able), "checked": ["the key of then may write"]}
+    told(store, **facts)
+    assert adopt(capsys, store)[0] == 0
+    ledger = Ledger(home / "ledger.sqlite")
+    try:
+        return ledger.run(RUN)
+    finally:
+        ledger.close()
+
+
+def test_a_run_is_carried_on_only_where_its_store_serves_now(
+    store: Store, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = adopted(store, home, capsys, Ability(policies=False, checksums=False))
+    assert not row.plan["store"]["policies"]
+    planned = again.prepare(Home(home), RUN, again.Wanted(provider="local"), datetime.now(UTC))
+    assert planned.plan["store"] == as_json(store.address, SURE)  # as it was tried just now
+    assert planned.plan["checked"] == []
+    monkeypatch.setattr(S3Store, "size", lambda *_: 1)  # what was deleted stays
+    with pytest.raises(ProviderError, match="does not delete"):
+        again.prepare(Home(home), RUN, again.Wanted(provider="local"), datetime.now(UTC))
+
+
+def test_what_a_machine_s_token_opens_is_told_when_a_run_is_carried_on(hub_bucket, row) -> None:
+    kept = as_json(parse(hub_bucket.address), SURE)
+    made = again._with_store(replace(row(State.DONE), plan={"store": kept}), "lambda")
+    (words,) = made.plan["checked"]
+    assert "HF_STORE_TOKEN writes, reads and deletes in alice/store" in words
 
 
 @pytest.mark.parametrize("wrong", [{"home": "../x"}, {"plan": {}}, {"job": {}}])
