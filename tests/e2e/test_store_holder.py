@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,18 +15,31 @@ from seaweed import SECRET
 from test_machine_holder import GPURUN, Desk, command_lines, desk, holding, job_folder, wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    import pytest
     from seaweed import Bucket
 
 __all__ = ["desk"]  # a fixture
+OF_THE_HUB = "hf_of_this_computer_alone"
+
+
+def environments(mark: str) -> list[bytes]:
+    """What the processes of a job on its machine have in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found.append(path.read_bytes())
+        except OSError:
+            continue
+    return [each for each in found if f"GPURUN_MARK={mark}".encode() in each.split(b"\0")]
 
 
 def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_itself_at_once(
     desk: Desk,
     bucket: Bucket,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_TOKEN", OF_THE_HUB)
     where = ["--store", bucket.address, "--s3-endpoint", bucket.endpoint]
     desk.launch(1.0, "--key-on-machine", *where)
     wait_for((desk.work / "begun").exists, "the training")
@@ -36,6 +51,10 @@ def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_it
     assert (folder / "store.json").stat().st_mode & 0o077 == 0
     assert [path.name for path in holding(key, root)] == ["ender.json"]
     assert holding(secret, root) == []
+    assert holding(OF_THE_HUB.encode(), root) == []
+    held = environments(desk.meter()["name"])
+    assert len(held) >= 3  # watchdog, agent, training
+    assert not [each for each in held if key in each or secret in each or OF_THE_HUB.encode() in each]
 
     psutil.Process(wait_for(desk.controller, "a controller")).kill()
     desk.home.rename(desk.home.with_name("gone"))
@@ -45,7 +64,7 @@ def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_it
     row = desk.meter()
     assert row["ended_by"] == "terminate"
     assert datetime.fromisoformat(row["ended"]) < datetime.now(UTC)  # an hour was left
-    assert (key in seen, secret in seen) == (False, False)
+    assert (key in seen, secret in seen, OF_THE_HUB.encode() in seen) == (False, False, False)
     result = json.loads(bucket.read(f"under/here/runs/{run_id}/1/result.json"))
     assert result["reason"] == "completed"
 
@@ -53,7 +72,10 @@ def test_with_the_laptop_gone_everything_is_in_the_store_and_the_machine_ends_it
     for words in (["adopt", "--store", bucket.address, "--s3-endpoint", bucket.endpoint], ["pull", "--to", "model"]):
         done = subprocess.run([*GPURUN, *words], capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "model" / "model.bin").read_bytes() == b"weights"
+    pulled = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    sums = {path.relative_to(tmp_path / "model").as_posix(): sha256(path.read_bytes()).hexdigest() for path in pulled}
+    assert sums == {one["name"].removeprefix("artifacts/"): one["sha256"] for one in result["artifacts"]}
+    assert sums == {"model.bin": sha256(b"weights").hexdigest()}
     wait_for(lambda: not root.exists(), "the end of the machine")
 
 
