@@ -132,7 +132,7 @@ def _money(one: Entry) -> tuple[str, str, str]:
 
 def _so_far(one: Entry, by: By) -> str:
     what = one.state if by == "run" and one.state else f"{one.unfinished} unfinished"
-    if one.at_most > one.paid.high:
+    if one.at_most > one.paid.high and not one.unproven:
         return f"{what}: so far; at most {money(one.at_most)}"
     return f"{what}: so far, and it may go on past what was quoted"
 

@@ -200,8 +200,9 @@ def _unfinished(home: Home) -> Iterator[Check]:
         yield Check("unfinished", "ok", "this ledger has no run under way; what bills: gpurun sweep")
     for run in runs:
         held = "a controller holds it" if run.held(now) else "nobody holds it"
-        if run.state == "terminating":
-            why = clean(run.detail or run.evidence) or "its end is under way"
+        if run.unproven:
+            late = "its end is under way" if run.state == "terminating" else f"it is {run.state}, past its ceiling"
+            why = clean(run.detail or run.evidence) or late
             words = f"{run.run_id} may still bill, {held}: {why}"
             console = CONSOLES.get(run.provider, "")
             yield Check(UNPROVEN, "bad", words, f"gpurun ps{f', and look at {console}' if console else ''}")

@@ -67,6 +67,11 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
+def _looked(seen: Seen) -> bool:
+    """Whether the vendor answered: what it shows, or that it shows nothing of a launch."""
+    return seen.observation is not None or seen.found is not None
+
+
 class Controller:
     """Holds one run's lease and acts on it."""
 
@@ -134,9 +139,7 @@ class Controller:
         decision = lifecycle.decide(self._row.memory, seen, now, self._row.rules(self._provider.traits))
         self._settle_money(decision, seen, now)
         try:
-            self._save(
-                decision.memory, looked=seen.observation is not None, late=decision.late, granted=decision.granted
-            )
+            self._save(decision.memory, looked=_looked(seen), late=decision.late, granted=decision.granted)
         except LedgerError:
             if decision.act is Act.TERMINATE:  # where the disk is the fault, terminating comes first
                 self._provider.terminate(ids_of(decision.memory))

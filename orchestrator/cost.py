@@ -56,6 +56,12 @@ class Interval:
 
 
 NOTHING = Interval(Decimal(0), Decimal(0))
+_UNCLEAR_STEP_SECONDS = 60  # the longest billing step of those whose launch can be unclear
+
+
+def unsettled(price: Decimal, intended: float) -> Spell:
+    """Give what a launch may have rented that nobody has settled yet: from the intent on, or nothing at all."""
+    return Spell(price, _UNCLEAR_STEP_SECONDS, intended, intended, None, None)
 
 
 def charge(price: Decimal, seconds: float, step_seconds: int) -> Decimal:

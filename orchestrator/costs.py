@@ -42,6 +42,7 @@ class Entry:
     paid: Interval
     unfinished: int = 0
     at_most: Decimal = Decimal(0)  # what the unfinished ones may come to, the paid of the others included
+    unproven: int = 0  # of the unfinished ones, those that may bill though they should not: they know no bound
     state: str = ""  # of a single run
 
     def as_json(self, by: By) -> dict[str, Any]:
@@ -51,14 +52,15 @@ class Entry:
             key: self.name,
             **({"provider": self.provider, "state": self.state} if by == "run" else {}),
             "runs": self.runs,
-            "first": rfc3339(self.first),
+            "first": rfc3339(self.first) if self.first else None,
             "quoted_low_usd": self.low,
             "quoted_likely_usd": self.likely,
             "quoted_worst_usd": self.worst,
             "paid_low_usd": self.paid.low,
             "paid_usd": self.paid.high,
             "unfinished": self.unfinished,
-            "at_most_usd": self.at_most,
+            "unproven": self.unproven,
+            "at_most_usd": None if self.unproven else self.at_most,
         }
 
 
@@ -86,6 +88,7 @@ def total(each: Sequence[Entry], name: str = "total") -> Entry:
         worst=sum((one.worst for one in each), Decimal(0)),
         paid=sum((one.paid for one in each), NOTHING),
         unfinished=sum(one.unfinished for one in each),
+        unproven=sum(one.unproven for one in each),
         at_most=sum((one.at_most for one in each), Decimal(0)),
     )
 
@@ -108,6 +111,7 @@ def _entry(row: RunRow, now: float) -> Entry:
         worst=_dollars(quote.get("worst")) or row.worst,
         paid=paid,
         unfinished=int(not done),
+        unproven=int(row.is_unproven(now)),
         at_most=paid.high if done else max(row.worst, paid.high),
         state=(row.memory.reason or "done") if done else row.memory.state.value,
     )
@@ -144,7 +148,7 @@ def periods(rows: Iterable[RunRow], unit: Unit, now: float) -> dict[str, Interva
     found: dict[str, Interval] = {}
     for row in rows:
         until = (row.ended or now) + row.skew
-        for spell in row.spells:
+        for spell in row.bills:
             for label, paid in _split(spell, until, unit):
                 found[label] = found.get(label, NOTHING) + paid
     return dict(sorted(found.items()))

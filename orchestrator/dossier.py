@@ -108,7 +108,9 @@ def screen(known: Dossier, now: float) -> str:
 def _billing(run: Run) -> str:
     if is_adopted(run):
         return clean(run.evidence)
-    return f"nothing bills any more: {clean(run.evidence)}" if run.is_done else "not proven ended yet"
+    if run.is_done or run.freed:
+        return f"nothing bills any more: {clean(run.evidence)}"
+    return "MAY STILL BILL: it should have ended" if run.unproven else "not proven ended yet"
 
 
 def _state(run: Run, now: float) -> str:
@@ -126,7 +128,7 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
     cost = truth.dollars(quote, run.low, run.high, run.worst)
     cost = (*cost[:2], "not known in this home") if is_adopted(run) else cost
     rows = [
-        ("where", f"{offer['provider']} {offer['name']}", _short(run.allocation_id) or "nothing launched yet"),
+        ("where", f"{offer['provider']} {offer['name']}", _rented(run)),
         *(one.cells() for one in known.beside(now) if one.kind in {"memory", "speed"}),
         (name, likely or "not known before", took + ("" if run.is_done else " so far")),
         *(one.cells() for one in stages),
@@ -136,6 +138,10 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
         ("steps", str(quote.get("steps") or ""), _steps(known)),
     ]
     return table(("", "PLAN", "TRUTH"), rows)
+
+
+def _rented(run: Run) -> str:
+    return "launch not settled" if run.intended else _short(run.allocation_id) or "nothing launched yet"
 
 
 def _short(name: str) -> str:

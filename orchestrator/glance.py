@@ -9,7 +9,7 @@ import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.words import Reason, outcome_of
+from orchestrator.words import Reason, is_unproven, outcome_of
 from providers.errors import GpurunError, LedgerError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -26,10 +26,13 @@ _COLUMNS = """
         json_extract(memory, '$.attempt') AS attempt, json_extract(memory, '$.step') AS step,
         created, deadline, ceiling, seen, ended, stop_requested IS NOT NULL AS stopping,
         lease_holder, lease_until, worst, skew, holders, json_extract(plan, '$.holders') AS planned,
-        provider = 'colab' AND json_extract(plan, '$.store') IS NULL AS needs_us
+        provider = 'colab' AND json_extract(plan, '$.store') IS NULL AS needs_us,
+        json_extract(memory, '$.freed') IS NOT NULL AS freed,
+        CASE json_extract(memory, '$.launch') WHEN 'intended' THEN json_extract(memory, '$.intended') END AS intended,
+        json_extract(memory, '$.offer.price') AS price
     FROM runs
 """
-_OPEN = " WHERE state != 'done' ORDER BY state != 'terminating', created DESC, rowid DESC"
+_OPEN = " WHERE state != 'done' ORDER BY created DESC, rowid DESC"
 _OVER = " WHERE state = 'done' ORDER BY created DESC, rowid DESC LIMIT ?"
 
 
@@ -59,8 +62,12 @@ class Run(NamedTuple):
     holders: str = "[]"  # JSON: who can stop the meter, as last read
     planned: str | None = None  # JSON: the same as it was planned
     needs_us: bool = False  # a sleep of this computer may cost the run: awake.py
+    freed: bool = False  # nothing bills any more, and only what it left in the store is awaited
+    intended: str | None = None  # when a launch was sent of which nobody knows yet what it made: RFC 3339
+    price: str | None = None  # of the offer that this attempt takes, USD an hour
     low: Decimal = Decimal(0)  # accrued, between `low` and `high`
     high: Decimal = Decimal(0)
+    unproven: bool = False  # it may bill though it should not: its end is not proven, or it is past its ceiling
 
     @property
     def is_done(self) -> bool:
@@ -73,6 +80,13 @@ class Run(NamedTuple):
         if not self.is_done or not self.reason:
             return ""
         return outcome_of(Reason(self.reason)).value
+
+    @property
+    def intended_at(self) -> float:
+        """When the launch was sent that is not settled, by the vendor's clock; 0 = there is none."""
+        from datetime import datetime
+
+        return datetime.fromisoformat(self.intended).timestamp() if self.intended else 0.0
 
     def held_by(self) -> list[dict[str, str]]:
         """Who can stop the meter: as last read, and as planned where nothing was read yet. Fields of a `Holder`."""
@@ -96,7 +110,7 @@ class Run(NamedTuple):
 
 
 def runs(home: Home, now: float, last: int | None = None) -> list[Run]:
-    """Read runs: what is being ended and may bill first, then what goes on, then the `last` that are over.
+    """Read runs: what may bill though it should not first, then what goes on, then the `last` that are over.
 
     Newest first within each.
 
@@ -130,14 +144,22 @@ def _read(path: Path, now: float, last: int | None) -> list[Run]:
         database.execute("BEGIN")  # one moment for all: a run that ends in between would be listed twice
         found = [_run(row) for row in database.execute(_COLUMNS + _OPEN)]
         found += [_run(row) for row in database.execute(_COLUMNS + _OVER, (-1 if last is None else last,))]
-        return [_with_money(database, run, now) for run in found]
+        return sorted(
+            (_judged(_with_money(database, run, now), now) for run in found), key=lambda run: not run.unproven
+        )
     finally:
         database.close()
 
 
 def _run(row: Sequence[object]) -> Run:
     run = Run(*row)  # type: ignore[arg-type]  # the columns stand in the fields' order
-    return run._replace(stopping=bool(run.stopping), needs_us=bool(run.needs_us), worst=Decimal(run.worst))
+    flags = {name: bool(getattr(run, name)) for name in ("stopping", "needs_us", "freed")}
+    return run._replace(worst=Decimal(run.worst), **flags)  # type: ignore[arg-type]  # they are no others
+
+
+def _judged(run: Run, now: float) -> Run:
+    overdue = now + run.skew > run.ceiling and run.high > 0
+    return run._replace(unproven=is_unproven(run.state, freed=run.freed, overdue=overdue))
 
 
 def _with_money(database: sqlite3.Connection, run: Run, now: float) -> Run:
@@ -146,11 +168,14 @@ def _with_money(database: sqlite3.Connection, run: Run, now: float) -> Run:
         " WHERE run_id = ? AND CAST(price AS REAL) > 0"
     )
     rows = database.execute(query, (run.run_id,)).fetchall()
-    if not rows:
+    if not rows and not run.intended:
         return run
-    from orchestrator.cost import Spell, accrued
+    from orchestrator.cost import Spell, accrued, unsettled
 
-    total = accrued((Spell(Decimal(row[0]), *row[1:]) for row in rows), (run.ended or now) + run.skew)
+    spells = [Spell(Decimal(row[0]), *row[1:]) for row in rows]
+    if run.intended and run.price:
+        spells.append(unsettled(Decimal(run.price), run.intended_at))
+    total = accrued(spells, (run.ended or now) + run.skew)
     return run._replace(low=total.low, high=total.high)
 
 

@@ -44,7 +44,9 @@ def pass_screen(pulse: Pulse, *, colour: bool = False) -> str:
         lines += [wrap(f"  {clean(line)}", indent="    ") for line in _of_provider(name, seen)]
     lines += [wrap(f"  this home: {clean(text)}", indent="    ") for text in pulse.troubles]
     if pulse.tended:
-        lines.append(wrap(f"  nobody held {' '.join(pulse.tended)}: background controllers carry on", indent="    "))
+        lines.append(
+            wrap(f"  nobody held {' '.join(pulse.tended)}: background controllers were started", indent="    ")
+        )
     return "\n".join(lines)
 
 

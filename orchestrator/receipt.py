@@ -47,6 +47,13 @@ class Receipt:
         """USD."""
         return self.row.accrued(self.now)
 
+    @property
+    def at_most(self) -> Decimal | None:
+        """USD that it may come to; None where it bills though it should not: no bound is known."""
+        row = self.row
+        known = self.paid.high if row.memory.is_done else max(row.worst, self.paid.high)
+        return None if row.is_unproven(self.now) else known
+
     def paid_for(self, one: Rented) -> Interval:
         """USD for one allocation."""
         return accrued([one.spell], (self.row.ended or self.now) + self.row.skew)
@@ -79,7 +86,7 @@ class Receipt:
             },
             "paid_low_usd": self.paid.low,
             "paid_usd": self.paid.high,
-            "at_most_usd": self.paid.high if memory.is_done else max(row.worst, self.paid.high),
+            "at_most_usd": self.at_most,
             "allocations": [self._rented_json(one) for one in self.rented],
             "launched": rfc3339(row.created),
             "deadline": rfc3339(row.deadline),
@@ -205,7 +212,8 @@ def _quoted(known: Receipt) -> str:
 
 def _paid(known: Receipt) -> str:
     if not known.rented:
-        return "  $0.00: nothing was rented"
+        unsettled = known.row.bills and f"  {_amount(known.paid, known=known)}: nobody knows yet what the launch made"
+        return unsettled or "  $0.00: nothing was rented"
     blocks = [_block(known, one) for one in known.rented]
     if len(blocks) > 1:
         blocks.append(facts([("  total   ", _amount(known.paid, known=known))]))
@@ -341,8 +349,9 @@ def _last(known: Receipt) -> str:
     if memory.is_done:
         proof = clean(memory.evidence) or "nothing was launched"
         words = f"PAID {money_range(paid.low, paid.high)}. Nothing bills any more: {proof} (as of {moment(row.ended)})."
+    elif memory.freed is not None:
+        words = f"PAID {money_range(paid.low, paid.high)}. Nothing bills any more: {clean(memory.evidence)}."
     else:
-        words = (
-            f"SO FAR {money_range(paid.low, paid.high)}, at most {money(max(row.worst, paid.high))}. MAY STILL BILL."
-        )
+        bound = f"; {money(row.worst)} was quoted" if known.at_most is None else f", at most {money(known.at_most)}"
+        words = f"SO FAR {money_range(paid.low, paid.high)}{bound}. MAY STILL BILL."
     return wrap(words)

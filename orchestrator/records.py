@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cost import Interval, Spell, accrued
+from orchestrator.cost import Interval, Spell, accrued, unsettled
 from orchestrator.facts import Rules
 from orchestrator.jobs import candidates_of
-from orchestrator.words import Launch
+from orchestrator.words import Launch, is_unproven
 from providers.base import Place, Proof, utc
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from orchestrator.facts import Memory, Wish
     from providers.base import Traits
-
-
-_UNCLEAR_STEP_SECONDS = 60  # the longest billing step of those whose launch can be unclear
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +67,20 @@ class RunRow:
 
     def accrued(self, now: float) -> Interval:
         """What it cost by `now`, epoch seconds of our own clock."""
-        return accrued((*self.spells, *self._unclear()), (self.ended or now) + self.skew)
+        return accrued(self.bills, (self.ended or now) + self.skew)
 
-    def _unclear(self) -> tuple[Spell, ...]:
-        """What a launch may have rented that nobody has settled yet: from the intent on, or nothing at all."""
+    @property
+    def bills(self) -> tuple[Spell, ...]:
+        """All that billed or may have, a launch that nobody has settled yet too."""
         memory = self.memory
         if memory.launch is not Launch.INTENDED or memory.intended is None or memory.offer is None:
-            return ()
-        began = memory.intended.timestamp()
-        return (Spell(memory.offer.price, _UNCLEAR_STEP_SECONDS, began, began, None, None),)
+            return self.spells
+        return (*self.spells, unsettled(memory.offer.price, memory.intended.timestamp()))
+
+    def is_unproven(self, now: float) -> bool:
+        """Whether it may bill though it should not; `now` is by our own clock. No bound is known of what it costs."""
+        overdue = now + self.skew > self.ceiling and self.accrued(now).high > 0
+        return is_unproven(self.memory.state, freed=self.memory.freed is not None, overdue=overdue)
 
 
 def _needs_watchdog(plan: dict[str, Any]) -> bool:

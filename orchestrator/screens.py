@@ -69,7 +69,7 @@ def runs_table(
         under = [fit(f"  {note}", WIDTH)] if note else []
         under += [f"  look, and end it by hand if need be: {console}"] if console else []
         under += [wrap(f"  {words}", indent="  ") for words in (stuck or {}).get(run.run_id, ())]
-        told += [paint(each, "bad", colour=colour and run.state == "terminating") for each in (line, *under)]
+        told += [paint(each, "bad", colour=colour and run.unproven) for each in (line, *under)]
     return "\n".join(told)
 
 
@@ -79,8 +79,8 @@ def is_adopted(run: Run) -> bool:
 
 
 def console_of(run: Run) -> str:
-    """Where the vendor shows a run that is being ended; "" = it is not, or nothing of it bills."""
-    return CONSOLES.get(run.provider, "") if run.state == "terminating" else ""
+    """Where the vendor shows a run that may bill though it should not; "" = it is not known to."""
+    return CONSOLES.get(run.provider, "") if run.unproven else ""
 
 
 def _state(run: Run, now: float) -> str:
@@ -88,19 +88,28 @@ def _state(run: Run, now: float) -> str:
         return run.reason or "done"
     if run.stopping and run.state != "terminating":
         return "stopping"
-    stale = run.seen is not None and now - run.seen > STALE_SECONDS
-    return f"{run.state}?" if stale else run.state
+    return f"{run.state}?" if _is_stale(run, now) else run.state
+
+
+def _is_stale(run: Run, now: float) -> bool:
+    last = run.seen or (run.intended_at - run.skew if run.intended else None)
+    return last is not None and now - last > STALE_SECONDS
 
 
 def _note(run: Run, now: float) -> str:
     detail = clean(run.detail)
     if run.is_done:
         return _billed(run, now) or ("" if run.reason == "completed" else detail)
+    seen = f"seen {ago(now - run.seen)}; " if run.seen is not None and _is_stale(run, now) else ""
+    if run.unproven:
+        late = "" if run.state == "terminating" else f"{seen}up to {money(run.high)}; past its ceiling, "
+        return f"{late}may still bill; {money(run.worst)} was quoted{': ' if detail else ''}{detail}"
     if run.state == "terminating":
-        return f"may still bill, at most {money(run.worst)}{': ' if detail else ''}{detail}"
-    if run.seen is not None and now - run.seen > STALE_SECONDS:
-        seen = f"seen {ago(now - run.seen)}; up to {money(run.high)}"
-        return f"{seen}; {awake.AFTER_SLEEP}" if run.needs_us else seen
+        return f"nothing bills any more; what it left in the store is awaited{': ' if detail else ''}{detail}"
+    if run.intended:
+        return f"launch not settled: {seen}it may have rented; up to {money(run.high)}"
+    if seen:
+        return f"{seen}up to {money(run.high)}{f'; {awake.AFTER_SLEEP}' if run.needs_us else ''}"
     return detail or (_held(run) if run.high else "")
 
 
@@ -146,6 +155,7 @@ def run_json(run: Run, folder: object) -> dict[str, Any]:
         "accrued_low_usd": run.low,
         "accrued_usd": run.high,
         "evidence": run.evidence,
+        "unproven": run.unproven,
         "console_url": console_of(run) or None,
         "holders": run.held_by(),
         "folder": str(folder),
@@ -185,6 +195,8 @@ def _billing(run: Run) -> str:
         return clean(run.evidence)
     if run.is_done:
         return f"nothing bills any more: {clean(run.evidence) or 'nothing was launched'}{as_of}"
+    if run.freed:
+        return f"nothing bills any more: {clean(run.evidence)}{as_of}; what it left in the store is awaited"
     return f"MAY STILL BILL: {clean(run.evidence) or 'its end is not proven yet'}{as_of}"
 
 

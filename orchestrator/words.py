@@ -84,6 +84,14 @@ def exit_code(state: State, reason: Reason | None) -> int:
     return _EXITS[reason]
 
 
+def is_unproven(state: str, *, freed: bool, overdue: bool) -> bool:
+    """Whether a run may bill though it should not: its end is not proven, or it goes on past its ceiling (`overdue`).
+
+    `freed` = nothing bills any more, and only what it left in the store is awaited.
+    """
+    return state != State.DONE and not freed and (state == State.TERMINATING or overdue)
+
+
 def has_begun(state: str) -> bool:
     """Whether a training was seen to run, so that whoever is to stop it had the time to prove that it can."""
     return state not in {State.PENDING, State.PROVISIONING, State.STARTING}

@@ -126,10 +126,10 @@ def exit_code_of(run: Run) -> int:
 
 
 def exit_code_now(runs: Sequence[Run]) -> int:
-    """Give 5 while the end of any of these is not proven, else 0."""
+    """Give 5 while any of these may bill though it should not, else 0."""
     from orchestrator.words import EXIT_MAY_BILL
 
-    return EXIT_MAY_BILL if any(run.state == "terminating" for run in runs) else 0
+    return EXIT_MAY_BILL if any(run.unproven for run in runs) else 0
 
 
 def watch(

@@ -45,7 +45,7 @@ def ps(*, everything: bool, as_json: bool) -> int:
         if pulse:
             click.echo(pulse, err=True)
     if taken_up:
-        click.echo(f"nobody held {' '.join(taken_up)}: a background controller carries on", err=True)
+        click.echo(f"nobody held {' '.join(taken_up)}: a background controller was started", err=True)
     return EXIT_MAY_BILL if guard_pulse.owes(home) else exit_code_now(runs)
 
 

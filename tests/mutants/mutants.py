@@ -100,10 +100,10 @@ MUTANTS = (
     Mutant(
         "intent saved after the deed",
         _LOOP,
-        "        try:\n            self._save(\n",
+        "        try:\n            self._save(decision.memory,",
         "        try:\n            if decision.act is Act.LAUNCH:\n"
         "                self._row = replace(self._row, memory=decision.memory)\n                self._act(decision, seen)\n"
-        "            self._save(\n",
+        "            self._save(decision.memory,",
         LIFE,
     ),
     Mutant(

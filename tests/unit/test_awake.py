@@ -26,7 +26,8 @@ def placed(home: Path, provider: str, store: dict[str, str] | None) -> glance.Ru
     with sqlite3.connect(home / "ledger.sqlite") as ledger:
         plan = json.loads(ledger.execute("SELECT plan FROM runs").fetchone()[0])
         plan = {**plan, "offer": {**plan["offer"], "provider": provider}, "store": store}
-        ledger.execute("UPDATE runs SET provider = ?, plan = ?", (provider, json.dumps(plan)))
+        ceiling = NOW + 86400
+        ledger.execute("UPDATE runs SET provider = ?, plan = ?, ceiling = ?", (provider, json.dumps(plan), ceiling))
     ledger.close()
     [run] = glance.runs(Home(home), NOW + 21600)
     assert run.needs_us == awake.must_stay(plan)

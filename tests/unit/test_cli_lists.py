@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from past import NOW, admit, done, output
 
-from orchestrator import cli, glance, processes, screens
+from orchestrator import checks, cli, glance, processes, screens
 from orchestrator.facts import Memory
 from orchestrator.home import Home
 from orchestrator.ledger import Ledger
 from orchestrator.render import display_width
 from orchestrator.words import Launch, Reason, State
+from providers.base import Offer
 from providers.errors import GpurunError
+from providers.table import CONSOLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +48,7 @@ def test_ps_puts_first_what_may_still_bill(capsys: pytest.CaptureFixture[str]) -
     assert names == [
         "old-261122-aaaaaa", "text-classification-261122-bbbbbb", "demo-261122-dddddd", "demo-261122-cccccc",
     ]  # fmt: skip
-    assert "may still bill, at most $3.00" in out.splitlines()[2]
+    assert "may still bill; $3.00 was quoted: no" in out.splitlines()[2]
 
 
 @pytest.mark.usefixtures("some_runs")
@@ -98,6 +104,65 @@ def test_a_run_not_looked_at_for_hours_is_never_called_running(home: Path) -> No
     shown = screens.runs_table([seen], NOW + 21600, {})
     assert "running?" in shown
     assert "seen 6 h ago; up to $7.22" in shown
+
+
+def test_a_run_past_its_ceiling_stands_first_in_red_and_is_told_as_one_that_may_bill(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    admit(home, "late-261122-aaaaaa", Memory(state=State.RUNNING, launch=Launch.ACCEPTED), age=9000, price="1.20")
+    admit(home, "free-261122-bbbbbb", Memory(state=State.RUNNING, launch=Launch.ACCEPTED), age=60)
+    admit(home, "demo-261122-cccccc", Memory(state=State.PENDING), age=10)
+    with closing(sqlite3.connect(home / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE runs SET lease_until = 9e9, provider = 'lambda'")
+        ledger.execute("UPDATE runs SET ceiling = ? WHERE state = 'running'", (NOW - 3600,))
+    code, out, _ = output(capsys, "ps", "--json")
+    first, *others = json.loads(out)
+    assert (code, first["run_id"], first["console_url"]) == (5, "late-261122-aaaaaa", CONSOLES["lambda"])
+    assert [one["unproven"] for one in others] == [False, False]  # what costs nothing owes nothing
+    shown = screens.runs_table(glance.runs(Home(home), NOW + 18000), NOW + 18000, {}, colour=True).splitlines()
+    assert "running?" in shown[1]
+    assert "seen 5 h ago; up to $9.0" in shown[2]
+    assert "; past its ceiling, may still bill; $3.00 was quoted" in shown[2]
+    assert CONSOLES["lambda"] in shown[3]
+    assert [line.startswith("\x1b[31m") for line in shown[1:5]] == [True, True, True, False]
+    assert output(capsys, "show", "late")[0] == 5
+    assert "MAY STILL BILL" in output(capsys, "show", "late")[1]
+    assert [one.text for one in checks._unfinished(Home(home)) if one.name == checks.UNPROVEN] == [
+        "late-261122-aaaaaa may still bill, a controller holds it: it is running, past its ceiling"
+    ]
+
+
+def test_a_launch_that_nobody_settled_is_told_with_what_it_may_have_cost(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    offer = Offer("lambda", "gpu_1x_a10", "a10", 1, Decimal("1.20"))
+    sent = datetime.fromtimestamp(NOW - 5400, UTC)
+    unclear = Memory(state=State.PROVISIONING, launch=Launch.INTENDED, intended=sent, entered=sent, offer=offer)
+    admit(home, "demo-261122-aaaaaa", unclear, age=5400)
+    with closing(sqlite3.connect(home / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE runs SET lease_until = 9e9, seen = NULL")
+    with closing(Ledger(home / "ledger.sqlite")) as known:
+        assert glance.find(Home(home), None, NOW).high == known.run("demo-261122-aaaaaa").accrued(NOW).high > 0
+    shown = screens.runs_table(glance.runs(Home(home), NOW), NOW, {})
+    assert "provisioning?" in shown
+    assert "launch not settled: it may have rented; up to $1.8" in shown
+    assert "launch not settled" in output(capsys, "show")[1]
+    assert "nothing was rented" not in output(capsys, "receipt")[1]
+
+
+def test_a_run_whose_end_is_proven_and_whose_store_is_awaited_may_not_bill(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    freed = Memory(
+        state=State.TERMINATING, launch=Launch.ACCEPTED, evidence="gone", freed=datetime.fromtimestamp(NOW, UTC)
+    )
+    admit(home, "demo-261122-aaaaaa", freed, age=600, price="1.20")
+    with closing(sqlite3.connect(home / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE runs SET lease_until = 9e9, provider = 'lambda'")
+    code, out, _ = output(capsys, "ps")
+    assert (code, "may still bill" in out, "nothing bills any more" in out) == (0, False, True)
+    for command in ("show", "receipt"):
+        assert "nothing bills any more: gone" in " ".join(output(capsys, command)[1].split()).lower()
 
 
 @pytest.mark.parametrize(

@@ -293,3 +293,7 @@ def test_costs_of_a_home_in_which_nothing_ran_make_none(capsys: pytest.CaptureFi
     assert not home.exists()
     past(home).ledger.close()
     assert output(capsys, "costs", "--plot")[0] == 0
+
+
+def test_no_runs_have_no_first_launch() -> None:
+    assert total([]).as_json("provider")["first"] is None

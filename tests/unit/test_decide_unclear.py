@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from decisions import ABSENT_TWICE, GONE, LAG, OFFER, STOP, T0, at, in_state, step, told
@@ -10,6 +11,9 @@ from decisions import ABSENT_TWICE, GONE, LAG, OFFER, STOP, T0, at, in_state, st
 from orchestrator.facts import Memory, Seen
 from orchestrator.words import Act, Launch, Reason, State
 from providers.base import Allocation
+
+if TYPE_CHECKING:
+    from worlds import World
 
 SENT = Memory(state=State.PROVISIONING, launch=Launch.INTENDED, intended=T0, entered=T0, offer=OFFER)
 
@@ -73,3 +77,14 @@ def test_a_last_launch_that_left_no_trace_ends_the_run(more: dict[str, bool], re
     decision = step(memory, Seen(found=()), 3 * LAG)
     assert told(decision) == (State.DONE, Act.FINISH, reason, "the launch left no trace")
     assert decision.memory.launch is Launch.NOT_YET
+
+
+def test_a_launch_that_is_looked_for_counts_as_seen_once_the_vendor_answered(world: World) -> None:
+    world.cloud.faults["launch"].append("lost_request")
+    world.cloud.faults["find"].append("unreachable")
+    world.drive(until=lambda: bool(world.memory.intended) and not world.cloud.faults["find"])
+    assert (world.memory.launch, world.row.seen) == (Launch.INTENDED, None)
+    world.drive(until=lambda: bool(world.memory.absences))
+    assert (world.memory.launch, world.row.seen is None) == (Launch.INTENDED, False)
+    world.drive()
+    world.check_ended()

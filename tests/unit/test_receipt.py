@@ -117,6 +117,16 @@ def test_a_run_under_way_has_a_receipt_that_promises_nothing(home: Path, capsys:
     assert "Nothing bills any more" not in words
 
 
+def test_a_run_whose_end_is_not_proven_has_no_bound(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = two_months(home)
+    made.save("going-261122-dddddd", Memory(state=State.TERMINATING, allocation_id="i-going"), NOW)
+    made.ledger.close()
+    words = " ".join(output(capsys, "receipt", "going")[1].split())
+    assert "SO FAR $0.75; $3.00 was quoted. MAY STILL BILL." in words
+    assert json.loads(output(capsys, "receipt", "going", "--json")[1])["at_most_usd"] is None
+    assert "terminating: so far, and it may go on past what was quoted" in output(capsys, "costs")[1]
+
+
 def test_an_end_that_nobody_witnessed_is_told_as_the_interval_that_it_is(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
