@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY_SECONDS = 20.0
+_TRIES = 5
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # a file system without them: SQLite makes it
 _HINTS = {
     "SQLITE_FULL": "free some space on its disk, then the same again",
@@ -52,11 +53,14 @@ class Database:
 
     def _open(self, path: Path) -> None:
         try:
-            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            if is_read_only(path):
+                self._connection = read_only(path)
+            else:
+                self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+                self._use_wal()
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.execute("PRAGMA foreign_keys=ON")
             self._connection.row_factory = sqlite3.Row
-            self._use_wal()
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute("PRAGMA foreign_keys=ON")
             self._migrate()
         except sqlite3.Error as error:
             raise self.broken(error) from error
@@ -153,6 +157,45 @@ class Database:
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {number}")
             self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('home', ?)", (secrets.token_hex(2),))
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether the ledger is there and its folder can't be written: then all that can be done is to look."""
+    return path.exists() and not os.access(path.parent, os.W_OK)
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open a ledger to look at it, where nothing can be written.
+
+    With a log beside it, somebody writes, or did and died: SQLite itself reads that. Without one all is in the file,
+    which SQLite will not open where it can't make a log. It may be told that nobody writes (`immutable`), and nobody
+    knows that: another mount may be writable. So the file is read whole, and again where it changed meanwhile.
+
+    Raises:
+        sqlite3.Error: it can't be read.
+    """
+    try:
+        for _ in range(_TRIES):
+            before = path.stat()
+            if path.with_name(f"{path.name}-wal").exists():
+                connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+                connection.execute("PRAGMA query_only=ON")
+                return connection
+            data = bytearray(path.read_bytes())
+            after = path.stat()
+            if (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino):
+                return _in_memory(data)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"{path}: {error.strerror}") from error
+    raise sqlite3.OperationalError(f"{path} is being written all the time")
+
+
+def _in_memory(data: bytearray) -> sqlite3.Connection:
+    data[18:20] = b"\x01\x01"  # no longer "in WAL mode": memory has none (https://www.sqlite.org/fileformat.html)
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.deserialize(bytes(data))
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ ledger.py is the ledger; this reads the same tables with plain SQL, because `gpu
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -139,7 +140,12 @@ def runs(home: Home, now: float, last: int | None = None) -> list[Run]:
 
 
 def _read(path: Path, now: float, last: int | None) -> list[Run]:
-    database = sqlite3.connect(path, timeout=20, isolation_level=None)
+    if os.access(path.parent, os.W_OK):
+        database = sqlite3.connect(path, timeout=20, isolation_level=None)
+    else:
+        from orchestrator.database import read_only
+
+        database = read_only(path)
     try:
         database.execute("BEGIN")  # one moment for all: a run that ends in between would be listed twice
         found = [_run(row) for row in database.execute(_COLUMNS + _OPEN)]
@@ -210,7 +216,7 @@ def tend(home: Home, found: Sequence[Run], now: float) -> list[str]:
         GpurunError: the defaults can't be read; the controllers of what bills were started all the same.
     """
     alone = [run for run in found if not run.is_done and not run.held(now)]
-    if not alone:
+    if not alone or not os.access(home.root, os.W_OK):  # a controller could note nothing there: it would not begin
         return []
     from orchestrator import settings_file
     from orchestrator.processes import spawn_controller
