@@ -159,7 +159,10 @@ class S3Store:
         """Tell the size of an object in bytes; None = no such key."""
         with _told(self.address, absent=None) as found:
             found.append(self._client.head_object(Bucket=self.address.bucket, Key=key)["ContentLength"])
-        return int(found[0]) if found else None
+        if found:
+            return int(found[0])
+        next(self.kept(key), None)  # a HEAD's 404 has no words: a list tells a bucket that is gone from a key
+        return None
 
     def kept(self, prefix: str) -> Iterator[Kept]:
         """List every object whose key begins so, every page of it."""
@@ -186,8 +189,8 @@ def _client(address: Address) -> tuple[Any, bool]:
         from botocore.config import Config
     except ImportError as error:
         raise UsageError("a store in S3 takes boto3", hint="pip install 'gpurun[s3]'") from error
-    session = boto3.Session()
     with _told(address):
+        session = boto3.Session()
         found = session.get_credentials()
         if found is None:
             raise CredentialsError(
@@ -216,13 +219,21 @@ def _client(address: Address) -> tuple[Any, bool]:
 def _told(address: Address, absent: object = ...) -> Iterator[list[Any]]:
     """Turn boto3's errors into ours; with `absent` given, the store's own "no such key" passes in silence."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+    )
     from urllib3.exceptions import HTTPError
 
     try:
         yield []
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise CredentialsError(f"no key opens {address}", hint="export AWS_ACCESS_KEY_ID=…") from error
+    except ProfileNotFound as error:
+        raise CredentialsError(f"no key opens {address}: {error}", hint="look at AWS_PROFILE") from error
     except ClientError as error:
         code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in _NONE and absent is None:

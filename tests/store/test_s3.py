@@ -127,3 +127,17 @@ def test_the_monthly_cost_is_told_where_it_is_known() -> None:
     assert str(parse("s3://my-bucket").monthly_usd(10**12)) == "23.000"
     assert str(parse("s3://my-bucket", "https://1.r2.cloudflarestorage.com").monthly_usd(10**9)) == "0.015"
     assert parse("s3://my-bucket", "http://127.0.0.1:1").monthly_usd(1) is None
+
+
+def test_a_bucket_that_is_gone_is_no_key_that_is_not_there(store, bucket) -> None:
+    assert store.size("no/such/key") is None
+    gone = open_store(parse("s3://gone-gone-gone/p", bucket.endpoint))
+    with pytest.raises(ProviderError, match="there is no bucket"):
+        gone.size("no/such/key")
+
+
+def test_a_profile_that_is_not_there_is_a_missing_key(bucket, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(CredentialsError, match="nope") as caught:
+        open_store(parse(bucket.address, bucket.endpoint))
+    assert "AWS_PROFILE" in caught.value.hint
