@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator import glance, settings_file
+from orchestrator import data_remote, glance, settings_file
 from orchestrator.ledger import Ledger
 from orchestrator.render import clean, price, size
 from orchestrator.words import EXIT_MAY_BILL
@@ -87,6 +87,9 @@ def _home(home: Home) -> Check:
 def _disk(home: Home) -> Check:
     free = shutil.disk_usage(home.root).free
     text = f"{size(free)} free at {home.root}"
+    brought = data_remote.kept_bytes(home)
+    if brought:
+        text += f"; {size(brought)} brought from addresses lie in {home.root / 'data'}: delete what no run goes on with"
     if free < TOO_LITTLE_BYTES:
         return Check("disk", "bad", text, "free some space, or move the home: export GPURUN_HOME=/bigger/disk/gpurun")
     return Check("disk", "note" if free < LITTLE_BYTES else "ok", text)

@@ -22,17 +22,26 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import settings_file
 from orchestrator.render import size as sized
-from orchestrator.store import Address, open_store
+from orchestrator.store import Address, is_endpoint, open_store
 from orchestrator.terminal import Terminal
 from providers import wire
 from providers.base import Secret
-from providers.errors import ConfigError, CredentialsError, GpurunError, IntegrityError, ProviderError, StateError
+from providers.errors import (
+    ConfigError,
+    CredentialsError,
+    GpurunError,
+    IntegrityError,
+    ProviderError,
+    StateError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from huggingface_hub import HfApi
 
+    from orchestrator.data_files import DataFile
     from orchestrator.home import Home
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
@@ -119,14 +128,34 @@ class Bringer:
         raise ConfigError(f'"{address}" is no address of data', hint=SHAPES)
 
     def _s3_endpoint(self) -> str:
-        if self._endpoint is not None:
-            return self._endpoint
-        return str(settings_file.load(self._home.root / settings_file.NAME).get("s3-endpoint") or "")
+        typed = self._endpoint
+        if typed is None:
+            typed = str(settings_file.load(self._home.root / settings_file.NAME).get("s3-endpoint") or "")
+        if typed and not is_endpoint(typed):
+            raise ConfigError(f'"{typed}" is no endpoint', hint="--s3-endpoint https://host")
+        return typed
 
 
 def is_address(value: str) -> bool:
     """Say whether a value is meant as an address."""
     return value.strip().partition("://")[0] in {"s3", "hf", "gs", "az", "http", "https"} and "://" in value
+
+
+def refuse_unused(endpoint: str | None, store: str, files: Sequence[DataFile]) -> None:
+    """Refuse an S3 server that was typed and that nobody would ask.
+
+    Raises:
+        UsageError: neither the store nor any of the data is in S3.
+    """
+    if endpoint is None or any(address.startswith("s3:") for address in (store, *(file.source for file in files))):
+        return
+    words = "--s3-endpoint is the server of an s3:// address, and neither the store nor the data is at one"
+    raise UsageError(words, hint="--store s3://bucket/prefix, or drop it")
+
+
+def kept_bytes(home: Home) -> int:
+    """Count what data from addresses take up in a home, bytes."""
+    return sum(path.stat().st_size for path in (home.root / "data").rglob("*") if path.is_file())
 
 
 # ── bringing ────────────────────────────────────────────────────────────────────────────────────

@@ -161,6 +161,7 @@ def planned(
     defaults = settings_file.load(home.root / settings_file.NAME)
     template = make(home, wish, default_limits(defaults))
     _check_ceiling(wish, template)
+    data_remote.refuse_unused(wish.s3_endpoint, wish.store or str(defaults.get("store") or ""), template.files)
     push = _push(wish)
     template = push.into(template) if push else template
     credentials.resolve(template.settings.secrets)  # now, not when a machine already bills

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import data_preview, data_remote, templates, wish
+from orchestrator import checks, data_preview, data_remote, store_page, templates, wish
+from orchestrator.data_files import DataFile
 from orchestrator.home import Home
-from providers.errors import ConfigError, CredentialsError, GpurunError, StateError
+from providers.errors import ConfigError, CredentialsError, GpurunError, StateError, UsageError
 
 ROWS = '{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n'
 TEMPLATE = """\
@@ -163,3 +164,31 @@ def test_a_data_set_that_may_not_be_read_says_what_to_do(load, hub_bucket) -> No
     assert "huggingface.co" in caught.value.hint
     with pytest.raises(ConfigError, match="no data set acme/never at v2"):
         load("hf://datasets/acme/never@v2/rows.jsonl")
+
+
+@pytest.mark.parametrize("endpoint", ["foo", "ftp://host", "http://"])
+def test_a_server_that_is_no_address_is_refused_in_words(load, endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="is no endpoint") as caught:
+        load("s3://bucket/rows.jsonl", endpoint)
+    assert "--s3-endpoint" in caught.value.hint
+
+
+def test_a_server_that_nobody_would_ask_is_refused(tmp_path) -> None:
+    here = DataFile(tmp_path / "x", "data/x", (), "x")
+    there = replace(here, source="s3://bucket/x")
+    for store, files in (("s3://bucket/p", [here]), ("none", [here, there])):
+        data_remote.refuse_unused("http://host", store, files)
+    for store in ("", "none", "hf://buckets/a/b"):
+        data_remote.refuse_unused(None, store, [here])
+        with pytest.raises(UsageError, match="neither the store nor the data"):
+            data_remote.refuse_unused("http://host", store, [here])
+    with pytest.raises(UsageError, match="not of hf://"):
+        store_page.chosen(Home(tmp_path), "hf://buckets/a/b", "http://host")
+
+
+def test_what_was_brought_is_counted_and_told(home) -> None:
+    made = Home(home).ensure()
+    assert "from addresses" not in checks._disk(made).text
+    (home / "data" / "x").mkdir(parents=True)
+    (home / "data" / "x" / "rows.jsonl").write_bytes(b"x" * 5000)
+    assert "5.0 kB brought from addresses" in checks._disk(made).text
