@@ -92,6 +92,9 @@ def is_unproven(state: str, *, freed: bool, overdue: bool) -> bool:
     return state != State.DONE and not freed and (state == State.TERMINATING or overdue)
 
 
+_WAS = {"proven": "was proven", "absent": "was absent"}
+
+
 def has_begun(state: str) -> bool:
     """Whether a training was seen to run, so that whoever is to stop it had the time to prove that it can."""
     return state not in {State.PENDING, State.PROVISIONING, State.STARTING}
@@ -102,7 +105,7 @@ def proof_words(one: Mapping[str, Any], *, begun: bool, over: bool = False) -> s
     proof, at = str(one.get("proof", "")), str(one.get("proven_at") or "")
     day = f"{datetime.fromisoformat(at).astimezone(UTC):%d %b %H:%M:%S} UTC" if at else ""
     if over:
-        return f"was proven until {day}" if day else "was proven" if proof == "proven" else "was never proven"
+        return f"was proven until {day}" if day else _WAS.get(proof, "was never proven")
     if proof.startswith("unproven"):
         proof = "unproven" if begun else proof
         return f"{proof}, last proven {day}" if day else proof

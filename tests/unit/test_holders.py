@@ -51,6 +51,7 @@ def test_after_the_end_nobody_is_still_to_be_proven_or_absent() -> None:
     assert proof_words({"proof": "unproven until start"}, begun=False) == "unproven until start"
     assert proof_words({"proof": "unproven until start"}, begun=True) == "unproven"
     assert proof_words({"proof": "unproven until start"}, begun=True, over=True) == "was never proven"
+    assert proof_words({"proof": "absent"}, begun=True, over=True) == "was absent"
     assert proof_words({"proof": "absent"} | at, begun=True) == "absent, last proven 22 Nov 12:01:35 UTC"
     assert proof_words({"proof": "absent"} | at, begun=True, over=True) == "was proven until 22 Nov 12:01:35 UTC"
 
