@@ -29,6 +29,8 @@ def word_of(memory: Memory, remote: RemoteStatus, rules: Rules) -> tuple[Reason,
     if remote.reason not in set(Reason):
         return Reason.LOST, remote.detail or f"ended without a result while {memory.state}"
     reason = Reason(remote.reason)
+    if reason is Reason.STOPPED and memory.reason is Reason.PROVIDER:  # and because of that: its price, it says
+        return Reason.PROVIDER, memory.detail
     if reason is Reason.STOPPED and memory.reason in _LIMITS:
         reason = memory.reason or reason  # we told it to stop because of that
     if reason is Reason.DEADLINE:

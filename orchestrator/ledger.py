@@ -212,7 +212,8 @@ class Ledger(Spending, Measuring, Reopening):
 
     def _grant(self, lease: Lease, attempt: int, wish: Wish, now: datetime) -> None:
         self._db.execute(
-            "UPDATE runs SET deadline = ?, ceiling = ?, worst = ?, max_cost = coalesce(?, max_cost) WHERE run_id = ?",
+            "UPDATE runs SET deadline = ?, ceiling = ?, worst = ?, max_cost = coalesce(?, max_cost),"
+            " plan = json_set(plan, '$.budget_bound', json('false')) WHERE run_id = ?",  # it is hours that end it now
             (
                 wish.deadline.timestamp(),
                 wish.ceiling.timestamp(),

@@ -153,9 +153,9 @@ def _on_the_way(memory: Memory, seen: Seen, now: datetime, rules: Rules, limit: 
     return Decision(memory, Act.START if ready else Act.WAIT)
 
 
-def _dearer(memory: Memory, look: Observation) -> str:
+def _dearer(memory: Memory, look: Observation | None) -> str:
     """Say that it costs more than what was agreed to; "" = it does not."""
-    if memory.offer is None or look.price is None or look.price <= memory.offer.price * PRICE_TOLERANCE:
+    if memory.offer is None or look is None or look.price is None or look.price <= memory.offer.price * PRICE_TOLERANCE:
         return ""
     return f"it costs ${look.price}/h, and ${memory.offer.price}/h was agreed to"
 
@@ -181,7 +181,10 @@ def _running(memory: Memory, seen: Seen, now: datetime, rules: Rules) -> Decisio
         return _end(memory, Reason.LOST, seen.broken, now, rules, again=True)
     if rules.needs_watchdog and remote is not None and _is_unheld(memory, now):
         return _end(memory, Reason.PROVIDER, _UNHELD, now, rules, again=True)
-    ending = _ending(memory, seen, now, rules) or _due_to_save(now, rules)
+    ending, dearer = _ending(memory, seen, now, rules), _dearer(memory, look)
+    if dearer and memory.told_to_stop is None and ending is None:
+        memory, ending = replace(memory, detail=dearer), Reason.PROVIDER
+    ending = ending or _due_to_save(now, rules)
     if ending is None and memory.told_to_stop is None:
         return _carry_on(memory, seen, rules)
     if rules.bare:

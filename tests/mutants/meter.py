@@ -42,6 +42,13 @@ MUTANTS = (
         EXTEND,
     ),
     Mutant(
+        "a training whose price rose goes on",
+        _LIFE,
+        "    if dearer and memory.told_to_stop is None and ending is None:\n",
+        "    if dearer and memory.told_to_stop is None and rules.bare:\n",
+        ("tests/unit/test_decide.py",),
+    ),
+    Mutant(
         "granted before the machine took it up",
         _LIFE,
         "    if rules.bare or (told is not None and abs(seconds_between(told, wish.deadline)) < 1.0):\n",

@@ -175,8 +175,14 @@ TOLD = replace(RUNS, told_to_stop=at(1000), reason=Reason.STOPPED, **STOP)
 BLIND = replace(RUNS, unheld=at(200))
 POORER = replace(RUNS, told_to_stop=at(1000), reason=Reason.BUDGET)
 LATE = replace(TOLD, told_to_stop=at(SAVE_BY))
+DEARER = replace(RUNS, told_to_stop=at(1000), reason=Reason.PROVIDER, detail=DEAR)
+SAVED, WON = (RemoteStatus(Phase.EXITED, reason=reason) for reason in ("stopped", "completed"))
 MUTE = "ended without a result while running"
 ON, HOME = (State.RUNNING, Act.FOLLOW, None, ""), State.COLLECTING
+
+
+def dear(price: str) -> Seen:
+    return Seen(look(Phase.READY, price=Decimal(price)), RemoteStatus(Phase.RUNNING))
 
 
 def unproven(proof: Proof) -> Seen:
@@ -237,6 +243,24 @@ def unproven(proof: Proof) -> Seen:
     ],
 )  # fmt: skip
 def test_a_training_is_followed_until_it_ends_or_has_to(row: tuple[Any, ...]) -> None:
+    memory, seen, seconds, rules, expected = row
+    assert told(step(memory, seen, seconds, rules)) == expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (RUNS, dear("1.01"), 100, {}, ON),
+        (RUNS, dear("1.02"), 100, {}, (State.RUNNING, Act.TELL_STOP, Reason.PROVIDER, DEAR)),
+        (RUNS, dear("1.02"), 100, BARE, (ENDS, LEFT, Reason.PROVIDER, DEAR)),
+        (replace(RUNS, **STOP), dear("1.02"), 100, {}, (State.RUNNING, Act.TELL_STOP, Reason.STOPPED, "")),
+        (DEARER, dear("1.02"), 1100, {}, (State.RUNNING, Act.FOLLOW, Reason.PROVIDER, DEAR)),
+        (DEARER, dear("1.02"), 1001 + GRACE + 5, {}, (HOME, Act.COLLECT, Reason.PROVIDER, DEAR)),
+        (DEARER, replace(dear("1.02"), remote=SAVED), 1100, {}, (HOME, Act.COLLECT, Reason.PROVIDER, DEAR)),
+        (DEARER, replace(dear("1.02"), remote=WON), 1100, {}, (HOME, Act.COLLECT, Reason.COMPLETED, "")),
+    ],
+)  # fmt: skip
+def test_a_training_that_costs_more_than_was_agreed_to_saves_and_ends(row: tuple[Any, ...]) -> None:
     memory, seen, seconds, rules, expected = row
     assert told(step(memory, seen, seconds, rules)) == expected
 

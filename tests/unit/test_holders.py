@@ -13,7 +13,7 @@ from orchestrator.facts import Memory
 from orchestrator.ledger import Ledger
 from orchestrator.processes import this_process
 from orchestrator.words import Reason, State, proof_words
-from providers.base import Holder, Place, Proof
+from providers.base import Holder, Place, Proof, utc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +95,29 @@ def test_a_deadline_that_the_money_sets_ends_for_want_of_money(fast_path: Path) 
     world.drive()
     world.check_ended()
     assert world.memory.reason is Reason.BUDGET
+
+
+def test_hours_that_were_added_are_no_budget(fast_path: Path) -> None:
+    world = World(fast_path, plan={"budget_bound": True})
+    world.cloud.total_steps = 2000
+    world.drive(until=lambda: world.memory.step >= 20)
+    later = utc(world.row.deadline + 300)
+    world.ledger.wish_extension(RUN, deadline=later, max_cost=None, now=world.clock(), monthly_cap=None)
+    world.drive()
+    world.check_ended()
+    assert (utc(world.row.deadline), world.memory.reason) == (later, Reason.DEADLINE)
+
+
+def test_a_training_whose_price_rose_saves_and_ends_and_is_not_bought_again(fast_path: Path) -> None:
+    world = World(fast_path)
+    world.cloud.total_steps = 2000
+    world.drive(until=lambda: world.memory.step >= 20)
+    world.cloud.machines["m-1"].price *= 10
+    world.drive()
+    world.check_ended()
+    assert (world.memory.reason, len(world.cloud.machines)) == (Reason.PROVIDER, 1)
+    assert "was agreed to" in world.memory.detail
+    assert world.home.run(RUN).result.is_file(), "nothing was saved before the end"
 
 
 def test_each_read_that_proves_the_end_is_kept(world: World) -> None:
