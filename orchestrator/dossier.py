@@ -125,7 +125,8 @@ def _plan_beside_truth(known: Dossier, now: float) -> str:
     offer, quote = plan["offer"], plan["quote"]
     whole, *stages = (one for one in known.beside(now) if one.kind in {"time", "stage"})
     name, likely, took = whole.cells()
-    cost = truth.dollars(quote, run.low, run.high, run.worst)
+    most = Decimal(quote["worst"]) if is_adopted(run) else run.worst  # of another home's run none is reserved here
+    cost = truth.dollars(quote, run.low, run.high, most)
     cost = (*cost[:2], "not known in this home") if is_adopted(run) else cost
     rows = [
         ("where", f"{offer['provider']} {offer['name']}", _rented(run)),

@@ -15,12 +15,8 @@ from providers.errors import IntegrityError
 if TYPE_CHECKING:
     from orchestrator.store import Store
 
-_PLANNED = {
-    "offer": dict,
-    "store": dict,
-    "times": dict,
-    "launched": str,
-}  # what a plan of a run with a store can't lack
+# what a plan of a run with a store can't lack
+_PLANNED = {"offer": dict, "quote": dict, "store": dict, "times": dict, "launched": str}
 
 
 class JobFacts(BaseModel):

@@ -88,8 +88,14 @@ def test_what_can_not_be_asked_may_bill_until_its_ceiling(cloud: FakeCloud, orig
 def told(store: Store, **more: object) -> None:
     """Write run.json as another home would."""
     times = {"deadline": "2026-11-22T13:00:00+00:00", "ceiling": "2026-11-22T13:00:00+00:00"}
-    plan = {"offer": {"price": "1"}, "store": as_json(store.address, SURE), "times": times, "account": "acct-fake"}
-    facts = {**FACTS, "plan": {**plan, "launched": START.isoformat(), "holders": []}, **more}
+    plan = {
+        "offer": {"provider": "fake", "name": "a10", "price": "1"},
+        "store": as_json(store.address, SURE),
+        "times": times,
+        "account": "acct-fake",
+    }
+    plan |= {"launched": START.isoformat(), "holders": [], "quote": {"worst": "1.39"}}
+    facts = {**FACTS, "plan": plan, **more}
     store.put(store.address.run(RUN, "run.json"), json.dumps(facts).encode())
 
 
@@ -174,6 +180,8 @@ def test_a_run_that_bills_elsewhere_is_adopted_with_5_and_waits_for_that_machine
     assert "gpurun sweep" in err
     shown = " ".join(output(capsys, "ps")[1].split())
     assert "another home's machine of it billed when it was adopted" in shown
+    shown = " ".join(output(capsys, "show")[1].split())
+    assert "cost at most $1.39 not known in this home" in shown
     code, _, err = output(capsys, "resume", RUN, "--provider", "local", "-y")
     assert code == 4
     assert f"IT STILL BILLS as {machine}" in err

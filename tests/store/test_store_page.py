@@ -83,7 +83,7 @@ def test_what_a_run_of_this_home_uses_is_not_taken_away_while_it_goes_on(bucket,
 
 
 def facts(**more: object) -> bytes:
-    plan = {"offer": {"price": "1"}, "store": {"bucket": "b"}, "times": {"x": 1}, "launched": "now"}
+    plan = {"offer": {}, "quote": {}, "store": {}, "times": {}, "launched": "now"}
     job = {"command": ["x"], "blobs": [], "max_idle_seconds": 60}
     known = {"home": "beef", "template": "demo", "provider": "fake", "created": 0.0, "grace_seconds": 60, "plan": plan}
     ends = (NOW + timedelta(hours=1)).timestamp()
