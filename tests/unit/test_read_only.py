@@ -44,7 +44,8 @@ def test_commands_that_only_look_work_in_a_home_that_can_not_be_written(
     monkeypatch.setattr(os, "access", lambda *_: False)  # these tests run as root too, whom no mode keeps out
     for command in (["ps"], ["show", "over"], ["receipt", "over"], ["costs"]):
         code, out, err = output(capsys, *command)
-        assert (code, "over-261031-aaaaaa" in out) == (0, True), err
+        assert "over-261031-aaaaaa" in out, err
+        assert code in {0, 5}, err  # 5: the run under way there is long past its ceiling
     code, _, err = output(capsys, "stop", "going", "-y", "--detach")
     assert (code != 0, "must be yours to write" in err) == (True, True)
     assert (home / "ledger.sqlite").read_bytes() == before
