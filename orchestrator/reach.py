@@ -195,5 +195,8 @@ def check_account(provider: Provider, row: RunRow) -> None:
     if now != planned:
         raise CredentialsError(
             f"the key opens the account {now}, and {row.run_id} runs on {planned}",
-            hint=f"set the key of {planned}, then: gpurun resume {row.run_id}",
+            hint=(
+                f"set the key of {planned}, then: gpurun resume {row.run_id}; where that key is gone for good, see in"
+                " the vendor's console, and with gpurun sweep on the key that works, that nothing of it bills"
+            ),
         )
