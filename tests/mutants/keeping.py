@@ -61,6 +61,20 @@ MUTANTS = (
         world(54),
     ),
     Mutant(
+        "store: what a dead training left in artifacts/ stays behind",
+        "payload/loose.py",
+        '"artifacts", self.miss) if over else ()',
+        '"artifacts", self.miss) if False else ()',
+        world(2095),
+    ),
+    Mutant(
+        "store: a script's last files stay behind",
+        "payload/loose.py",
+        " if over or now - self.since",
+        " if now - self.since",
+        world(1711),
+    ),
+    Mutant(
         "store: what is there is fetched once, and left",
         _COMING,
         "_PATIENCE_SECONDS = 300.0",

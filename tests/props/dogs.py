@@ -185,6 +185,8 @@ class Machine:
 
     def fire(self, why: str) -> bool:
         """End the machine; False = the vendor insists that it is gone."""
+        if why == "all is in the store" and not self.fired:
+            self.world.history.leaves(self.thing, self.disk.left())
         self.fired = self.fired or why
         if not self.ended:
             self.end(why)

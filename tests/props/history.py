@@ -75,6 +75,10 @@ class Historian:
         """A machine heard that the last of its results is in the store, by its checksum."""
         self._told.sealed.append((self.now, thing.id))
 
+    def leaves(self, thing: Thing, files: dict[str, bytes]) -> None:
+        """A machine ends itself since all is in the store; what lies on its disk just then."""
+        self._told.leaving.append((self.now, thing.id, files))
+
     def silent(self, home: str) -> None:
         """The store failed a controller of this home."""
         self._told.silent.append((self.now, home))

@@ -138,6 +138,10 @@ class History:
     # when, by which request, the key, what it is from then on (None = deleted)
     silent: list[tuple[float, str]] = field(default_factory=list)  # when the store failed a controller, and whose home
     sealed: list[tuple[float, str]] = field(default_factory=list)  # when a machine heard that its result.json is there
+    leaving: list[tuple[float, str, dict[str, bytes]]] = field(
+        default_factory=list
+    )  # when one went since all is there,
+    # its id, and what lay on its disk of what its training leaves
 
 
 @dataclass

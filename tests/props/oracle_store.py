@@ -7,6 +7,8 @@ Reads the store's own log of changes, byte by byte, by itself: imports nothing o
 - What a seal there names is whole at every moment at which the seal is there.
 - The newest whole state of a run there, its completed result above all, never gives way to an older one or to nothing.
 - Nothing is rented for a run whose completed result is whole there.
+- What a script left is named there until a result, or a later attempt, makes up for it.
+- No machine ends itself "since all is in the store" while a file that its training left is not named there, whole.
 - A machine that can end itself ends soon after all of its attempt is whole there and it has heard so.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from weather import PATIENCE, good
@@ -39,7 +42,7 @@ def judge(history: History) -> list[str]:
         since = None if mark is None else shelf.completed.get(mark[1])
         if since is not None and thing.made > since:
             broken.append(f"(7) {thing.id} was rented for {mark[1]}, whose completed result was in the store")
-    return [*broken, *_waits(history, shelf)]
+    return [*broken, *_left(history), *_waits(history, shelf)]
 
 
 class Shelf:
@@ -66,10 +69,19 @@ class Shelf:
                 objects.pop(name, None)
             else:
                 objects[name] = content
+            if name == "SOFAR.json" and content is None and before:
+                broken += self._forgotten(run, attempt, at)
             last = place + 1 == len(changes) or changes[place + 1][1] != request
             if last and content != before and name not in {"log.txt", "metrics.jsonl"}:
                 broken += self._look(run, attempt, at)
         return broken
+
+    def _forgotten(self, run: str, attempt: int, at: float) -> list[str]:
+        later = [objects for number, objects in self.runs[run].items() if number > attempt]
+        made_up = any(result_of(one).get("reason") == "completed" or "SOFAR.json" in one for one in later)
+        if made_up or result_of(self.runs[run][attempt]):
+            return []
+        return [f"(7) {run} at {at:.0f}: what a script left in attempt {attempt} was forgotten"]
 
     def _look(self, run: str, attempt: int, at: float) -> list[str]:
         broken = [
@@ -99,7 +111,8 @@ def wrongs(objects: dict[str, bytes]) -> list[str]:
                 found.append(f"{file['name']}, which is not whole")
             elif model and not content.endswith(f" after {model[1]}".encode()):
                 found.append(f"{file['name']}, which is {content!r}")
-    return found
+    left = _read(objects, "SOFAR.json").get("files", ())
+    return [*found, *(f"{file['name']}, which is not whole" for file in left if joined(objects, file) is None)]
 
 
 def worth_of(objects: dict[str, bytes]) -> Worth:
@@ -146,6 +159,22 @@ def was_tried(history: History, told: Told) -> bool:
     return any(
         sum(home == told.home and end - _TRIED < at <= end for at, home in history.silent) >= _TRIES for end in ends
     )
+
+
+def _left(history: History) -> list[str]:
+    """Name the machines that went with a file that is nowhere else."""
+    broken, marks = [], {thing.id: thing.mark for thing in history.things}
+    for at, one, files in history.leaving:
+        mark = marks[one]
+        if mark is None:
+            continue
+        shelf = Shelf()
+        shelf.replay(replace(history, objects=[one for one in history.objects if one[0] <= at]))
+        objects = shelf.runs.get(mark[1], {}).get(mark[2], {})
+        named = [*_read(objects, "files.json").get("files", ()), *_read(objects, "SOFAR.json").get("files", ())]
+        there = {file["name"]: joined(objects, file) for file in named}
+        broken += [f"(7) {one} went, and {name} was there alone" for name in files if there.get(name) != files[name]]
+    return broken
 
 
 def _waits(history: History, shelf: Shelf) -> list[str]:

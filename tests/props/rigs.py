@@ -33,6 +33,7 @@ class Rig:
     )  # jumps of the machine's clock: moment, seconds
     ordered: tuple[int, float, float | None] | None = None  # the newest order: number, deadline, ceiling
     told: bytes = b""  # the log up to the last start
+    leaves: str = ""  # "script": files as it goes, in a user's own way; "early": an artifact well before its end
 
     def is_alive(self, now: float) -> bool:
         """Whether the agent runs: begun, neither dead nor done."""
@@ -100,11 +101,24 @@ class Rig:
             artifacts = {
                 f"artifacts/{name}": f"{name} of {self.thing} at {step}".encode() for name in ("a.bin", "b.bin")
             }
+            artifacts |= {f"artifacts/{name}": data for name, data in self.left(step).items()}
             found |= artifacts
             listed = [{"name": name, "size": len(data), "sha256": digest(data)} for name, data in artifacts.items()]
             told = {"reason": word, "step": step, "thing": self.thing, "artifacts": listed}
             found["result.json"] = json.dumps(told).encode()
+        else:
+            place = "code" if self.leaves == "script" else "artifacts"
+            found |= {f"{place}/{name}": data for name, data in self.left(step).items()}
         return found
+
+    def left(self, step: int) -> dict[str, bytes]:
+        """What lies there though nothing seals it: the two newest of a script's, or one file of a training's."""
+        if self.leaves == "script":
+            newest = step // self.every
+            numbers = range(max(self.first // self.every + 1, newest - 1), newest + 1)
+            return {f"outputs/{one}.bin": f"{one} left by {self.thing}".encode() for one in numbers}
+        early = self.leaves == "early" and step >= self.steps // 2
+        return {"early.bin": f"early by {self.thing}".encode()} if early else {}
 
     def log(self, now: float) -> bytes:
         step, _ = self.progress(now)

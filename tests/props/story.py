@@ -55,12 +55,13 @@ class Story:
     foreign: int
     quiet: float = field(default=0.0)  # when the last incident is over
     store: StoreNature | None = None  # where results go; None = nowhere
+    leaves: str = ""  # what its trainings leave unsealed, see rigs.py
 
     def told(self) -> list[str]:
         """Tell it in lines."""
         lines = [f"seed {self.seed}", f"vendor: {asdict(self.nature)}", f"computers: {asdict(self.computers)}"]
         lines += [f"wish {number}: {asdict(one)}" for number, one in enumerate(self.wishes)]
-        lines += [f"store: {asdict(self.store)}"] if self.store else []
+        lines += [f"store: {asdict(self.store)}, left unsealed: {self.leaves}"] if self.store else []
         lines += [f"lies {self.lies}, late launches {self.late_launches}, foreign {self.foreign}"]
         lines += [f"controllers die at steps {self.deaths}, guards at {self.guard_deaths}"]
         return lines + [f"at {at:.0f} s: {kind} {how}" for at, kind, how in self.incidents]
@@ -98,6 +99,7 @@ def draw(seed: int) -> Story:
         foreign=chance.choice([0, 0, 1, 3]),
         quiet=quiet,
         store=store,
+        leaves=Random(seed * 17 + 319).choice(["", "", "script", "early"]) if store else "",
     )
 
 

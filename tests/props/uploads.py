@@ -71,6 +71,11 @@ class Disk:
                     (self.folder / name).parent.rmdir()
         self._names = set(files)
 
+    def left(self) -> dict[str, bytes]:
+        """What the training leaves to its user, by the names that it will have."""
+        names = [name for name in self._names if name.startswith(("artifacts/", "code/outputs/"))]
+        return {name.replace("code/", "artifacts/"): (self.folder / name).read_bytes() for name in names}
+
     def say_ended(self, why: str) -> None:
         """Write what the watchdog says once it has ended all."""
         if self.folder.exists():

@@ -232,7 +232,7 @@ class World:
         assert mark is not None, "a launch without a mark"
         wish = self.story.wishes[int(mark.run_id[-6:], 16)]
         for one in [one for one in self.vendor.things.values() if one.order == thing.order]:
-            self.rigs[one.id] = Rig(one.id, wish.steps, wish.every)
+            self.rigs[one.id] = Rig(one.id, wish.steps, wish.every, leaves=self.story.leaves)
             self.say("vendor", f"rented {one.id} {one.name}")
             patience = self.vendor.nature.queue_limit or self.vendor.nature.boot * 4
             self.counts["queue longer than expected"] += self.vendor.nature.jobs and one.up - one.made > patience
