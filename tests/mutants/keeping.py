@@ -58,7 +58,7 @@ MUTANTS = (
         _STORED,
         "there.named(results_only=stale)",
         "there.named(results_only=True)",
-        world(54),
+        world(62),
     ),
     Mutant(
         "store: what a dead training left in artifacts/ stays behind",

@@ -26,7 +26,7 @@ def test_every_law_holds_in_drawn_worlds_with_a_store(chunk: int) -> None:
 
 
 # Each tells of a bug that tests/mutants/keeping.py seeds.
-@pytest.mark.parametrize("seed", [24, 42, 54, 157, 174, 325, 418, 1711, 2095])
+@pytest.mark.parametrize("seed", [24, 42, 62, 157, 174, 325, 418, 1711, 2095])
 def test_every_law_holds_in_a_world_that_told_of_a_bug(seed: int) -> None:
     if play(seed).violations:
         pytest.fail("\n".join(retell(seed)), pytrace=False)
