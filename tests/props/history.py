@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from providers.base import Allocation
 
+_WRITTEN = 1.0  # seconds: by then what was heard is in the ledger
+
 
 class Historian:
     """Watches one world."""
@@ -112,7 +114,9 @@ class Historian:
     def listed(self, process: Process, rows: Iterable[Allocation]) -> None:
         """A list came whole, every page of it: what a page did not hold nobody was shown."""
         whose = process.name.partition("controller ")[2]
-        self._told.heard |= {(process.home, whose, row.id) for row in rows if row.billing}
+        shown = {(process.home, whose, row.id) for row in rows if row.billing}
+        # Who dies of the answer, before a word of it is written, has told nobody.
+        self._world.engine.after(_WRITTEN, lambda: self._told.heard.update(shown if process.alive else ()))
 
     def wrote(self, process: Process, connection: sqlite3.Connection) -> None:
         """A transaction was committed: what does the ledger say now that it did not say before?"""
