@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal  # noqa: TC003 - pydantic reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from providers.errors import IntegrityError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # what a plan of a run with a store can't lack
 _PLANNED = {"offer": dict, "quote": dict, "store": dict, "times": dict, "launched": str}
+_ORIGIN: dict[str, Any] = {"home": str, "provider": str, "account": str, "ceiling": (int, float)}  # origins.Origin
+_Epoch = Annotated[float, Field(ge=0, lt=2**37)]  # a year that a date can have
 
 
 class JobFacts(BaseModel):
@@ -36,9 +38,9 @@ class RunFile(BaseModel):
     home: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]
     template: str
     provider: str
-    created: float
-    deadline: float
-    ceiling: float
+    created: _Epoch
+    deadline: _Epoch
+    ceiling: _Epoch
     grace_seconds: int
     max_cost: Decimal | None = None
     plan: dict[str, Any]
@@ -49,7 +51,19 @@ class RunFile(BaseModel):
         missing = [name for name, kind in _PLANNED.items() if not isinstance(self.plan.get(name), kind)]
         if missing:
             raise ValueError(f"its plan lacks {', '.join(missing)}")
+        others = self.plan.get("origins") or []
+        if not isinstance(others, list) or not all(map(_is_origin, others)):
+            raise ValueError("who else launched it can't be read")
         return self
+
+
+def _is_origin(value: Any) -> bool:
+    shaped = isinstance(value, dict) and value.keys() == _ORIGIN.keys()
+    return (
+        shaped
+        and all(isinstance(value[name], kind) for name, kind in _ORIGIN.items())
+        and 0 <= value["ceiling"] < 2**37
+    )
 
 
 def read(store: Store, run_id: str) -> RunFile | None:

@@ -16,7 +16,7 @@ from lambdas import open_lambda
 from past import output
 from worlds import World
 
-from orchestrator import again, origins
+from orchestrator import again, origins, run_file
 from orchestrator.glance import store_troubles
 from orchestrator.home import Home, read_json
 from orchestrator.ledger import Ledger
@@ -25,7 +25,7 @@ from orchestrator.store import Ability, Store, as_json, parse
 from orchestrator.store_s3 import S3Store
 from orchestrator.words import State
 from providers.base import Mark
-from providers.errors import ProviderError, UsageError
+from providers.errors import IntegrityError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,6 +244,29 @@ def test_a_run_that_makes_no_sense_is_named_and_keeps_no_other_away(
     assert f"{other} is left out: run.json of {other}" in err
     assert adopt(capsys, store, other)[0] == 3
     assert not (home / "runs" / other).exists()
+
+
+PLANNED: dict[str, object] = {"offer": {}, "quote": {}, "store": {}, "times": {}, "launched": "now"}
+KNOWN = {"home": "beef", "provider": "lambda", "account": "", "ceiling": 1e9}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"plan": {**PLANNED, "origins": [{"home": "beef"}]}},
+        {"plan": {**PLANNED, "origins": [{**KNOWN, "ceiling": "soon"}]}},
+        {"plan": {**PLANNED, "origins": [{**KNOWN, "ceiling": 1e300}]}},
+        {"plan": {**PLANNED, "origins": {"x": 1}}},
+        {"plan": PLANNED, "ceiling": 1e300},
+    ],
+)
+def test_who_launched_a_run_is_held_to_its_shape(store: Store, wrong: dict[str, object]) -> None:
+    key = store.address.run(RUN, "run.json")
+    store.put(key, json.dumps({**FACTS, "plan": {**PLANNED, "origins": [KNOWN]}}).encode())
+    assert [one.ceiling for one in origins.named_in(run_file.read(store, RUN))] == [THEIRS.ceiling, 1e9]
+    store.put(key, json.dumps({**FACTS, **wrong}).encode())
+    with pytest.raises(IntegrityError, match="makes no sense"):
+        run_file.read(store, RUN)
 
 
 @pytest.mark.parametrize("words", [["--hours", "3"], ["--provider", "lambda"]])
